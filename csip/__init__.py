@@ -1,0 +1,1 @@
+"""CSIP-ReID: video person re-identification pretrained on 3D skeletons."""

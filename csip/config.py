@@ -1,0 +1,256 @@
+"""One typed tree of settings, loaded from YAML and strict: an unknown key is an error that names the nearest valid one.
+
+A file may name another in ``extends`` (relative to itself) and then states only what differs. ``key=value`` overrides
+(``stage1.epochs=3``) come last.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from csip.errors import CsipError
+
+
+class Section(BaseModel):
+    """A part of the tree: immutable, and it refuses keys that it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DatasetSettings(Section):
+    """Which tracklets, and which of them train."""
+
+    name: str
+    layout: Literal["mars", "folder"] = "folder"
+    root: Path | None = None
+    """Folder of the data set; ``data/NAME`` where it is not given."""
+    gallery: Literal["with_queries", "without_queries"] = "with_queries"
+    """MARS only: whether the query tracklets are in the gallery (METHOD of the benchmark) or not."""
+    train_share: float = Field(0.5, gt=0, lt=1)
+    """Folder layout without train/ and test/ folders: share of the people that train."""
+    val_ids: int = Field(0, ge=0)
+    """Training identities held out to choose the checkpoint and to measure stage 1; 0 uses the last epoch."""
+
+    @property
+    def path(self) -> Path:
+        return self.root if self.root is not None else Path("data") / self.name
+
+
+class ClipSettings(Section):
+    """How a tracklet becomes a clip of frames."""
+
+    frames: int = Field(8, ge=1)
+    height: int = Field(256, ge=16)
+    width: int = Field(128, ge=16)
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    flip: float = Field(0.5, ge=0, le=1)
+    pad: int = Field(10, ge=0)
+    erase: float = Field(0.5, ge=0, le=1)
+
+
+class VisionSettings(Section):
+    """The image encoder: an OpenCLIP name or model file, and its weights."""
+
+    model: str = "ViT-B-16"
+    pretrained: str | None = "openai"
+
+
+class SkeletonEncoderSettings(Section):
+    """The Skeleton Graph Transformer."""
+
+    depth: int = Field(10, ge=1)
+    heads: int = Field(8, ge=1)
+    mlp_ratio: float = Field(2.0, gt=0)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    positions: int = Field(10, ge=1)
+    temporal: bool = True
+
+
+class Stage1Settings(Section):
+    """Contrastive skeleton-image pretraining."""
+
+    epochs: int = Field(120, ge=1)
+    batch: int = Field(64, ge=2)
+    lr: float = Field(3.5e-4, gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    warmup_epochs: int = Field(5, ge=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    clips_per_tracklet: int = Field(1, ge=1)
+    """Random clips of each tracklet in one epoch."""
+    normalize: bool = True
+    tau: float = Field(0.07, gt=0)
+    """Temperature: the start of a learnable one where ``normalize``, a constant otherwise."""
+
+
+class Stage2Settings(Section):
+    """Prototype-guided fine-tuning of the image encoder."""
+
+    epochs: int = Field(80, ge=1)
+    ids_per_batch: int = Field(4, ge=2)
+    tracklets_per_id: int = Field(4, ge=2)
+    lr: float = Field(5e-6, gt=0)
+    new_lr_factor: float = Field(10.0, gt=0)
+    bias_lr_factor: float = Field(2.0, gt=0)
+    weight_decay: float = Field(1e-4, ge=0)
+    warmup_epochs: int = Field(10, ge=0)
+    decay_epochs: tuple[int, ...] = (30, 50, 70)
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    margin: float = Field(0.3, ge=0)
+    lambda_ce: float = Field(0.25, ge=0)
+    lambda_triplet: float = Field(1.0, ge=0)
+    lambda_csip: float = Field(1.0, ge=0)
+    """lambda_1 of the paper."""
+    lambda_frame: float = Field(0.1625, ge=0)
+    """lambda_2 of the paper; the authors ran 1.3 / T."""
+    lambda_distill: float = Field(1.0, ge=0)
+    """Weight of the distillation from the branch with skeletons to the one that the test uses."""
+    fusion: Literal["weight", "gate"] = "weight"
+    update_tokens: Literal["cls", "all"] = "cls"
+    prototype_momentum: float | None = Field(None, ge=0, lt=1)
+    train_skeleton_encoder: bool = False
+    detach_visual: bool = True
+    camera_embedding: bool = True
+    val_every: int = Field(5, ge=1)
+
+
+class EvaluationSettings(Section):
+    """How tracklets are embedded and ranked."""
+
+    sampling: Literal["dense", "rrs"] = "dense"
+    part_norm: bool = True
+    compare_untrained: bool = False
+    """Also score the same model before its two stages of training, with random and with its initial weights."""
+
+
+class RuntimeSettings(Section):
+    """The machine."""
+
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """``auto``: bf16-mixed on a GPU, 32-true on a CPU."""
+    workers: int = Field(2, ge=0)
+    """Processes that decode frames."""
+    embed_batch: int = Field(128, ge=1)
+    """Frames embedded at once where nothing is trained."""
+
+
+class Settings(Section):
+    """Everything that a run is a function of."""
+
+    dataset: DatasetSettings
+    estimator: Literal["human3d", "demo"] = "human3d"
+    clips: ClipSettings = ClipSettings()
+    vision: VisionSettings = VisionSettings()
+    skeleton_encoder: SkeletonEncoderSettings = SkeletonEncoderSettings()
+    stage1: Stage1Settings = Stage1Settings()
+    stage2: Stage2Settings = Stage2Settings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    runtime: RuntimeSettings = RuntimeSettings()
+
+    @model_validator(mode="after")
+    def check_decay(self) -> Settings:
+        if list(self.stage2.decay_epochs) != sorted(self.stage2.decay_epochs):
+            raise ValueError("stage2.decay_epochs must rise")
+        return self
+
+
+def load_settings(path: Path, overrides: Iterable[str] = ()) -> Settings:
+    """Read a settings file and apply ``key=value`` overrides.
+
+    Raises
+    ------
+    CsipError
+        The file is missing or no YAML mapping, a key is unknown (the nearest valid one is named), or a value has the
+        wrong type or range.
+    """
+    tree = _read_tree(path)
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise CsipError(f"--set {override}: expected key=value, e.g. stage1.epochs=3")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise CsipError(f"--set {key}: {text!r} is not a YAML value ({error.__class__.__name__})") from error
+        _put(tree, key.strip().split("."), _number(value), override)
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise CsipError(_explain(error, path)) from error
+
+
+def dump_settings(settings: Settings) -> str:
+    """Return the settings as YAML that `load_settings` reads back to the same tree."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False)
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise CsipError(f"{path}: no such settings file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CsipError(f"{path}: not a YAML file: {error}") from error
+    if not isinstance(tree, dict):
+        raise CsipError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
+    base = tree.pop("extends", None)
+    return _merge(_read_tree(path.parent / base), tree) if base else tree
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _put(tree: dict[str, Any], keys: list[str], value: Any, override: str) -> None:
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise CsipError(f"--set {override}: {key} is a value, not a section")
+    tree[keys[-1]] = value
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as a string; people write it all the same."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _explain(error: ValidationError, path: Path) -> str:
+    lines = [f"{path}: {error.error_count()} setting(s) cannot be used"]
+    for problem in error.errors():
+        key = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            nearest = difflib.get_close_matches(key, valid_keys(), n=1, cutoff=0.0)
+            lines.append(f"  {key}: unknown key; did you mean {nearest[0]}?")
+        else:
+            given = "" if problem["type"] == "missing" else f", got {problem['input']!r}"
+            lines.append(f"  {key or 'settings'}: {problem['msg']}{given}")
+    return "\n".join(lines)
+
+
+def valid_keys(section: type[BaseModel] = Settings, prefix: str = "") -> list[str]:
+    """Every dotted key of the tree, sections included."""
+    keys = []
+    for name, field in section.model_fields.items():
+        keys.append(prefix + name)
+        kinds = [field.annotation, *get_args(field.annotation)]
+        for kind in kinds:
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                keys += valid_keys(kind, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,1 @@
+"""Tracklets on disk, and the clips made of them."""
