@@ -1,0 +1,96 @@
+"""The attention that every transformer here shares: fused, masked by key, never keeping an attention map."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csip.errors import CsipError
+
+
+class Attention(nn.Module):
+    """Multi-head attention through :func:`torch.nn.functional.scaled_dot_product_attention`.
+
+    Attention weights are not dropped out: that would forbid the fused kernels, whose memory is linear in the
+    number of tokens. Callers drop out what attention returns instead.
+
+    Parameters
+    ----------
+    width : int
+        Channels of queries, keys, values and the output.
+    heads : int
+        Number of heads; divides `width`.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        if heads < 1 or width % heads:
+            raise CsipError(f"attention: {heads} heads do not divide a width of {width}; choose a divisor of it")
+        self.heads = heads
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        nn.init.xavier_uniform_(self.in_proj.weight)
+        nn.init.zeros_(self.in_proj.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Attend from `x` to `memory`, or to `x` itself.
+
+        Parameters
+        ----------
+        x : Tensor
+            Queries, (B, L, C); with `memory`, one set of queries (1, L, C) may serve all B memories.
+        memory : Tensor, optional
+            Keys and values, (B, M, C).
+        mask : Tensor, optional
+            (B, M) bool, True where a key may be attended to. Rows without any key get zeros back, so that
+            adding the result to a residual stream changes nothing.
+
+        Returns
+        -------
+        Tensor
+            (B, L, C).
+        """
+        width = x.shape[-1]
+        if memory is None:
+            q, k, v = self.in_proj(x).chunk(3, dim=-1)
+        else:
+            weight, bias = self.in_proj.weight, self.in_proj.bias
+            q = F.linear(x, weight[:width], bias[:width])
+            k, v = F.linear(memory, weight[width:], bias[width:]).chunk(2, dim=-1)
+            q = q.expand(k.shape[0], -1, -1)
+        q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
+        if mask is None:
+            mixed = F.scaled_dot_product_attention(q, k, v)
+            return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        reachable = mask.any(dim=-1, keepdim=True)  # a row of masked keys alone would be 0/0
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=(mask | ~reachable)[:, None, None, :])
+        return self.out_proj(mixed.transpose(1, 2).flatten(2)) * reachable[:, :, None]
+
+
+def feed_forward(width: int, ratio: float, dropout: float = 0.0) -> nn.Sequential:
+    """Return the two-layer GELU network of a transformer block, `ratio` times as wide inside."""
+    hidden = int(width * ratio)
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+
+
+class TemporalPosition(nn.Module):
+    """Sinusoidal position of a frame in its clip with a learnable gain, for clips of any length.
+
+    The gain starts small: sinusoids of amplitude one would drown the content they are added to.
+    """
+
+    def __init__(self, width: int, gain: float = 0.1) -> None:
+        super().__init__()
+        if width % 2:
+            raise CsipError(f"temporal position: the width must be even, got {width}")
+        self.gain = nn.Parameter(torch.full((width,), gain))
+        rates = torch.exp(torch.arange(0, width, 2, dtype=torch.float64) * (-math.log(10_000.0) / width))
+        self.register_buffer("rates", rates.float(), persistent=False)
+        self.rates: Tensor
+
+    def forward(self, frames: int) -> Tensor:
+        """Return the positions of `frames` frames, (frames, width)."""
+        angles = torch.arange(frames, device=self.rates.device, dtype=torch.float32)[:, None] * self.rates
+        return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1) * self.gain

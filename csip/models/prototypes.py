@@ -1,0 +1,143 @@
+"""Prototype Fusion Updater: one prototype an identity, fused from both modalities and adapted to each clip."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csip.errors import CsipError
+from csip.models.attention import Attention, feed_forward
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm decoder layer: self-attention over prototypes, cross-attention to a clip's tokens, MLP."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+        super().__init__()
+        self.self_norm = nn.LayerNorm(width)
+        self.self_attention = Attention(width, heads)
+        self.cross_norm = nn.LayerNorm(width)
+        self.cross_attention = Attention(width, heads)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.mlp = feed_forward(width, mlp_ratio, dropout)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, prototypes: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """Update prototypes (1 or B, N, C) from tokens (B, M, C) with mask (B, M); return (B, N, C).
+
+        Prototypes that are the same for all clips, (1, N, C), go through self-attention once.
+        """
+        x = prototypes + self.dropout(self.self_attention(self.self_norm(prototypes)))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), tokens, mask))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+
+
+class PrototypeFusionUpdater(nn.Module):
+    """Fuse an identity's visual and skeleton prototypes, then update them from a clip's tokens.
+
+    ``P_F = w P_S + (1 - w) P_V`` and ``P' = P_F + Linear(LN(decoder(P_F, clip)))``. The last Linear starts at zero,
+    so that training starts from ``P' = P_F``. Memory is O(B N C): attention keeps no maps.
+
+    Parameters
+    ----------
+    identities : int
+        N, the number of training identities.
+    width : int
+        C, the width of the joint embedding space.
+    heads, layers, mlp_ratio, dropout
+        Of the decoder.
+    fusion : {"weight", "gate"}
+        ``w`` is the sigmoid of a learnable weight an identity, or of a small network on both prototypes.
+    normalize : bool
+        Scale each prototype to a norm of sqrt(C) when it is set, so that neither modality outweighs the other by
+        the scale of its encoder; wanted wherever similarities are cosines. False keeps them as they come.
+
+    Attributes
+    ----------
+    visual, skeleton : Tensor
+        (N, C) buffers, row = label; zero until :meth:`set_prototypes`.
+    """
+
+    visual: Tensor
+    skeleton: Tensor
+
+    def __init__(
+        self,
+        identities: int,
+        width: int,
+        heads: int = 8,
+        layers: int = 2,
+        fusion: Literal["weight", "gate"] = "weight",
+        mlp_ratio: float = 4,
+        dropout: float = 0.0,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__()
+        if fusion not in ("weight", "gate"):
+            raise CsipError(f"fusion: expected 'weight' or 'gate', got {fusion!r}")
+        self.normalize = normalize
+        self.register_buffer("visual", torch.zeros(identities, width))
+        self.register_buffer("skeleton", torch.zeros(identities, width))
+        self.weight = nn.Parameter(torch.zeros(identities)) if fusion == "weight" else None
+        self.gate = None
+        if fusion == "gate":
+            self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
+        self.token_norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_ratio, dropout) for _ in range(layers))
+        self.out_norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, width)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    @torch.no_grad()
+    def set_prototypes(self, visual: Tensor, skeleton: Tensor) -> None:
+        """Store both modalities' prototypes, (N, C) each, row = label.
+
+        Raises
+        ------
+        CsipError
+            If a shape is not (N, C) or a value is not finite.
+        """
+        for name, given in (("visual", visual), ("skeleton", skeleton)):
+            stored = getattr(self, name)
+            if given.shape != stored.shape:
+                raise CsipError(
+                    f"{name} prototypes: expected (identities, width) = {tuple(stored.shape)}, got {tuple(given.shape)}"
+                )
+            if not torch.isfinite(given).all():
+                rows = (~torch.isfinite(given).all(dim=1)).nonzero().flatten().tolist()
+                raise CsipError(f"{name} prototypes: not finite for labels {rows[:10]}; has each label a tracklet?")
+            given = given.to(stored)
+            stored.copy_(F.normalize(given, dim=1) * given.shape[1] ** 0.5 if self.normalize else given)
+
+    def fused(self) -> Tensor:
+        """Return the fused prototypes P_F, (N, C)."""
+        if self.gate is not None:
+            weight = self.gate(torch.cat((self.skeleton, self.visual), dim=1)).float().sigmoid()
+        else:
+            assert self.weight is not None
+            weight = self.weight.sigmoid()[:, None]
+        return weight * self.skeleton + (1 - weight) * self.visual
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the prototypes as each clip sees them.
+
+        Parameters
+        ----------
+        tokens : Tensor
+            (B, M, C), a clip's tokens of both modalities.
+        mask : Tensor, optional
+            (B, M) bool, False where a token says nothing, as of a frame without a skeleton.
+
+        Returns
+        -------
+        Tensor
+            P', (B, N, C).
+        """
+        fused = self.fused()
+        tokens = self.token_norm(tokens)
+        x = fused[None]
+        for layer in self.layers:
+            x = layer(x, tokens, mask)
+        return fused + self.out(self.out_norm(x))

@@ -1,0 +1,261 @@
+"""The re-identification model of stage 2: both encoders, the prototype updater, temporal modelling and the heads.
+
+What trains what
+----------------
+* f1, f2 (mean CLS token, mean projected CLS token) train the image encoder; they never see a skeleton.
+* f3 comes in two forms from one and the same temporal module. The privileged form (``features[2]``, ``logits[2]``,
+  ``frame_logits``) sees skeletons; the test's form (``student``, ``student_logits``, ``student_frame_logits``) does
+  not. The module's weights are shared, so both train what the test runs, but only the student's form passes
+  through it exactly as the test does: it is taught by distillation from ``teacher_frames``, which carry no gradient,
+  and its own logits and features are there for the trainer to add cross-entropy and triplet terms to.
+* With ``detach_visual`` nothing after the temporal module's input reaches the image encoder.
+* A frozen skeleton encoder runs in evaluation mode and without gradient, whatever mode the model is in.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csip.errors import CsipError
+from csip.losses import LearnableTemperature, prototype_logits
+from csip.models.prototypes import PrototypeFusionUpdater
+from csip.models.skeleton import SkeletonGraphTransformer
+from csip.models.temporal import SkeletonGuidedTemporalModel
+from csip.models.vision import VisionEncoder, VisionOutput
+
+
+@dataclass(frozen=True)
+class ReIDOutput:
+    """What the losses need of B clips, T frames, N identities.
+
+    Attributes
+    ----------
+    features : tuple of Tensor
+        f1 (B, D), f2 (B, C), f3 (B, D) before the BN necks, float32; f3 with skeletons.
+    logits : tuple of Tensor
+        (B, N) of each feature's classifier.
+    csip_logits : Tensor
+        (B, N) float32, scaled similarity of f2 to the prototypes that the clip updated.
+    frame_logits : Tensor
+        (B, T, N) of the frames' vectors with skeletons.
+    student : Tensor or None
+        f3 (B, D) of the branch without skeletons, which the test uses; None without distillation, like all below.
+    student_logits, student_frame_logits : Tensor or None
+        (B, N) and (B, T, N) of that branch, by the same necks and classifiers.
+    student_frames, teacher_frames : Tensor or None
+        z (B, T, D) without and with skeletons, for distillation; the latter without gradient.
+    """
+
+    features: tuple[Tensor, Tensor, Tensor]
+    logits: tuple[Tensor, Tensor, Tensor]
+    csip_logits: Tensor
+    frame_logits: Tensor
+    student: Tensor | None = None
+    student_logits: Tensor | None = None
+    student_frame_logits: Tensor | None = None
+    student_frames: Tensor | None = None
+    teacher_frames: Tensor | None = None
+
+
+class Head(nn.Module):
+    """BN neck with a frozen bias, and a classifier without one."""
+
+    def __init__(self, width: int, identities: int) -> None:
+        super().__init__()
+        self.neck = nn.BatchNorm1d(width)
+        self.neck.bias.requires_grad_(False)
+        self.classifier = nn.Linear(width, identities, bias=False)
+        nn.init.normal_(self.classifier.weight, std=0.001)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return logits (..., N) of features (..., width); every leading entry is one sample of the neck."""
+        normed = self.neck(features.flatten(0, -2)).view(features.shape)
+        return self.classifier(normed)
+
+
+class ReIDModel(nn.Module):
+    """Video re-identification with skeletons as privileged information.
+
+    Parameters
+    ----------
+    vision : VisionEncoder
+        Its width is D, its embed_dim C.
+    skeleton : SkeletonGraphTransformer
+        From stage 1; its width is C.
+    identities : int
+        N, the number of training identities.
+    freeze_skeleton : bool
+        Whether the skeleton encoder stays as it is.
+    fusion : {"weight", "gate"}
+        See :class:`PrototypeFusionUpdater`.
+    update_tokens : {"cls", "all"}
+        What updates the prototypes: both modalities' CLS tokens of each frame, or all visual tokens and joints averaged
+        over the frames.
+    detach_visual : bool
+        Whether temporal modelling leaves the image encoder alone.
+    distill : bool
+        Whether training also runs the branch without skeletons.
+    normalize : bool
+        Cosine similarity to the prototypes, with a learnable temperature; inner product with a fixed one if False.
+    tau : float
+        The temperature, or its start.
+    part_norm : bool
+        Whether descriptors are L2-normalised, each part and then the whole.
+    heads : int, optional
+        Attention heads of the temporal module; D / 64 by default.
+    prototype_heads, prototype_layers : int
+        Of the prototype updater.
+    mte, atd, ta : bool
+        Parts of :class:`SkeletonGuidedTemporalModel`.
+    """
+
+    def __init__(
+        self,
+        vision: VisionEncoder,
+        skeleton: SkeletonGraphTransformer,
+        identities: int,
+        *,
+        freeze_skeleton: bool = True,
+        fusion: Literal["weight", "gate"] = "weight",
+        update_tokens: Literal["cls", "all"] = "cls",
+        detach_visual: bool = True,
+        distill: bool = True,
+        normalize: bool = True,
+        tau: float = 0.07,
+        part_norm: bool = True,
+        heads: int | None = None,
+        prototype_heads: int = 8,
+        prototype_layers: int = 2,
+        mte: bool = True,
+        atd: bool = True,
+        ta: bool = True,
+    ) -> None:
+        super().__init__()
+        if skeleton.width != vision.embed_dim:
+            raise CsipError(
+                f"the skeleton encoder's width is {skeleton.width} and the image encoder's embedding "
+                f"{vision.embed_dim}: take the stage-1 model that was trained with this image encoder"
+            )
+        if update_tokens not in ("cls", "all"):
+            raise CsipError(f"update_tokens: expected 'cls' or 'all', got {update_tokens!r}")
+        self.freeze_skeleton = freeze_skeleton
+        self.update_tokens = update_tokens
+        self.detach_visual = detach_visual
+        self.distill = distill
+        self.normalize = normalize
+        self.part_norm = part_norm
+        width, embed_dim = vision.width, vision.embed_dim
+        self.vision = vision
+        self.skeleton = skeleton.requires_grad_(not freeze_skeleton)
+        self.temperature = LearnableTemperature(tau, learnable=normalize)
+        self.pfu = PrototypeFusionUpdater(
+            identities, embed_dim, prototype_heads, prototype_layers, fusion, normalize=normalize
+        )
+        self.sgtm = SkeletonGuidedTemporalModel(
+            width, embed_dim, heads or max(1, width // 64), mte=mte, atd=atd, ta=ta
+        )
+        self.heads = nn.ModuleList(Head(size, identities) for size in (width, embed_dim, width))
+        self.frame_head = Head(width, identities)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "ReIDModel":
+        """Set the mode of everything but a frozen skeleton encoder, which stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_skeleton:
+            self.skeleton.eval()
+        return self
+
+    def forward(self, images: Tensor, joints: Tensor, valid: Tensor, camera: Tensor | None = None) -> ReIDOutput:
+        """Run both branches on training clips.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, T, 3, H, W), normalised.
+        joints : Tensor
+            (B, T, J, 3), root-centred, in the unit of the skeleton encoder's scale.
+        valid : Tensor
+            (B, T) bool, frames that have a skeleton.
+        camera : Tensor, optional
+            (B,) int64 rows of the camera embedding, -1 for none.
+        """
+        vision, tokens = self._see(images, camera)
+        projected = vision.projected.unflatten(0, images.shape[:2])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_skeleton):
+            skeleton = self.skeleton(joints, valid)
+        f1, f2 = self._mean_cls(vision, images.shape[1])
+
+        clip_tokens, mask = self._update_tokens(tokens, projected, skeleton, valid)
+        csip_logits = prototype_logits(f2, self.pfu(clip_tokens, mask), self.temperature.scale(), self.normalize)
+
+        seen = tokens.detach() if self.detach_visual else tokens
+        frames = self.sgtm(seen, skeleton, valid).float()
+        f3 = frames.mean(dim=1)
+        privileged = {
+            "features": (f1, f2, f3),
+            "logits": tuple(head(f) for head, f in zip(self.heads, (f1, f2, f3), strict=True)),
+            "csip_logits": csip_logits,
+            "frame_logits": self.frame_head(frames),
+        }
+        if not self.distill:
+            return ReIDOutput(**privileged)
+        student_frames = self.sgtm(seen).float()
+        student = student_frames.mean(dim=1)
+        return ReIDOutput(
+            **privileged,
+            student=student,
+            student_logits=self.heads[2](student),
+            student_frame_logits=self.frame_head(student_frames),
+            student_frames=student_frames,
+            teacher_frames=frames.detach(),
+        )
+
+    def embed(self, images: Tensor, camera: Tensor | None = None) -> Tensor:
+        """Return the descriptors of clips by the visual branch alone.
+
+        Parameters
+        ----------
+        images : Tensor
+            (B, T, 3, H, W), normalised; T may differ from training's.
+        camera : Tensor, optional
+            (B,) int64, as in :meth:`forward`.
+
+        Returns
+        -------
+        Tensor
+            (B, 2 D + C) float32, [f1; f2; f3]; of norm 1 with `part_norm`.
+        """
+        vision, tokens = self._see(images, camera)
+        parts = (*self._mean_cls(vision, images.shape[1]), self.sgtm(tokens).float().mean(dim=1))
+        if not self.part_norm:
+            return torch.cat(parts, dim=1)
+        return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)
+
+    def _see(self, images: Tensor, camera: Tensor | None) -> tuple[VisionOutput, Tensor]:
+        """Encode every frame; also return the tokens as (B, T, 1 + P, D)."""
+        batch, frames = images.shape[:2]
+        cameras = None if camera is None else camera.repeat_interleave(frames)
+        vision = self.vision(images.flatten(0, 1), cameras)
+        return vision, vision.tokens.unflatten(0, (batch, frames))
+
+    @staticmethod
+    def _mean_cls(vision: VisionOutput, frames: int) -> tuple[Tensor, Tensor]:
+        cls, projected = vision.cls.float(), vision.projected.float()
+        return cls.unflatten(0, (-1, frames)).mean(dim=1), projected.unflatten(0, (-1, frames)).mean(dim=1)
+
+    def _update_tokens(
+        self, tokens: Tensor, projected: Tensor, skeleton: Tensor, valid: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return what updates the prototypes, (B, M, C), and which of it counts, (B, M)."""
+        if self.update_tokens == "cls":
+            visual, joints, known = projected, skeleton[:, :, 0], valid
+        else:
+            visual = tokens.mean(dim=1) @ self.vision.visual.proj
+            weights = valid[:, :, None, None].to(skeleton.dtype)
+            joints = (skeleton * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+            known = valid.any(dim=1, keepdim=True).expand(joints.shape[:2])
+        always = torch.ones(visual.shape[:2], dtype=torch.bool, device=visual.device)
+        return torch.cat((visual, joints.to(visual.dtype)), dim=1), torch.cat((always, known), dim=1)

@@ -1,0 +1,225 @@
+"""The skeleton encoder: a graph transformer over the joints of a frame that also looks along time.
+
+Attention among the tokens of one frame cannot see the order of frames. Every second block therefore also lets each
+token attend to itself at other times; ``temporal=False`` leaves that out.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from csip.errors import CsipError
+from csip.models.attention import Attention, TemporalPosition, feed_forward
+from pose_cache.joints import JointSet
+
+TIE = 1e-6  # eigenvalues and entries closer than this are equal: symmetric bodies have equal ones
+
+
+def laplacian_encoding(joints: JointSet, k: int) -> Tensor:
+    """Return the `k` lowest non-trivial eigenvectors of a joint set's normalised bone graph.
+
+    The graph's symmetric normalised Laplacian is ``I - D^-1/2 A D^-1/2``. Left and right limbs are alike, so some
+    of its eigenvalues are equal and an eigensolver may return any basis of their eigenvectors: the basis is
+    fixed here by Gram-Schmidt on the eigenspace's projector, and each sign by its largest entry (the
+    first of equals), which must be positive.
+
+    Parameters
+    ----------
+    joints : JointSet
+        J joints and the bones that connect them.
+    k : int
+        How many eigenvectors, 1 to J - 1.
+
+    Returns
+    -------
+    Tensor
+        (J, k) float32, orthonormal columns by increasing eigenvalue.
+
+    Raises
+    ------
+    CsipError
+        If `k` is out of range or the bones leave the joints in several pieces.
+    """
+    size = len(joints.joints)
+    if not 1 <= k < size:
+        raise CsipError(
+            f"positions: joint set {joints.name!r} has {size} joints and so 1 to {size - 1} encodings, got {k}"
+        )
+    adjacency = np.zeros((size, size))
+    for a, b in joints.bones:
+        adjacency[a, b] = adjacency[b, a] = 1.0
+    degree = np.maximum(adjacency.sum(axis=1), 1.0)  # a joint without a bone is refused below
+    laplacian = np.eye(size) - adjacency / np.sqrt(np.outer(degree, degree))
+    values, vectors = np.linalg.eigh(laplacian)
+    if values[1] < TIE:
+        raise CsipError(f"joint set {joints.name!r}: its bones do not connect all of its {size} joints")
+
+    basis: list[np.ndarray] = []
+    start = 1
+    while len(basis) < k:
+        stop = start + 1
+        while stop < size and values[stop] - values[start] < TIE:
+            stop += 1
+        basis.extend(_canonical_basis(vectors[:, start:stop]))
+        start = stop
+    return torch.from_numpy(np.stack(basis[:k], axis=1)).float()
+
+
+def _canonical_basis(vectors: np.ndarray) -> list[np.ndarray]:
+    """Return the basis of the columns' span, (J, m), that does not depend on the columns chosen to span it."""
+    projector = vectors @ vectors.T
+    basis = []
+    for _ in range(vectors.shape[1]):
+        norms = np.diag(projector)
+        pivot = int(np.argmax(norms > norms.max() - TIE))
+        vector = projector[:, pivot] / np.linalg.norm(projector[:, pivot])
+        projector = projector - np.outer(vector, vector)
+        largest = np.argmax(np.abs(vector) > np.abs(vector).max() - TIE)
+        basis.append(vector * np.sign(vector[largest]))
+    return basis
+
+
+class SkeletonBlock(nn.Module):
+    """Post-norm transformer block: attention within each frame, then along time, then a feed-forward network."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, temporal: bool) -> None:
+        super().__init__()
+        self.spatial = Attention(width, heads)
+        self.spatial_norm = nn.LayerNorm(width)
+        self.temporal = Attention(width, heads) if temporal else None
+        self.temporal_norm = nn.LayerNorm(width) if temporal else None
+        self.mlp = feed_forward(width, mlp_ratio, dropout)
+        self.mlp_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
+        """Mix tokens (B, T, L, C) given which frames are valid, (B, T)."""
+        batch, frames, length, _ = tokens.shape
+        mixed = self.spatial(tokens.flatten(0, 1)).unflatten(0, (batch, frames))
+        tokens = self.spatial_norm(tokens + self.dropout(mixed))
+        if self.temporal is not None and self.temporal_norm is not None:
+            tracks = tokens.transpose(1, 2).flatten(0, 1)
+            mask = None if valid is None else valid.repeat_interleave(length, dim=0)
+            mixed = self.temporal(tracks, mask=mask).unflatten(0, (batch, length)).transpose(1, 2)
+            tokens = self.temporal_norm(tokens + self.dropout(mixed))
+        return self.mlp_norm(tokens + self.dropout(self.mlp(tokens)))
+
+
+class SkeletonGraphTransformer(nn.Module):
+    """Encode sequences of root-centred 3D skeletons, frame by frame and along time.
+
+    Parameters
+    ----------
+    joints : JointSet
+        The J joints of the input. Only the positional encoding depends on it.
+    width : int
+        Channels C of the tokens, the width of the joint embedding space.
+    depth, heads, mlp_ratio, dropout
+        Blocks, attention heads, width factor of the feed-forward networks, dropout of the residual branches.
+    positions : int
+        Columns of the Laplacian encoding, see :func:`laplacian_encoding`.
+    temporal : bool
+        Whether every second block, from the first, attends along time. Without it frames are encoded apart.
+
+    Attributes
+    ----------
+    scale : Tensor
+        Scalar buffer that coordinates are divided by, 1 until the trainer sets it from training data.
+    encoding : Tensor
+        (J, positions) buffer, the Laplacian encoding; saved with the weights.
+    width : int
+        C.
+    """
+
+    scale: Tensor
+    encoding: Tensor
+
+    def __init__(
+        self,
+        joints: JointSet,
+        width: int = 512,
+        depth: int = 10,
+        heads: int = 8,
+        mlp_ratio: float = 2,
+        dropout: float = 0.3,
+        positions: int = 10,
+        temporal: bool = True,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("encoding", laplacian_encoding(joints, positions))
+        self.embed = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width))
+        self.embed_encoding = nn.Linear(positions, width)
+        self.cls = nn.Parameter(torch.randn(width) * 0.02)
+        self.missing = nn.Parameter(torch.randn(width) * 0.02)
+        self.position = TemporalPosition(width) if temporal else None
+        self.blocks = nn.ModuleList(
+            SkeletonBlock(width, heads, mlp_ratio, dropout, temporal and index % 2 == 0) for index in range(depth)
+        )
+
+    def forward(self, joints: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Encode clips.
+
+        Parameters
+        ----------
+        joints : Tensor
+            (B, T, J, 3), root-centred, in the unit that `scale` is in. T may differ from call to call.
+        valid : Tensor, optional
+            (B, T) bool. An invalid frame's coordinates are not looked at, and no other frame attends to it.
+
+        Returns
+        -------
+        Tensor
+            (B, T, 1 + J, C): a frame's CLS token, then its joints.
+
+        Raises
+        ------
+        CsipError
+            If the number of joints is not the encoder's.
+        """
+        if joints.ndim != 4 or joints.shape[2:] != (len(self.encoding), 3):
+            raise CsipError(
+                f"skeleton encoder: expected joints (clips, frames, {len(self.encoding)}, 3), "
+                f"got {tuple(joints.shape)}: are the skeletons of another joint set?"
+            )
+        encoding = self.encoding
+        if self.training:  # an eigenvector's sign means nothing
+            signs = torch.randint(0, 2, (len(joints), 1, 1, encoding.shape[1]), device=joints.device) * 2 - 1
+            encoding = encoding * signs
+        if valid is None:
+            content = self.embed(joints / self.scale)
+        else:
+            present = valid[:, :, None, None]
+            content = self.embed(torch.where(present, joints, 0.0) / self.scale)
+            content = torch.where(present, content, self.missing.to(content.dtype))
+        content = content + self.embed_encoding(encoding)
+        cls = self.cls.to(content.dtype).expand(*content.shape[:2], 1, -1)
+        tokens = torch.cat((cls, content), dim=2)
+        if self.position is not None:
+            tokens = tokens + self.position(tokens.shape[1])[:, None]
+        for block in self.blocks:
+            tokens = block(tokens, valid)
+        return tokens
+
+    @staticmethod
+    def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Average the CLS tokens of a clip's valid frames.
+
+        Parameters
+        ----------
+        tokens : Tensor
+            (B, T, 1 + J, C) of :meth:`forward`.
+        valid : Tensor, optional
+            (B, T) bool. A clip without a valid frame gets the mean of all its frames: finite, and without content.
+
+        Returns
+        -------
+        Tensor
+            (B, C) float32.
+        """
+        cls = tokens[:, :, 0].float()
+        if valid is None:
+            return cls.mean(dim=1)
+        weights = (valid | ~valid.any(dim=1, keepdim=True)).float()[:, :, None]
+        return (cls * weights).sum(dim=1) / weights.sum(dim=1)

@@ -1,0 +1,271 @@
+"""The image encoder: OpenCLIP's vision transformer at the input size of people, with camera embeddings."""
+
+import json
+import logging
+import math
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from csip.errors import CsipError
+from pose_cache.compat import guard_torchvision
+
+# The text tower is not built: a smallest possible one stands in for it.
+NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+QUICK = "-quickgelu"
+
+
+class VisionOutput(NamedTuple):
+    """What the encoder says of N images with P patches each."""
+
+    tokens: Tensor
+    """(N, 1 + P, D), all tokens of the last block after its LayerNorm, the CLS token first."""
+    cls: Tensor
+    """(N, D), the CLS token among them."""
+    projected: Tensor
+    """(N, C), the CLS token in the joint embedding space: what OpenCLIP's ``encode_image`` returns."""
+
+
+class VisionEncoder(nn.Module):
+    """Run an OpenCLIP vision transformer and return its tokens as well as its embedding.
+
+    Parameters
+    ----------
+    visual : nn.Module
+        ``open_clip.transformer.VisionTransformer`` that pools by its CLS token.
+    cameras : int
+        Rows of the camera embedding, which starts at zero; 0 for none.
+
+    Attributes
+    ----------
+    width, embed_dim : int
+        D of tokens and C of the joint embedding space.
+    size : tuple of int
+        (height, width) of the images, pixels.
+    camera_embedding : nn.Parameter or None
+        (cameras, D), added to the CLS token before the blocks.
+    """
+
+    def __init__(self, visual: nn.Module, cameras: int = 0) -> None:
+        super().__init__()
+        self.visual: Any = visual
+        self.width, self.embed_dim = (int(size) for size in self.visual.proj.shape)
+        height, width = self.visual.image_size
+        self.size = (int(height), int(width))
+        self.camera_embedding = nn.Parameter(torch.zeros(cameras, self.width)) if cameras else None
+
+    def forward(self, images: Tensor, camera: Tensor | None = None) -> VisionOutput:
+        """Encode images.
+
+        Parameters
+        ----------
+        images : Tensor
+            (N, 3, H, W), normalised as the weights expect.
+        camera : Tensor, optional
+            (N,) int64 rows of the camera embedding; -1 is an unknown camera and adds nothing, as does None. Ignored by
+            an encoder without camera embedding.
+        """
+        visual = self.visual
+        patches = visual.conv1(images).flatten(2).transpose(1, 2)
+        cls = visual.class_embedding.expand(len(images), -1)
+        if self.camera_embedding is not None and camera is not None:
+            known = (camera >= 0)[:, None]
+            cls = cls + F.embedding(camera.clamp(min=0), self.camera_embedding) * known
+        x = torch.cat((cls.to(patches.dtype)[:, None], patches), dim=1)
+        x = visual.ln_pre(visual.patch_dropout(x + visual.positional_embedding.to(x.dtype)))
+        tokens = visual.ln_post(visual.transformer(x))
+        return VisionOutput(tokens, tokens[:, 0], tokens[:, 0] @ visual.proj)
+
+
+def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cameras: int = 0) -> VisionEncoder:
+    """Build the image encoder.
+
+    Parameters
+    ----------
+    model : str
+        Name of an OpenCLIP model with a plain vision transformer (``ViT-B-16``), or path of a model's JSON file.
+    pretrained : str or None
+        OpenCLIP's tag of weights (``openai``), downloaded on first use; a local file, .safetensors or .pt, of a whole CLIP
+        or of its visual tower alone; None for random weights. With a tag, the activation is the one that
+        the weights were trained with (``openai`` means ``-quickgelu``); with a file it is the model's: say
+        ``ViT-B-16-quickgelu`` for OpenAI's weights.
+    size : tuple of int
+        (height, width) of the images, pixels; the positional embedding is resized to its grid.
+    cameras : int
+        Rows of the camera embedding.
+
+    Raises
+    ------
+    CsipError
+        If the model, the weights or the size cannot be had; says what to download and where to put it.
+    """
+    guard_torchvision()
+    import open_clip  # slow to import, and only safe behind the guard
+
+    config = _read_config(model)
+    if pretrained is not None and not _is_file_name(pretrained):
+        tag = open_clip.get_pretrained_cfg(model.removesuffix(QUICK), pretrained)
+        if not tag:
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(model.removesuffix(QUICK))) or "none"
+            raise CsipError(
+                f"vision.pretrained: {pretrained!r} is neither a file nor a tag of {model}; its tags: {tags}"
+            )
+        config["quick_gelu"] = bool(tag.get("quick_gelu", False))
+
+    vision = config["vision_cfg"]
+    trained_size = vision["image_size"] if "image_size" in vision else 224
+    patch = vision.get("patch_size", 16)
+    if not isinstance(patch, int) or any(side < patch for side in size):
+        raise CsipError(f"{model}: images of {size[0]}x{size[1]} pixels do not hold a patch of {patch} pixels")
+    config["vision_cfg"] = {**vision, "image_size": tuple(size)}
+    config["text_cfg"] = NO_TEXT
+    visual = open_clip.CLIP(
+        embed_dim=config["embed_dim"],
+        vision_cfg=config["vision_cfg"],
+        text_cfg=config["text_cfg"],
+        quick_gelu=config.get("quick_gelu", False),
+    ).visual
+    if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
+        raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
+
+    if pretrained is not None:
+        path = Path(pretrained) if _is_file_name(pretrained) else _download(model, pretrained, tag)
+        weights = _read_weights(path)
+        weights["positional_embedding"] = resize_positions(
+            weights.get("positional_embedding", visual.positional_embedding), visual.grid_size, trained_size, patch
+        )
+        try:
+            visual.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CsipError(f"{path}: these are not weights of {model}: {error}") from error
+    return VisionEncoder(visual, cameras)
+
+
+def resize_positions(
+    positions: Tensor, grid: tuple[int, int], trained_size: int | tuple[int, int] | list[int], patch: int
+) -> Tensor:
+    """Resize the positional embedding of a CLS token and a grid of patches, bicubic.
+
+    Parameters
+    ----------
+    positions : Tensor
+        (1 + P, D).
+    grid : tuple of int
+        Rows and columns wanted.
+    trained_size : int or pair of int
+        Image size that the model's config states; where its grid does not have P patches, the grid is a square.
+    patch : int
+        Patch size, pixels.
+
+    Raises
+    ------
+    CsipError
+        If P patches make neither the stated grid nor a square one.
+    """
+    patches = len(positions) - 1
+    if patches == grid[0] * grid[1]:
+        return positions
+    height, width = trained_size if isinstance(trained_size, (tuple, list)) else (trained_size, trained_size)
+    source = (height // patch, width // patch)
+    if source[0] * source[1] != patches:
+        side = math.isqrt(patches)
+        source = (side, side)
+        if side * side != patches:
+            raise CsipError(f"positional embedding of {patches} patches: neither a square nor the model's own grid")
+    cls, image = positions[:1], positions[1:].float()
+    image = image.T.reshape(1, -1, *source)
+    image = F.interpolate(image, size=grid, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat((cls, image.flatten(2)[0].T.to(positions)))
+
+
+def _is_file_name(pretrained: str) -> bool:
+    return Path(pretrained).suffix in (".safetensors", ".pt", ".pth", ".bin") or Path(pretrained).is_file()
+
+
+def _read_config(model: str) -> dict[str, Any]:
+    import open_clip
+
+    if model.endswith(".json"):
+        try:
+            config = json.loads(Path(model).read_text())
+        except FileNotFoundError as error:
+            raise CsipError(f"vision.model: there is no model file {model}") from error
+        except json.JSONDecodeError as error:
+            raise CsipError(f"{model}: not a JSON file: {error}") from error
+        if not isinstance(config, dict):
+            raise CsipError(f"{model}: expected a mapping with embed_dim and vision_cfg")
+        config = config.get("model_cfg", config)
+    else:
+        config = open_clip.get_model_config(model) if model in open_clip.list_models() else None
+        if config is None:
+            raise CsipError(
+                f"vision.model: OpenCLIP has no model {model!r}; expected the path of a model's .json or one of its "
+                "names, e.g. ViT-B-16, ViT-B-32, ViT-L-14"
+            )
+    missing = {"embed_dim", "vision_cfg"} - set(config)
+    if missing:
+        raise CsipError(f"{model}: not an OpenCLIP model config, it lacks {', '.join(sorted(missing))}")
+    if "timm_model_name" in config["vision_cfg"] or not isinstance(config["vision_cfg"].get("layers", 12), int):
+        raise CsipError(f"vision.model: {model} is no plain vision transformer; choose one, e.g. ViT-B-16")
+    return config
+
+
+def _download(model: str, tag: str, source: dict[str, Any]) -> Path:
+    import open_clip
+
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return Path(open_clip.download_pretrained(source))
+    except Exception as error:  # whatever stands between here and the file: name, proxy, certificate, disk
+        hub = source.get("hf_hub", "").rstrip("/")
+        address = source.get("url") or "-"
+        if hub:
+            address = f"https://huggingface.co/{hub}/resolve/main/open_clip_model.safetensors"
+        named = model if not source.get("quick_gelu") or model.endswith(QUICK) else model + QUICK
+        raise CsipError(
+            f"vision.pretrained: could not download {tag!r} of {model} ({type(error).__name__}). Without network, fetch\n"
+            f"  {address}\nelsewhere, put it on this machine, and set\n"
+            f"  vision.model: {named}\n  vision.pretrained: path/to/the/file.safetensors"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    """Return the visual tower's float32 weights from a file of it or of the whole CLIP."""
+    if not path.is_file():
+        raise CsipError(
+            f"vision.pretrained: there is no file {path}; put the weights there, or give one of OpenCLIP's tags "
+            "(openai) or null for random weights"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+        elif _is_torchscript(path):  # how OpenAI publishes CLIP
+            weights = torch.jit.load(path, map_location="cpu").state_dict()
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise CsipError(f"{path}: damaged, or not a file of weights: {error}") from error
+    except Exception as error:  # pickle.UnpicklingError among others, by torch version
+        raise CsipError(f"{path}: holds more than tensors and is not loaded: {error}") from error
+    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else weights
+    weights = {name.removeprefix("module."): value for name, value in weights.items()}
+    if any(name.startswith("visual.") for name in weights):
+        weights = {name[7:]: value for name, value in weights.items() if name.startswith("visual.")}
+    return {name: value.float() for name, value in weights.items()}
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
