@@ -33,6 +33,8 @@ class Mesh:
         (Q, 4) indices of vertices.
     inside
         (F, Q, 3) a point behind each quad, so that its outward side is known.
+    over
+        (Q,) metres by which a quad counts as nearer than it is: garments lie over what they cover.
     albedo
         (Q, 3) RGB in [0, 1].
     """
@@ -40,6 +42,7 @@ class Mesh:
     vertices: FloatArray
     quads: NDArray[np.int64]
     inside: FloatArray
+    over: FloatArray
     albedo: FloatArray
 
 
@@ -52,6 +55,7 @@ class _Tube:
     half_front: FloatArray
     corners: int
     albedo: FloatArray  # (K - 1, corners, 3)
+    over: float = 0.0
 
 
 def build_mesh(body: Body, clothing: Clothing, pose: Pose) -> Mesh:
@@ -77,7 +81,7 @@ def build_mesh(body: Body, clothing: Clothing, pose: Pose) -> Mesh:
     if clothing.backpack:
         tubes.append(_backpack(body, clothing, pose))
 
-    vertices, quads, inside, albedo = [], [], [], []
+    vertices, quads, inside, over, albedo = [], [], [], [], []
     count = 0
     for tube in tubes:
         rings, corners = tube.centres.shape[1], tube.corners
@@ -94,6 +98,7 @@ def build_mesh(body: Body, clothing: Clothing, pose: Pose) -> Mesh:
         quads.append(np.stack([index[:-1], following[:-1], following[1:], index[1:]], axis=-1).reshape(-1, 4))
         middle = (tube.centres[:, :-1] + tube.centres[:, 1:]) / 2
         inside.append(np.repeat(middle, corners, axis=1))
+        over.append(np.full((rings - 1) * corners, tube.over))
         wrinkles = folds.uniform(0.94, 1.04, (rings - 1, corners, 1))
         albedo.append((tube.albedo * wrinkles).reshape(-1, 3))
         count += rings * corners
@@ -101,6 +106,7 @@ def build_mesh(body: Body, clothing: Clothing, pose: Pose) -> Mesh:
         np.concatenate(vertices, axis=1),
         np.concatenate(quads),
         np.concatenate(inside, axis=1),
+        np.concatenate(over),
         np.clip(np.concatenate(albedo), 0.0, 1.0),
     )
 
@@ -252,7 +258,7 @@ def _trunk(body: Body, clothing: Clothing, pose: Pose) -> _Tube:
     pelvis, spine, thorax = (pose.points[name][:, None] for name in ("pelvis", "spine", "thorax"))
     lower = pelvis + (2 * rings)[:, None] * (spine - pelvis)
     upper = spine + (2 * rings - 1)[:, None] * (thorax - spine)
-    centres = np.where((rings > 0.5)[:, None], upper, lower)
+    centres: FloatArray = np.where((rings > 0.5)[:, None], upper, lower)
     # The hips hang below the pelvis whatever the trunk's lean.
     below = pelvis + (rings * body.torso)[:, None] * pose.frames["pelvis"][:, None, :, 2]
     centres = np.where((rings < 0)[:, None], below, centres)
@@ -268,7 +274,7 @@ def _trunk(body: Body, clothing: Clothing, pose: Pose) -> _Tube:
     hem = clothing.hem if clothing.garment == "trousers" else 0.25
     albedo = _where(middle < hem, clothing.bottom, _top_colour(clothing, middle, angle))
     albedo = _where(middle > 1.14, clothing.skin, albedo)
-    return _Tube(centres, side, front, outline[:, 0], outline[:, 1], corners, albedo)
+    return _Tube(centres, side, front, outline[:, 0], outline[:, 1], corners, albedo, over=0.03)
 
 
 def _neck(body: Body, clothing: Clothing, pose: Pose) -> _Tube:
@@ -408,15 +414,16 @@ def _skirt(body: Body, clothing: Clothing, pose: Pose) -> _Tube:
         np.stack(half_front, axis=1),
         corners,
         np.broadcast_to(np.array(colour), (rings - 1, corners, 3)),
+        over=0.05,
     )
 
 
 def _backpack(body: Body, clothing: Clothing, pose: Pose) -> _Tube:
     frame = pose.frames["thorax"]
     back = -0.062 * body.height * body.trunk_girth - 0.05
-    top = pose.points["thorax"] + _apply(frame, np.array([back, 0, -0.02]))
-    bottom = pose.points["thorax"] + _apply(frame, np.array([back, 0, -0.36]))
-    return _limb(top, bottom, frame[..., 1], (0.12, 0.15, 0.15), _solid(clothing.bag), flat=0.62)
+    top = pose.points["thorax"] + _apply(frame, np.array([back, 0, -0.06]))
+    bottom = pose.points["thorax"] + _apply(frame, np.array([back, 0, -0.33]))
+    return _limb(top, bottom, frame[..., 1], (0.10, 0.125, 0.12), _solid(clothing.bag), flat=0.7)
 
 
 def _apply(rotation: FloatArray, vector: FloatArray) -> FloatArray:

@@ -117,7 +117,7 @@ def render_tracklet(
     crops = np.empty((frames, height, width, 3), dtype=np.uint8)
     intrinsics = np.empty((frames, 3, 3))
     corners = image[:, mesh.quads]
-    depth = np.linalg.norm(mesh.vertices, axis=-1)[:, mesh.quads].mean(axis=-1)
+    depth = np.linalg.norm(mesh.vertices, axis=-1)[:, mesh.quads].mean(axis=-1) - mesh.over
     for frame in range(frames):
         to_crop = _box_to_crop(boxes[frame], width, height)
         intrinsics[frame] = to_crop @ camera.matrix
