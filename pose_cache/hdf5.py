@@ -1,0 +1,182 @@
+"""The HDF5 file under the skeleton cache: its sizes, attributes, checksums, and how it is opened and put in place.
+
+The format is described in `pose_cache.store`, which is the module to use.
+"""
+
+import datetime
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from pose_cache.errors import PoseCacheError
+
+FORMAT: Final = "csip-skeletons"
+VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where skeletons come from.
+
+    Attributes
+    ----------
+    estimator : str
+        Name of the estimator, or of the source of imported skeletons.
+    joint_set : str
+        Name of the joint set of the 3D joints.
+    unit : str
+        Unit of the 3D joints.
+    details : Mapping
+        What JSON can hold: configs, digests of weights; under "software" the versions of programs, which do not count
+        when two files are compared.
+    dataset : str
+        Fingerprint of the frames' names.
+    """
+
+    estimator: str
+    joint_set: str
+    unit: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sizes that a file is made with: N, J, K and the bytes of the longest frame name."""
+
+    frames: int
+    joints: int
+    keypoints: int
+    name_bytes: int
+
+    @staticmethod
+    def of(file: h5py.File) -> "Layout":
+        return Layout(
+            len(file["valid"]), file["joints"].shape[1], file["keypoints2d"].shape[1], file["frames"].dtype.itemsize
+        )
+
+
+@contextmanager
+def create_file(path: Path, layout: Layout, table: np.ndarray, provenance: Provenance) -> Iterator[h5py.File]:
+    """Make a new file of that layout, put in its place when the block ends without an error."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with h5py.File(partial, "w", libver=("earliest", "v110")) as file:
+            file.attrs["format"] = FORMAT
+            file.attrs["version"] = VERSION
+            file.attrs["joint_set"] = provenance.joint_set
+            file.attrs["unit"] = provenance.unit
+            file.attrs["estimator"] = provenance.estimator
+            file.attrs["dataset"] = provenance.dataset
+            file.attrs["details"] = json.dumps(lasting_details(provenance.details), sort_keys=True)
+            file.attrs["software"] = json.dumps(provenance.details.get("software", {}), sort_keys=True)
+            file.attrs["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            file.create_dataset("joints", (layout.frames, layout.joints, 3), "<f4")
+            file.create_dataset("keypoints2d", (layout.frames, layout.keypoints, 3), "<f4")
+            file.create_dataset("valid", (layout.frames,), bool)
+            file.create_dataset("frames", (layout.frames,), h5py.string_dtype("utf-8", layout.name_bytes))
+            file.create_dataset("tracklets", data=table)
+            file.create_dataset("checksums", (len(table),), "<u4")
+            yield file
+        _flush(partial)
+        partial.replace(path)
+        _flush(path.parent)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise PoseCacheError(f"cannot write {path}: {error}. Is the disk full or the folder read-only?") from error
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file or a folder's entries are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[h5py.File]:
+    """Open the file for reading, once it is seen to be a cache of this version."""
+    if not path.is_file():
+        raise PoseCacheError(f"no skeleton cache at {path}: make it with `csip skeletons`, or check the path")
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        raise PoseCacheError(f"{path} is not a readable HDF5 file ({error}): delete it and make it again") from error
+    with file:
+        if file.attrs.get("format") != FORMAT:
+            raise PoseCacheError(f"{path} is an HDF5 file, but not a skeleton cache (no attribute format={FORMAT!r})")
+        version = int(file.attrs.get("version", 0))
+        if version != VERSION:
+            raise PoseCacheError(
+                f"{path} has format version {version}, this program reads version {VERSION}: make it again"
+            )
+        missing = [
+            key for key in ("joints", "keypoints2d", "valid", "frames", "tracklets", "checksums") if key not in file
+        ]
+        if missing:
+            raise PoseCacheError(f"{path} lacks {', '.join(missing)}: delete it and make it again")
+        yield file
+
+
+def read_provenance(file: h5py.File) -> Provenance:
+    """Read the attributes of an open file."""
+    try:
+        details = json.loads(file.attrs["details"])
+        software = json.loads(file.attrs["software"])
+        texts = [str(file.attrs[key]) for key in ("estimator", "joint_set", "unit", "dataset")]
+    except (KeyError, ValueError, OSError) as error:
+        raise PoseCacheError(f"{file.filename}: its attributes are damaged ({error}): make it again") from error
+    return Provenance(texts[0], texts[1], texts[2], {**details, "software": software}, texts[3])
+
+
+def tracklet_table(names: Sequence[bytes], lengths: Sequence[int] | np.ndarray, path: Path) -> np.ndarray:
+    """Return the tracklet table of names and lengths, in order."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PoseCacheError(f"{path}: the tracklet {twice.decode()!r} comes twice; names must be unique in a dataset")
+    table = np.zeros(len(names), _table_type(max(map(len, names), default=1)))
+    table["name"], table["length"] = names, lengths
+    table["start"] = np.cumsum(table["length"]) - table["length"]
+    return table
+
+
+def _table_type(name_bytes: int) -> np.dtype:
+    return np.dtype([("name", h5py.string_dtype("utf-8", name_bytes)), ("start", "<i8"), ("length", "<i8")])
+
+
+def lasting_details(details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the details that count when files are compared: all but the programs' versions."""
+    return {key: value for key, value in details.items() if key != "software"}
+
+
+def tracklet_checksum(
+    name: bytes, frames: Sequence[bytes] | np.ndarray, joints: np.ndarray, keypoints2d: np.ndarray, valid: np.ndarray
+) -> int:
+    """CRC-32 of a tracklet; independent of the padding of names, so that merging can copy it."""
+    listed = frames.tolist() if isinstance(frames, np.ndarray) else frames
+    value = zlib.crc32(b"\0".join([name, *listed]))
+    for array in (joints, keypoints2d, valid):
+        value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    return value
+
+
+def map_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:
+    """Map a contiguous dataset from the file, read-only."""
+    offset = dataset.id.get_offset()
+    if offset is None:
+        return np.empty(dataset.shape, dataset.dtype)
+    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)

@@ -1,0 +1,368 @@
+"""The skeleton cache: one HDF5 file a dataset.
+
+Arrays are flat over all N frames, the frames of a tracklet next to each other, so that a clip is one slice.
+All arrays are stored contiguously, uncompressed and little-endian, and are read by mapping the file into memory:
+a clip costs microseconds, and any number of processes may read at once.
+
+    /joints        (N, J, 3) float32   camera axes (x right, y down, z forward), in `unit`, not root-centred
+    /keypoints2d   (N, K, 3) float32   x, y in crop pixels, score
+    /valid         (N,)      bool      False where no pose was found or the frame could not be read; joints are zeros there
+    /frames        (N,)      string    frame path relative to the dataset root (fixed length, UTF-8)
+    /tracklets     (M,)      compound  name (string), start (int64), length (int64)
+    /checksums     (M,)      uint32    CRC-32 of each tracklet: its name, frames, joints, keypoints2d and valid
+
+Attributes of the file: `format` ("csip-skeletons"), `version` (1), `joint_set`, `unit`, `estimator`, `dataset`
+(fingerprint of the frames' names), `details` (JSON: configs, digests of weights), `software` (JSON: versions), `created`
+(ISO 8601, UTC). Apart from `software` and `created` the same skeletons give the same content on every machine.
+
+A file appears whole or not at all: it is written beside its place as NAME.partial, flushed to the disk, and renamed.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import h5py
+import numpy as np
+
+from pose_cache.errors import PoseCacheError
+from pose_cache.hdf5 import (
+    Layout,
+    Provenance,
+    create_file,
+    lasting_details,
+    map_dataset,
+    open_file,
+    read_provenance,
+    tracklet_checksum,
+    tracklet_table,
+)
+from pose_cache.joints import JointSet, joint_set
+
+__all__ = ["Provenance", "SkeletonStore", "TrackletSkeletons", "merge_stores", "verify_store", "write_store"]
+
+# Frames held in memory while writing: about 27 MB with 17 joints.
+_BLOCK: Final = 65536
+
+
+@dataclass(frozen=True)
+class TrackletSkeletons:
+    """The skeletons of one tracklet of T frames.
+
+    Attributes
+    ----------
+    name : str
+        The tracklet's name, unique in its file.
+    frames : tuple of str
+        T frame paths relative to the dataset root.
+    joints : np.ndarray
+        (T, J, 3) float32, camera axes, not root-centred; zeros where not valid.
+    keypoints2d : np.ndarray
+        (T, K, 3) float32, x and y in crop pixels and the score.
+    valid : np.ndarray
+        (T,) bool.
+    """
+
+    name: str
+    frames: tuple[str, ...]
+    joints: np.ndarray
+    keypoints2d: np.ndarray
+    valid: np.ndarray
+
+
+class SkeletonStore:
+    """A skeleton cache open for reading.
+
+    Cheap to open: the frames' names stay on the disk until they are asked for. Safe to hand to other processes,
+    forked or spawned (it pickles as its path).
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    PoseCacheError
+        If the file is missing, damaged, or of another format version.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        with open_file(self.path) as file:
+            self.provenance = read_provenance(file)
+            self.joint_set: JointSet = joint_set(self.provenance.joint_set)
+            table = file["tracklets"][()]
+            self._valid: np.ndarray = file["valid"][()]
+            self._joints = map_dataset(self.path, file["joints"])
+            self._keypoints2d = map_dataset(self.path, file["keypoints2d"])
+            self._frames = map_dataset(self.path, file["frames"])
+        self._starts: np.ndarray = table["start"]
+        self._lengths: np.ndarray = table["length"]
+        self.names: tuple[str, ...] = tuple(name.decode() for name in table["name"].tolist())
+        self._rows = {name: row for row, name in enumerate(self.names)}
+
+    def __len__(self) -> int:
+        """Count the tracklets, M."""
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._rows
+
+    def __enter__(self) -> "SkeletonStore":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close: the mapped arrays end with the object."""
+
+    def __reduce__(self) -> tuple[type["SkeletonStore"], tuple[Path]]:
+        return SkeletonStore, (self.path,)
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames, N."""
+        return len(self._valid)
+
+    def read(self, name: str) -> TrackletSkeletons:
+        """Return one tracklet, as copies in memory."""
+        rows = self._slice(name)
+        frames = tuple(value.decode() for value in self._frames[rows].tolist())
+        return TrackletSkeletons(
+            name, frames, np.array(self._joints[rows]), np.array(self._keypoints2d[rows]), self._valid[rows].copy()
+        )
+
+    def joints(self, name: str, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Return 3D joints (T, J, 3) float32 of a tracklet's frames, all or those at `indices`."""
+        return _picked(self._joints[self._slice(name)], indices)
+
+    def keypoints2d(self, name: str, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Return 2D keypoints (T, K, 3) float32 of a tracklet's frames: x, y in crop pixels, score."""
+        return _picked(self._keypoints2d[self._slice(name)], indices)
+
+    def valid(self, name: str, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+        """Return (T,) bool: which of a tracklet's frames have a pose."""
+        return _picked(self._valid[self._slice(name)], indices)
+
+    def _slice(self, name: str) -> slice:
+        row = self._rows.get(name)
+        if row is None:
+            raise PoseCacheError(
+                f"{self.path} has no skeletons of tracklet {name!r} (it has {len(self)} tracklets, the first is "
+                f"{self.names[0] if self.names else 'none'!r}): extract or import them again for this dataset"
+            )
+        start = int(self._starts[row])
+        return slice(start, start + int(self._lengths[row]))
+
+
+def write_store(path: Path, tracklets: Iterable[TrackletSkeletons], provenance: Provenance) -> None:
+    """Write tracklets, in their order, into a new cache file, atomically.
+
+    Memory is bounded: what exceeds a block goes into part files, which are merged at the end.
+
+    Parameters
+    ----------
+    path : Path
+        The file to make or replace; its folder is made if need be.
+    tracklets : iterable of TrackletSkeletons
+        Consumed once.
+    provenance : Provenance
+        Goes into the file's attributes.
+
+    Raises
+    ------
+    PoseCacheError
+        If shapes do not agree, a name comes twice, a valid joint is not finite, or the disk refuses.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parts: list[Path] = []
+    block: list[TrackletSkeletons] = []
+    frames = 0
+    try:
+        for tracklet in tracklets:
+            block.append(_checked(tracklet, joint_set(provenance.joint_set)))
+            frames += len(tracklet.frames)
+            if frames >= _BLOCK:
+                parts.append(path.with_name(f"{path.name}.part{len(parts)}"))
+                _write_block(parts[-1], block, provenance)
+                block, frames = [], 0
+        if not parts:
+            _write_block(path, block, provenance)
+            return
+        if block:
+            parts.append(path.with_name(f"{path.name}.part{len(parts)}"))
+            _write_block(parts[-1], block, provenance)
+        merge_stores(parts, path)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+
+def merge_stores(shards: Sequence[Path], out: Path, provenance: Provenance | None = None) -> None:
+    """Join cache files into one, in the order given, a block at a time.
+
+    Parameters
+    ----------
+    shards : sequence of Path
+        At least one file; all of the same joint set, keypoints, unit and estimator.
+    out : Path
+        The file to make or replace.
+    provenance : Provenance, optional
+        Of the whole; the first file's own if not given.
+
+    Raises
+    ------
+    PoseCacheError
+        If a file is damaged or disagrees with the first, or if a tracklet is in two of them.
+    """
+    if not shards:
+        raise PoseCacheError(f"nothing to merge into {out}: expected at least one cache file")
+    tables, provenances, layouts = [], [], []
+    for shard in shards:
+        with open_file(shard) as file:
+            tables.append(file["tracklets"][()])
+            provenances.append(read_provenance(file))
+            layouts.append(Layout.of(file))
+        if (mismatch := _difference(provenances[0], layouts[0], provenances[-1], layouts[-1])) is not None:
+            raise PoseCacheError(f"cannot merge {shard} with {shards[0]}: {mismatch}")
+    table = _merged_table(tables, shards, layouts)
+    layout = Layout(
+        sum(one.frames for one in layouts), layouts[0].joints, layouts[0].keypoints, max(o.name_bytes for o in layouts)
+    )
+    with create_file(out, layout, table, provenance or provenances[0]) as file:
+        frame, tracklet = 0, 0
+        for shard in shards:
+            with open_file(shard) as source:
+                count, rows = len(source["valid"]), len(source["checksums"])
+                for start in range(0, count, _BLOCK):
+                    stop = min(start + _BLOCK, count)
+                    for key in ("joints", "keypoints2d", "valid", "frames"):
+                        file[key][frame + start : frame + stop] = source[key][start:stop]
+                file["checksums"][tracklet : tracklet + rows] = source["checksums"][()]
+                frame, tracklet = frame + count, tracklet + rows
+
+
+def verify_store(path: Path) -> list[str]:
+    """Read a whole cache file and list what is wrong with it.
+
+    Checked: it opens, shapes agree, tracklets lie one after the other and fill the arrays, names are unique, valid
+    joints are finite, and every tracklet matches its checksum, so that a single flipped byte of the data is found.
+
+    Returns
+    -------
+    list of str
+        One line a problem; empty for a healthy file.
+    """
+    try:
+        with open_file(path) as file:
+            return [f"{path}: {problem}" for problem in _problems(file)]
+    except PoseCacheError as error:
+        return [str(error)]
+    except (OSError, KeyError, UnicodeDecodeError, ValueError) as error:
+        return [f"{path}: cannot be read: {error}"]
+
+
+def _problems(file: h5py.File) -> Iterator[str]:
+    layout = Layout.of(file)
+    expected = joint_set(read_provenance(file).joint_set).size
+    if layout.joints != expected:
+        yield f"/joints has {layout.joints} joints, but the joint set has {expected}"
+    sizes = {key: file[key].shape[0] for key in ("joints", "keypoints2d", "valid", "frames")}
+    if len(set(sizes.values())) > 1:
+        yield f"arrays differ in length: {sizes}"
+        return
+    table, checksums = file["tracklets"][()], file["checksums"][()]
+    names = table["name"].tolist()
+    if len(set(names)) < len(names):
+        yield f"{len(names) - len(set(names))} tracklet names occur more than once"
+    ends = np.cumsum(table["length"])
+    if not np.array_equal(table["start"], ends - table["length"]) or (ends[-1] if len(ends) else 0) != layout.frames:
+        yield f"/tracklets does not cover the {layout.frames} frames one after the other"
+        return
+    if len(checksums) != len(table):
+        yield f"/checksums has {len(checksums)} entries for {len(table)} tracklets"
+        return
+    for name, start, length, checksum in zip(names, table["start"], table["length"], checksums, strict=True):
+        rows = slice(int(start), int(start + length))
+        joints, valid = file["joints"][rows], file["valid"][rows]
+        label = name.decode(errors="replace")
+        if not np.isfinite(joints[valid]).all():
+            yield f"tracklet {label}: joints are not finite where the pose is valid"
+        if tracklet_checksum(name, file["frames"][rows], joints, file["keypoints2d"][rows], valid) != checksum:
+            yield f"tracklet {label} (frames {start} to {start + length - 1}): the checksum differs, the data are damaged"
+
+
+def _checked(tracklet: TrackletSkeletons, joints: JointSet) -> TrackletSkeletons:
+    """Return the tracklet with the stored types, or say what is wrong with it."""
+    count = len(tracklet.frames)
+    shapes = tracklet.joints.shape, tracklet.keypoints2d.shape, tracklet.valid.shape
+    good = shapes[0] == (count, joints.size, 3) and shapes[2] == (count,)
+    if (
+        not good
+        or tracklet.keypoints2d.ndim != 3
+        or len(tracklet.keypoints2d) != count
+        or shapes[1][2] != 3
+        or not count
+    ):
+        raise PoseCacheError(
+            f"tracklet {tracklet.name!r} of {count} frames: expected joints ({count}, {joints.size}, 3) of {joints.name}, "
+            f"keypoints2d ({count}, K, 3) and valid ({count},), with at least one frame, but got {shapes}"
+        )
+    valid = tracklet.valid.astype(bool)
+    if not np.isfinite(tracklet.joints[valid]).all() or not np.isfinite(tracklet.keypoints2d).all():
+        raise PoseCacheError(
+            f"tracklet {tracklet.name!r}: joints or keypoints are not finite; mark such frames not valid"
+        )
+    positions = np.where(valid[:, None, None], tracklet.joints, 0).astype("<f4")
+    return TrackletSkeletons(tracklet.name, tracklet.frames, positions, tracklet.keypoints2d.astype("<f4"), valid)
+
+
+def _write_block(path: Path, block: list[TrackletSkeletons], provenance: Provenance) -> None:
+    """Write tracklets that fit in memory into one file."""
+    joints = joint_set(provenance.joint_set).size
+    names = [tracklet.name.encode() for tracklet in block]
+    frames = [frame.encode() for tracklet in block for frame in tracklet.frames]
+    keypoints = {tracklet.keypoints2d.shape[1] for tracklet in block} or {0}
+    if len(keypoints) > 1:
+        raise PoseCacheError(f"{path}: tracklets differ in their number of 2D keypoints: {sorted(keypoints)}")
+    layout = Layout(len(frames), joints, keypoints.pop(), max(map(len, frames), default=1))
+    table = tracklet_table(names, [len(tracklet.frames) for tracklet in block], path)
+    with create_file(path, layout, table, provenance) as file:
+        if not block:
+            return
+        file["joints"][:] = np.concatenate([tracklet.joints for tracklet in block])
+        file["keypoints2d"][:] = np.concatenate([tracklet.keypoints2d for tracklet in block])
+        file["valid"][:] = np.concatenate([tracklet.valid for tracklet in block])
+        file["frames"][:] = np.array(frames, dtype=f"S{layout.name_bytes}")
+        file["checksums"][:] = [
+            tracklet_checksum(name, [f.encode() for f in t.frames], t.joints, t.keypoints2d, t.valid)
+            for name, t in zip(names, block, strict=True)
+        ]
+
+
+def _merged_table(tables: list[np.ndarray], shards: Sequence[Path], layouts: list[Layout]) -> np.ndarray:
+    """One table of several, refused if a name is in two files or a file's own table does not fit its frames."""
+    owner: dict[bytes, Path] = {}
+    for shard, table, layout in zip(shards, tables, layouts, strict=True):
+        if int(table["length"].sum()) != layout.frames:
+            raise PoseCacheError(f"{shard}: its tracklets do not cover its {layout.frames} frames; make it again")
+        for name in table["name"].tolist():
+            if name in owner:
+                raise PoseCacheError(f"tracklet {name.decode()!r} is in both {owner[name]} and {shard}")
+            owner[name] = shard
+    return tracklet_table(list(owner), np.concatenate([table["length"] for table in tables]), shards[0])
+
+
+def _difference(one: Provenance, one_layout: Layout, other: Provenance, other_layout: Layout) -> str | None:
+    """Say what two files to be merged do not agree in."""
+    first = (one.estimator, one.joint_set, one.unit, lasting_details(one.details), one_layout.keypoints)
+    second = (other.estimator, other.joint_set, other.unit, lasting_details(other.details), other_layout.keypoints)
+    for what, a, b in zip(("estimator", "joint set", "unit", "details", "2D keypoints"), first, second, strict=True):
+        if a != b:
+            return f"their {what} differ: {b!r} and {a!r}"
+    return None
+
+
+def _picked(rows: np.ndarray, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """Copy the rows at the indices into a plain array."""
+    return np.array(rows) if indices is None else np.array(rows[np.asarray(indices)])
