@@ -12,7 +12,7 @@ What trains what
 * A frozen skeleton encoder runs in evaluation mode and without gradient, whatever mode the model is in.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -194,18 +194,18 @@ class ReIDModel(nn.Module):
         seen = tokens.detach() if self.detach_visual else tokens
         frames = self.sgtm(seen, skeleton, valid).float()
         f3 = frames.mean(dim=1)
-        privileged = {
-            "features": (f1, f2, f3),
-            "logits": tuple(head(f) for head, f in zip(self.heads, (f1, f2, f3), strict=True)),
-            "csip_logits": csip_logits,
-            "frame_logits": self.frame_head(frames),
-        }
+        output = ReIDOutput(
+            features=(f1, f2, f3),
+            logits=(self.heads[0](f1), self.heads[1](f2), self.heads[2](f3)),
+            csip_logits=csip_logits,
+            frame_logits=self.frame_head(frames),
+        )
         if not self.distill:
-            return ReIDOutput(**privileged)
+            return output
         student_frames = self.sgtm(seen).float()
         student = student_frames.mean(dim=1)
-        return ReIDOutput(
-            **privileged,
+        return replace(
+            output,
             student=student,
             student_logits=self.heads[2](student),
             student_frame_logits=self.frame_head(student_frames),

@@ -152,7 +152,6 @@ class SkeletonGraphTransformer(nn.Module):
         self.embed = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width))
         self.embed_encoding = nn.Linear(positions, width)
         self.cls = nn.Parameter(torch.randn(width) * 0.02)
-        self.missing = nn.Parameter(torch.randn(width) * 0.02)
         self.position = TemporalPosition(width) if temporal else None
         self.blocks = nn.ModuleList(
             SkeletonBlock(width, heads, mlp_ratio, dropout, temporal and index % 2 == 0) for index in range(depth)
@@ -187,13 +186,9 @@ class SkeletonGraphTransformer(nn.Module):
         if self.training:  # an eigenvector's sign means nothing
             signs = torch.randint(0, 2, (len(joints), 1, 1, encoding.shape[1]), device=joints.device) * 2 - 1
             encoding = encoding * signs
-        if valid is None:
-            content = self.embed(joints / self.scale)
-        else:
-            present = valid[:, :, None, None]
-            content = self.embed(torch.where(present, joints, 0.0) / self.scale)
-            content = torch.where(present, content, self.missing.to(content.dtype))
-        content = content + self.embed_encoding(encoding)
+        if valid is not None:  # also NaN must not pass
+            joints = torch.where(valid[:, :, None, None], joints, 0.0)
+        content = self.embed(joints / self.scale) + self.embed_encoding(encoding)
         cls = self.cls.to(content.dtype).expand(*content.shape[:2], 1, -1)
         tokens = torch.cat((cls, content), dim=2)
         if self.position is not None:

@@ -1,8 +1,8 @@
 """The image encoder: OpenCLIP's vision transformer at the input size of people, with camera embeddings."""
 
 import json
-import logging
 import math
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from pose_cache.compat import guard_torchvision
 # The text tower is not built: a smallest possible one stands in for it.
 NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
 QUICK = "-quickgelu"
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 class VisionOutput(NamedTuple):
@@ -52,11 +53,11 @@ class VisionEncoder(nn.Module):
         (cameras, D), added to the CLS token before the blocks.
     """
 
-    def __init__(self, visual: nn.Module, cameras: int = 0) -> None:
+    def __init__(self, visual: Any, cameras: int = 0) -> None:
         super().__init__()
-        self.visual: Any = visual
-        self.width, self.embed_dim = (int(size) for size in self.visual.proj.shape)
-        height, width = self.visual.image_size
+        self.visual = visual
+        self.width, self.embed_dim = (int(size) for size in visual.proj.shape)
+        height, width = visual.image_size
         self.size = (int(height), int(width))
         self.camera_embedding = nn.Parameter(torch.zeros(cameras, self.width)) if cameras else None
 
@@ -71,7 +72,7 @@ class VisionEncoder(nn.Module):
             (N,) int64 rows of the camera embedding; -1 is an unknown camera and adds nothing, as does None. Ignored by
             an encoder without camera embedding.
         """
-        visual = self.visual
+        visual: Any = self.visual
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
         cls = visual.class_embedding.expand(len(images), -1)
         if self.camera_embedding is not None and camera is not None:
@@ -91,8 +92,8 @@ def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cam
     model : str
         Name of an OpenCLIP model with a plain vision transformer (``ViT-B-16``), or path of a model's JSON file.
     pretrained : str or None
-        OpenCLIP's tag of weights (``openai``), downloaded on first use; a local file, .safetensors or .pt, of a whole CLIP
-        or of its visual tower alone; None for random weights. With a tag, the activation is the one that
+        OpenCLIP's tag of weights (``openai``), downloaded on first use; a local file, .safetensors or .pt, of a
+        whole CLIP or of its visual tower alone; None for random weights. With a tag, the activation is the one that
         the weights were trained with (``openai`` means ``-quickgelu``); with a file it is the model's: say
         ``ViT-B-16-quickgelu`` for OpenAI's weights.
     size : tuple of int
@@ -109,41 +110,44 @@ def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cam
     import open_clip  # slow to import, and only safe behind the guard
 
     config = _read_config(model)
-    if pretrained is not None and not _is_file_name(pretrained):
-        tag = open_clip.get_pretrained_cfg(model.removesuffix(QUICK), pretrained)
-        if not tag:
-            tags = ", ".join(open_clip.list_pretrained_tags_by_model(model.removesuffix(QUICK))) or "none"
-            raise CsipError(
-                f"vision.pretrained: {pretrained!r} is neither a file nor a tag of {model}; its tags: {tags}"
-            )
-        config["quick_gelu"] = bool(tag.get("quick_gelu", False))
-
     vision = config["vision_cfg"]
-    trained_size = vision["image_size"] if "image_size" in vision else 224
-    patch = vision.get("patch_size", 16)
+    trained_size, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
     if not isinstance(patch, int) or any(side < patch for side in size):
         raise CsipError(f"{model}: images of {size[0]}x{size[1]} pixels do not hold a patch of {patch} pixels")
-    config["vision_cfg"] = {**vision, "image_size": tuple(size)}
-    config["text_cfg"] = NO_TEXT
+
+    quick_gelu, weights_file = config.get("quick_gelu", False), None
+    if pretrained is not None and Path(pretrained).suffix in WEIGHT_FILES:
+        weights_file = Path(pretrained)
+    elif pretrained is not None:
+        known = model.removesuffix(QUICK)
+        source = open_clip.get_pretrained_cfg(known, pretrained)
+        if not source:
+            tags = ", ".join(open_clip.list_pretrained_tags_by_model(known)) or "none"
+            raise CsipError(
+                f"vision.pretrained: {pretrained!r} is neither a file ({', '.join(WEIGHT_FILES)}) "
+                f"nor a tag of {model}; its tags: {tags}"
+            )
+        quick_gelu = source.get("quick_gelu", False)
+        weights_file = _download(known, pretrained, source)
+
     visual = open_clip.CLIP(
         embed_dim=config["embed_dim"],
-        vision_cfg=config["vision_cfg"],
-        text_cfg=config["text_cfg"],
-        quick_gelu=config.get("quick_gelu", False),
+        vision_cfg={**vision, "image_size": tuple(size)},
+        text_cfg=NO_TEXT,
+        quick_gelu=quick_gelu,
     ).visual
     if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
         raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
-
-    if pretrained is not None:
-        path = Path(pretrained) if _is_file_name(pretrained) else _download(model, pretrained, tag)
-        weights = _read_weights(path)
-        weights["positional_embedding"] = resize_positions(
-            weights.get("positional_embedding", visual.positional_embedding), visual.grid_size, trained_size, patch
-        )
+    if weights_file is not None:
+        weights = _read_weights(weights_file)
         try:
+            if "positional_embedding" in weights:
+                weights["positional_embedding"] = resize_positions(
+                    weights["positional_embedding"], visual.grid_size, trained_size, patch
+                )
             visual.load_state_dict(weights)
-        except RuntimeError as error:
-            raise CsipError(f"{path}: these are not weights of {model}: {error}") from error
+        except (CsipError, RuntimeError) as error:
+            raise CsipError(f"{weights_file}: these are not weights of {model}: {error}") from error
     return VisionEncoder(visual, cameras)
 
 
@@ -184,10 +188,6 @@ def resize_positions(
     return torch.cat((cls, image.flatten(2)[0].T.to(positions)))
 
 
-def _is_file_name(pretrained: str) -> bool:
-    return Path(pretrained).suffix in (".safetensors", ".pt", ".pth", ".bin") or Path(pretrained).is_file()
-
-
 def _read_config(model: str) -> dict[str, Any]:
     import open_clip
 
@@ -219,24 +219,17 @@ def _read_config(model: str) -> dict[str, Any]:
 def _download(model: str, tag: str, source: dict[str, Any]) -> Path:
     import open_clip
 
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
     try:
         return Path(open_clip.download_pretrained(source))
     except Exception as error:  # whatever stands between here and the file: name, proxy, certificate, disk
         hub = source.get("hf_hub", "").rstrip("/")
-        address = source.get("url") or "-"
-        if hub:
-            address = f"https://huggingface.co/{hub}/resolve/main/open_clip_model.safetensors"
-        named = model if not source.get("quick_gelu") or model.endswith(QUICK) else model + QUICK
+        address = f"https://huggingface.co/{hub}/resolve/main/open_clip_model.safetensors" if hub else source["url"]
         raise CsipError(
-            f"vision.pretrained: could not download {tag!r} of {model} ({type(error).__name__}). Without network, fetch\n"
-            f"  {address}\nelsewhere, put it on this machine, and set\n"
-            f"  vision.model: {named}\n  vision.pretrained: path/to/the/file.safetensors"
+            f"vision.pretrained: could not download {tag!r} of {model} ({type(error).__name__}). "
+            f"Where there is a network, fetch\n  {address}\nthen put it on this machine and set\n"
+            f"  vision.model: {model + QUICK if source.get('quick_gelu') else model}\n"
+            f"  vision.pretrained: path/to/{Path(address).name}"
         ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -246,22 +239,25 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             f"vision.pretrained: there is no file {path}; put the weights there, or give one of OpenCLIP's tags "
             "(openai) or null for random weights"
         )
+    content: Any
     try:
         if path.suffix == ".safetensors":
-            weights = load_file(path)
+            content = load_file(path)
         elif _is_torchscript(path):  # how OpenAI publishes CLIP
-            weights = torch.jit.load(path, map_location="cpu").state_dict()
+            content = torch.jit.load(path, map_location="cpu").state_dict()
         else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CsipError(f"{path}: holds more than tensors and is not loaded: {error}") from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CsipError(f"{path}: damaged, or not a file of weights: {error}") from error
-    except Exception as error:  # pickle.UnpicklingError among others, by torch version
-        raise CsipError(f"{path}: holds more than tensors and is not loaded: {error}") from error
-    weights = weights.get("state_dict", weights) if isinstance(weights, dict) else weights
-    weights = {name.removeprefix("module."): value for name, value in weights.items()}
-    if any(name.startswith("visual.") for name in weights):
-        weights = {name[7:]: value for name, value in weights.items() if name.startswith("visual.")}
-    return {name: value.float() for name, value in weights.items()}
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CsipError(f"{path}: expected a mapping of names to tensors")
+    weights = {name.removeprefix("module."): value.float() for name, value in content.items()}
+    if not any(name.startswith("visual.") for name in weights):
+        return weights
+    return {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")}
 
 
 def _is_torchscript(path: Path) -> bool:
