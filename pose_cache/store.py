@@ -333,7 +333,7 @@ def _write_block(path: Path, block: list[TrackletSkeletons], provenance: Provena
         file["joints"][:] = np.concatenate([tracklet.joints for tracklet in block])
         file["keypoints2d"][:] = np.concatenate([tracklet.keypoints2d for tracklet in block])
         file["valid"][:] = np.concatenate([tracklet.valid for tracklet in block])
-        file["frames"][:] = np.array(frames, dtype=f"S{layout.name_bytes}")
+        file["frames"][:] = np.array(frames, dtype=file["frames"].dtype)
         file["checksums"][:] = [
             tracklet_checksum(name, [f.encode() for f in t.frames], t.joints, t.keypoints2d, t.valid)
             for name, t in zip(names, block, strict=True)
