@@ -31,7 +31,7 @@ class DatasetSettings(Section):
     root: Path | None = None
     """Folder of the data set; ``data/NAME`` where it is not given."""
     gallery: Literal["with_queries", "without_queries"] = "with_queries"
-    """MARS only: whether the query tracklets are in the gallery (METHOD of the benchmark) or not."""
+    """MARS only: whether the query tracklets are in the gallery (the original protocol) or not."""
     train_share: float = Field(0.5, gt=0, lt=1)
     """Folder layout without train/ and test/ folders: share of the people that train."""
     val_ids: int = Field(0, ge=0)

@@ -50,7 +50,9 @@ def main() -> int:
         install()
     except subprocess.CalledProcessError as error:
         command = " ".join(map(str, error.cmd))
-        return fail(f"this step failed with exit code {error.returncode}:\n  {command}", "mend it, then `make setup` again")
+        return fail(
+            f"this step failed with exit code {error.returncode}:\n  {command}", "mend it, then `make setup` again"
+        )
     STAMP.write_text(wanted)
     say(f"done in {time.monotonic() - started:.0f} s")
     return 0
@@ -65,10 +67,13 @@ def install() -> None:
     say(f"installing torch {pins['torch']} (the largest download)")
     pip("install", f"torch=={pins['torch']}", f"numpy=={pins['numpy']}", "setuptools<81", "wheel", "ninja")
 
-    torch = json.loads(ask_python(
-        "import json, torch; from torch.utils.cpp_extension import include_paths, CUDA_HOME;"
-        "print(json.dumps(dict(version=torch.__version__, cuda=torch.version.cuda, home=CUDA_HOME, include=include_paths())))"
-    ))
+    torch = json.loads(
+        ask_python(
+            "import json, torch; from torch.utils.cpp_extension import include_paths, CUDA_HOME;"
+            "print(json.dumps(dict(version=torch.__version__, cuda=torch.version.cuda, home=CUDA_HOME,"
+            "include=include_paths())))"
+        )
+    )
     # With nvcc of a CUDA build the GPU operators are compiled too. Without nvcc, a CUDA torch gets the CPU operators: models
     # run on the GPU all the same, only mmcv's own operators (rotated boxes, NMS) stay on the CPU.
     with_cuda = bool(torch["cuda"] and torch["home"])
@@ -86,7 +91,10 @@ def install() -> None:
 def build_mmcv(wheels: Path, version: str, include: list[str], with_cuda: bool) -> None:
     """Compile mmcv with its operators into ``wheels``."""
     wheels.mkdir(parents=True, exist_ok=True)
-    say(f"compiling mmcv {version} with its {'CPU and GPU' if with_cuda else 'CPU'} operators, once: 2 to 5 minutes, silent until done")
+    say(
+        f"compiling mmcv {version} with its {'CPU and GPU' if with_cuda else 'CPU'} operators, "
+        "once: 2 to 5 minutes, silent until done"
+    )
     environment = os.environ | {
         "MMCV_WITH_OPS": "1",
         "FORCE_CUDA": str(int(with_cuda)),
@@ -101,13 +109,23 @@ def build_mmcv(wheels: Path, version: str, include: list[str], with_cuda: bool) 
         run(["g++", *LIGHT, *HEADER_FLAGS, *includes, "-x", "c++-header", str(header), "-o", f"{header}.gch"])
         environment["CFLAGS"] += f" -include {header}"
     pip(
-        "wheel", "--no-build-isolation", "--no-deps", "--no-cache-dir", "--no-binary", "mmcv",
-        "-w", str(wheels), f"mmcv=={version}", env=environment,
+        "wheel",
+        "--no-build-isolation",
+        "--no-deps",
+        "--no-cache-dir",
+        "--no-binary",
+        "mmcv",
+        "-w",
+        str(wheels),
+        f"mmcv=={version}",
+        env=environment,
     )
     for leftover in wheels.glob("pch.hpp*"):
         leftover.unlink()
     if not has_operators(wheels, version):
-        raise SystemExit(f"setup: the mmcv wheel in {wheels} holds no compiled operators; delete the folder and try again")
+        raise SystemExit(
+            f"setup: the mmcv wheel in {wheels} holds no compiled operators; delete the folder and try again"
+        )
 
 
 def has_operators(wheels: Path, version: str) -> bool:
@@ -135,7 +153,13 @@ def fingerprint() -> str:
         sys.version,
         str(PROJECT),
         Path(__file__).read_text(),
-        json.dumps([project["project"]["dependencies"], project["project"]["optional-dependencies"], project["project"]["scripts"]]),
+        json.dumps(
+            [
+                project["project"]["dependencies"],
+                project["project"]["optional-dependencies"],
+                project["project"]["scripts"],
+            ]
+        ),
     ]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

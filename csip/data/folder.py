@@ -41,7 +41,9 @@ def load(root: Path, train_share: float = 0.5, seed: int = 0, name: str = "folde
         parts = {"train": [people[i] for i in sorted(order[:cut])], "test": [people[i] for i in sorted(order[cut:])]}
     for part, people in parts.items():
         if not people:
-            raise CsipError(f"{root}: no person folders to {part} on; at least one for training and one for the test are needed")
+            raise CsipError(
+                f"{root}: no person folders to {part} on; at least one for training and one for the test are needed"
+            )
     pids = {path: pid for pid, path in enumerate(sorted(parts["train"] + parts["test"]), start=1)}
     names = sorted({camera.name for path in pids for camera in _folders(path)})
     cameras = {camera: number for number, camera in enumerate(names, start=1)}

@@ -1,11 +1,11 @@
 """MARS (Zheng et al., ECCV 2016), and every data set kept in its layout.
 
-    bbox_train/0001/0001C1T0001F001.jpg      identity, camera, tracklet, frame
-    bbox_test/0002/...                       identity 0000: distractors; folder 00-1: junk
-    info/train_name.txt, info/test_name.txt  file names, one a line
-    info/tracks_train_info.mat               rows start, end, identity, camera; start and end are 1-based, inclusive
-    info/tracks_test_info.mat                the same for the test tracklets
-    info/query_IDX.mat                       1-based rows of tracks_test_info that are queries
+bbox_train/0001/0001C1T0001F001.jpg      identity, camera, tracklet, frame
+bbox_test/0002/...                       identity 0000: distractors; folder 00-1: junk
+info/train_name.txt, info/test_name.txt  file names, one a line
+info/tracks_train_info.mat               rows start, end, identity, camera; start and end are 1-based, inclusive
+info/tracks_test_info.mat                the same for the test tracklets
+info/query_IDX.mat                       1-based rows of tracks_test_info that are queries
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from csip.data.tracklets import JUNK, Dataset, Tracklet
 from csip.errors import CsipError
 
 
-def load(root: Path, gallery: Literal["with_queries", "without_queries"] = "with_queries", name: str = "mars") -> Dataset:
+def load(
+    root: Path, gallery: Literal["with_queries", "without_queries"] = "with_queries", name: str = "mars"
+) -> Dataset:
     """Read the index files; no image is touched.
 
     Parameters
@@ -41,8 +43,10 @@ def load(root: Path, gallery: Literal["with_queries", "without_queries"] = "with
     test = _tracklets(root, "test")
     path = root / "info" / "query_IDX.mat"
     rows = _matrix(path, "query_IDX").reshape(-1) - 1
-    if rows.size and not (0 <= rows.min() and rows.max() < len(test)):
-        raise CsipError(f"{path}: rows {rows.min() + 1} to {rows.max() + 1} asked for, tracks_test_info.mat has rows 1 to {len(test)}")
+    if rows.size and not (rows.min() >= 0 and rows.max() < len(test)):
+        raise CsipError(
+            f"{path}: rows {rows.min() + 1} to {rows.max() + 1} asked for, tracks_test_info.mat has rows 1 to {len(test)}"
+        )
     query = [test[row] for row in rows]
     asked = {t.name for t in query} if gallery == "without_queries" else set()
     kept = [t for t in test if t.pid != JUNK and t.name not in asked]
@@ -54,7 +58,9 @@ def _tracklets(root: Path, part: str) -> list[Tracklet]:
     try:
         names = list_path.read_text().split()
     except FileNotFoundError as error:
-        raise CsipError(f"{list_path}: missing; {root} should hold MARS's info, bbox_train and bbox_test folders") from error
+        raise CsipError(
+            f"{list_path}: missing; {root} should hold MARS's info, bbox_train and bbox_test folders"
+        ) from error
     path = root / "info" / f"tracks_{part}_info.mat"
     info = _matrix(path, f"track_{part}_info")
     if info.ndim != 2 or info.shape[1] != 4:
@@ -63,12 +69,16 @@ def _tracklets(root: Path, part: str) -> list[Tracklet]:
     tracklets, seen = [], set()
     for row, (start, end, pid, camera) in enumerate(info.tolist(), start=1):
         if not 1 <= start <= end <= len(names):
-            raise CsipError(f"{path}: row {row} asks for names {start} to {end}; {list_path.name} has names 1 to {len(names)}")
+            raise CsipError(
+                f"{path}: row {row} asks for names {start} to {end}; {list_path.name} has names 1 to {len(names)}"
+            )
         files = names[start - 1 : end]
         prefix = f"{files[0][:4]}C{camera}"
         stray = next((file for file in files if not file.startswith(prefix)), None)
         if stray is not None:
-            raise CsipError(f"{path}: row {row} is identity {pid} at camera {camera}, but holds {stray} (expected {prefix}...)")
+            raise CsipError(
+                f"{path}: row {row} is identity {pid} at camera {camera}, but holds {stray} (expected {prefix}...)"
+            )
         name = f"{part}/{files[0].rpartition('F')[0]}"
         if name in seen:
             name = f"{part}/{Path(files[0]).stem}"
@@ -78,10 +88,10 @@ def _tracklets(root: Path, part: str) -> list[Tracklet]:
 
 
 def _matrix(path: Path, key: str) -> np.ndarray:
+    if not path.exists():
+        raise CsipError(f"{path}: missing")
     try:
         content = loadmat(path)
-    except FileNotFoundError as error:
-        raise CsipError(f"{path}: missing") from error
     except Exception as error:
         raise CsipError(f"{path}: not a readable .mat file ({error})") from error
     if key not in content:

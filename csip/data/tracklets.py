@@ -72,10 +72,14 @@ def hold_out(train: Sequence[Tracklet], val_ids: int) -> tuple[tuple[Tracklet, .
     for tracklet in train:
         cameras.setdefault(tracklet.pid, set()).add(tracklet.camera)
     if len(cameras) < val_ids + 2:
-        raise CsipError(f"dataset.val_ids is {val_ids}, but there are only {len(cameras)} training identities (2 must be left)")
+        raise CsipError(
+            f"dataset.val_ids is {val_ids}, but there are only {len(cameras)} training identities (2 must be left)"
+        )
     candidates = sorted(pid for pid, seen in cameras.items() if len(seen) > 1)
     if len(candidates) < val_ids:
-        raise CsipError(f"dataset.val_ids is {val_ids}, but only {len(candidates)} training identities were seen by two cameras")
+        raise CsipError(
+            f"dataset.val_ids is {val_ids}, but only {len(candidates)} training identities were seen by two cameras"
+        )
     held = set(np.random.default_rng(0).permutation(candidates)[:val_ids].tolist())
     return tuple(t for t in train if t.pid not in held), tuple(t for t in train if t.pid in held)
 

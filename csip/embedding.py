@@ -1,0 +1,86 @@
+"""Descriptors of tracklets: the test branch, images alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from csip.config import Settings
+from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
+from csip.data.tracklets import Tracklet
+from csip.models.reid import ReIDModel
+from csip.monitor import Monitor
+
+
+class TestClips(TorchDataset):
+    """The clips of tracklets as the test sees them, one tracklet an item: (tracklet, (clips, T, 3, H, W) uint8)."""
+
+    __test__ = False  # not a test case, whatever its name says to pytest
+
+    def __init__(
+        self, root: Path, tracklets: Sequence[Tracklet], settings: Settings, sampling: Literal["dense", "rrs"]
+    ) -> None:
+        self.root, self.tracklets, self.settings = root, tracklets, settings.clips
+        self.sample = sample_dense if sampling == "dense" else sample_centres
+
+    def __len__(self) -> int:
+        return len(self.tracklets)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        frames = self.tracklets[index].frames
+        clips = self.sample(len(frames), self.settings.frames)
+        used, position = np.unique(clips, return_inverse=True)
+        images = read_frames(self.root, [frames[i] for i in used], self.settings)
+        return index, torch.from_numpy(images[position.reshape(clips.shape)])
+
+
+@torch.inference_mode()
+def embed_tracklets(
+    model: ReIDModel,
+    root: Path,
+    tracklets: Sequence[Tracklet],
+    camera_rows: dict[int, int],
+    settings: Settings,
+    device: torch.device,
+    monitor: Monitor,
+    sampling: Literal["dense", "rrs"] | None = None,
+) -> np.ndarray:
+    """Embed tracklets; the clips of a tracklet are averaged, then normalised.
+
+    Parameters
+    ----------
+    camera_rows
+        The training cameras and their rows in the camera embedding; other cameras get none, and the monitor hears of it once.
+    sampling
+        ``dense`` or ``rrs``; by default ``evaluation.sampling``.
+
+    Returns
+    -------
+    ndarray, shape (tracklets, 2 D + C), float32
+        Unit length.
+    """
+    unknown = sorted({t.camera for t in tracklets} - camera_rows.keys())
+    if unknown and model.vision.cameras:
+        monitor.say(f"cameras {', '.join(map(str, unknown))} were not there in training: they get no camera embedding")
+    clips = TestClips(root, tracklets, settings, sampling or settings.evaluation.sampling)
+    loader = DataLoader(clips, batch_size=None, num_workers=settings.runtime.workers)
+    at_once = max(settings.runtime.embed_batch // settings.clips.frames, 1)
+    model = model.to(device).eval()
+    descriptors: list[np.ndarray] = []
+    for index, images in loader:
+        row = camera_rows.get(tracklets[index].camera, -1)
+        parts = []
+        for chunk in images.split(at_once):
+            camera = torch.full((len(chunk),), row, device=device)
+            parts.append(model.embed(normalize(chunk.to(device), settings.clips), camera).float())
+        mean = torch.cat(parts).mean(dim=0)
+        descriptors.append(torch.nn.functional.normalize(mean, dim=0).cpu().numpy())
+        monitor.progress("embedding tracklets", index + 1, len(tracklets))
+    return np.stack(descriptors)

@@ -1,0 +1,167 @@
+"""What the training loops share: devices, schedules, and a run folder that resumes and is not overwritten by accident."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from csip.checkpoints import save_model
+from csip.config import RuntimeSettings, Settings, dump_settings
+from csip.errors import CsipError
+
+MODEL = "model.safetensors"
+
+
+def make_fabric(runtime: RuntimeSettings) -> Fabric:
+    """Choose device and precision.
+
+    Raises
+    ------
+    CsipError
+        ``runtime.device`` is cuda and there is none.
+    """
+    if runtime.device == "cuda" and not torch.cuda.is_available():
+        raise CsipError(
+            "runtime.device is cuda, but torch sees no CUDA device; `csip doctor` tells why, or use runtime.device=cpu"
+        )
+    cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
+    precision = runtime.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if cuda else "32-true"
+    return Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=precision)
+
+
+def seed_epoch(seed: int, epoch: int) -> None:
+    """Seed torch for one epoch, so that an epoch is the same whether or not the run was stopped before it."""
+    torch.manual_seed(seed * 1_000_003 + epoch)
+
+
+def cosine(epoch: int, *, epochs: int, warmup: int, floor: float) -> float:
+    """Learning-rate factor: linear warm-up over ``warmup`` epochs, then a half cosine from 1 to ``floor``."""
+    if epoch < warmup:
+        return (epoch + 1) / (warmup + 1)
+    done = (epoch - warmup) / max(epochs - warmup - 1, 1)
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def steps(epoch: int, *, warmup: int, milestones: tuple[int, ...]) -> float:
+    """Learning-rate factor: linear warm-up from .1, then a tenth at each milestone."""
+    start = 0.1 + 0.9 * epoch / warmup if epoch < warmup else 1.0
+    return start * 0.1 ** sum(epoch >= milestone for milestone in milestones)
+
+
+class RunFolder:
+    """One run of training on disk.
+
+    ``state.pt`` holds what is needed to go on; ``inputs.json`` what the run is a function of; ``model.safetensors`` is
+    there once the run has finished.
+    """
+
+    def __init__(self, path: Path, settings: Settings, data: Mapping[str, str]) -> None:
+        self.path = path
+        self.settings = settings
+        # Where a run computes and how it is looked at does not decide what it computes.
+        tree = settings.model_dump(mode="json")
+        for key in ("device", "workers", "embed_batch"):
+            del tree["runtime"][key]
+        del tree["evaluation"]
+        self.inputs = {"settings": tree, "data": dict(data)}
+
+    @property
+    def model(self) -> Path:
+        return self.path / MODEL
+
+    def open(self, overwrite: bool) -> dict[str, Any] | None:
+        """Claim the folder; return the state to go on from, or None for a start.
+
+        Raises
+        ------
+        CsipError
+            A finished run is in it, or an unfinished one with other settings or data, and ``overwrite`` is not given.
+        """
+        if self.model.exists():
+            if not overwrite:
+                raise CsipError(
+                    f"{self.model}: this run has finished; give --overwrite to train it again, or another --run folder"
+                )
+            self._remove()
+        state_path = self.path / "state.pt"
+        if state_path.exists():
+            changed = _differences(json.loads((self.path / "inputs.json").read_text()), self.inputs)
+            if not changed:
+                return torch.load(state_path, map_location="cpu", weights_only=True)
+            if not overwrite:
+                raise CsipError(
+                    f"{self.path}: an unfinished run with other inputs is here ({'; '.join(changed[:3])}); "
+                    "give --overwrite to start anew, or another --run folder"
+                )
+            self._remove()
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "inputs.json").write_text(json.dumps(self.inputs, indent=1))
+        (self.path / "config.yaml").write_text(dump_settings(self.settings))
+        return None
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Write the state to go on from; atomic."""
+        temporary = self.path / ".state.tmp"
+        torch.save(dict(state), temporary)
+        temporary.replace(self.path / "state.pt")
+
+    def finish(
+        self, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], figures: Mapping[str, Any]
+    ) -> None:
+        """Write the figures and then the model; what was only needed to go on is removed."""
+        (self.path / "metrics.json").write_text(json.dumps(figures, indent=1))
+        save_model(
+            self.model,
+            tensors,
+            {**description, "settings": self.settings.model_dump(mode="json"), "revision": git_revision()},
+        )
+        for name in ("state.pt", "best.pt"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def _remove(self) -> None:
+        for name in (MODEL, "state.pt", "best.pt", "inputs.json", "metrics.json", "config.yaml"):
+            (self.path / name).unlink(missing_ok=True)
+        for events in self.path.glob("events.out.tfevents.*"):
+            events.unlink()
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted(old.keys() | new.keys())
+        return [line for k in keys for line in _differences(old.get(k), new.get(k), f"{prefix}{k}.")]
+    return [] if old == new else [f"{prefix.rstrip('.').removeprefix('settings.')}: {old} there, {new} here"]
+
+
+def git_revision() -> str:
+    """Return the revision of the code, or ``unknown`` outside a git checkout."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def check_finite(terms: Mapping[str, torch.Tensor], epoch: int, step: int) -> None:
+    """Stop at the first loss that is no number.
+
+    Raises
+    ------
+    CsipError
+        Names the term, the epoch and the step.
+    """
+    for name, value in terms.items():
+        if not torch.isfinite(value):
+            raise CsipError(
+                f"the loss term {name} became {value.item()} in epoch {epoch + 1}, step {step + 1}; "
+                "the run goes on from its last whole epoch: lower the learning rate, or use runtime.precision=32-true"
+            )

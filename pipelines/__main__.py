@@ -1,0 +1,5 @@
+"""``python -m pipelines`` is ``csip``."""
+
+from pipelines.cli import main
+
+main()

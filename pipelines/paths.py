@@ -1,0 +1,53 @@
+"""Where a data set's settings, data and runs are, by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from configs import CONFIGS
+from csip.config import Settings, load_settings
+from csip.errors import CsipError
+
+
+def settings_for(dataset: str | None, config: Path | None, root: Path | None, overrides: list[str]) -> Settings:
+    """Find and read the settings of a run.
+
+    Parameters
+    ----------
+    dataset
+        ``configs/NAME.yaml`` where there is one, otherwise a folder data set ``data/NAME``.
+    config
+        A settings file, instead.
+    root
+        The data set's folder, where it is not ``data/NAME``.
+
+    Raises
+    ------
+    CsipError
+        Neither is given, or there is no such data set.
+    """
+    changes = [*overrides, *([f"dataset.root={root}"] if root is not None else [])]
+    if config is not None:
+        return load_settings(config, [*([f"dataset.name={dataset}"] if dataset else []), *changes])
+    if dataset is None:
+        raise CsipError("name a data set (--dataset NAME) or a settings file (--config FILE)")
+    for folder in (Path("configs"), CONFIGS):
+        if (folder / f"{dataset}.yaml").exists():
+            return load_settings(folder / f"{dataset}.yaml", changes)
+    if root is None and not (Path("data") / dataset).is_dir():
+        known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+        raise CsipError(
+            f"unknown data set {dataset!r}: there is no configs/{dataset}.yaml (known: {', '.join(known)}) and no folder "
+            f"data/{dataset} with PERSON/CAMERA/[TRACKLET/]FRAME.jpg in it"
+        )
+    return load_settings(CONFIGS / "folder.yaml", [f"dataset.name={dataset}", *changes])
+
+
+def run_folder(settings: Settings, run: Path | None) -> Path:
+    """Return the folder of a run: as given, or ``runs/NAME``."""
+    return run if run is not None else Path("runs") / settings.dataset.name
+
+
+def skeleton_file(settings: Settings, skeletons: Path | None) -> Path:
+    """Return the skeleton cache of a data set: as given, or ``skeletons.h5`` in its folder."""
+    return skeletons if skeletons is not None else settings.dataset.path / "skeletons.h5"

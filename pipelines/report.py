@@ -1,0 +1,99 @@
+"""The end of the chain: one page with a run's figures, times and files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from csip.config import Settings
+from csip.errors import CsipError
+from pipelines.console import console
+
+
+def run(settings: Settings, run_folder: Path) -> None:
+    """Write ``RUN/report.md`` from what the stages have left beside their outputs."""
+    data = settings.dataset.path
+    scored = _read(run_folder / "metrics.json")
+    if scored is None:
+        raise CsipError(f"{run_folder / 'metrics.json'}: missing; `csip evaluate` makes it")
+    synth, skeletons = _read(data / "synth.json"), _read(data / "skeletons.json")
+    stage1, stage2 = _read(run_folder / "stage1" / "metrics.json"), _read(run_folder / "stage2" / "metrics.json")
+    lines = [f"# {settings.dataset.name}: from frames to ranks", "", *_ranking(scored), *_skeletons(skeletons), *_stage1(stage1)]
+
+    lines += ["## Time", "", "| stage | seconds |", "|---|---:|"]
+    stages = {
+        "render people": synth, "extract skeletons": skeletons, "stage 1": stage1, "stage 2": stage2, "evaluate": scored
+    }
+    times = {name: record["seconds"] for name, record in stages.items() if record is not None}
+    lines += [f"| {name} | {seconds:.0f} |" for name, seconds in times.items()]
+    lines += [f"| together | {sum(times.values()):.0f} |", ""]
+
+    lines += ["## Files", ""]
+    files = {
+        "skeletons": data / "skeletons.h5",
+        "crops with their estimated skeletons": data / "skeletons.png",
+        "skeleton encoder (stage 1)": run_folder / "stage1" / "model.safetensors",
+        "model (stage 2)": run_folder / "stage2" / "model.safetensors",
+        "figures": run_folder / "metrics.json",
+        "training curves": run_folder,
+    }
+    lines += [f"* {what}: `{path}`" for what, path in files.items() if path.exists()]
+    lines += [f"\nTraining curves: `.venv/bin/tensorboard --logdir {run_folder}`", ""]
+    out = run_folder / "report.md"
+    out.write_text("\n".join(lines))
+    console.print(f"report -> {out}")
+
+
+def _ranking(scored: dict[str, Any]) -> list[str]:
+    protocol, figures = scored["protocol"], scored["figures"]
+    alike = "lookalikes" in figures
+    lines = [
+        f"{figures['valid_queries']} queries, {protocol['gallery_tracklets']} gallery tracklets, identities never trained on; "
+        f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, other cameras only.",
+        "",
+        "| model | Rank-1 | Rank-5 | mAP |" + (" look-alikes: Rank-1 | mAP | against their twin alone: Rank-1 |" if alike else ""),
+        "|---|---:|---:|---:|" + ("---:|---:|---:|" if alike else ""),
+    ]
+    for label, row in (*scored["compared"].items(), ("**trained**", figures)):
+        values = [row["rank1"], row["rank5"], row["map"]]
+        if alike:
+            values += [row["lookalikes"][key] for key in ("rank1", "map", "pair_rank1")]
+        lines.append(f"| {label} | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |")
+    if alike:
+        lines += [
+            "",
+            f"Look-alikes ({figures['lookalikes']['valid_queries']} queries) have a twin in the same clothing among the test "
+            "identities: colours alone find the pair and then guess, only body and motion tell the two apart.",
+        ]
+    return [*lines, ""]
+
+
+def _skeletons(record: dict[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    line = (
+        f"Skeletons of {record['frames']:,} frames by the estimator `{record['estimator']}`, "
+        f"{record['frames_per_second']:.0f} frames/s; {record['invalid']} frames without a pose."
+    )
+    if record.get("pa_mpjpe_mm") is not None:
+        line += (
+            f" Against the true joints: PA-MPJPE {record['pa_mpjpe_mm']:.1f} mm, "
+            f"2D PCK@0.05 of the crop's height {100 * record['pck']:.1f} %."
+        )
+    return ["## Skeletons", "", line, ""]
+
+
+def _stage1(record: dict[str, Any] | None) -> list[str]:
+    if record is None or record["retrieval"] is None:
+        return []
+    found = record["retrieval"]
+    return [
+        "## Stage 1: skeleton to image, held-out training identities", "",
+        f"Rank-1 {100 * found['rank1']:.1f} (chance {100 * found['chance_rank1']:.1f}), mAP {100 * found['map']:.1f} "
+        f"(chance {100 * found['chance_map']:.1f}), {found['queries']} queries, other cameras only.", "",
+    ]  # fmt: skip
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
