@@ -18,6 +18,7 @@ Attributes of the file: `format` ("csip-skeletons"), `version` (1), `joint_set`,
 A file appears whole or not at all: it is written beside its place as NAME.partial, flushed to the disk, and renamed.
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ class SkeletonStore:
             self.joint_set: JointSet = joint_set(self.provenance.joint_set)
             table = file["tracklets"][()]
             self._valid: np.ndarray = file["valid"][()]
+            self._checksums: np.ndarray = file["checksums"][()]
             self._joints = map_dataset(self.path, file["joints"])
             self._keypoints2d = map_dataset(self.path, file["keypoints2d"])
             self._frames = map_dataset(self.path, file["frames"])
@@ -118,6 +120,11 @@ class SkeletonStore:
 
     def __reduce__(self) -> tuple[type["SkeletonStore"], tuple[Path]]:
         return SkeletonStore, (self.path,)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the tracklets' checksums, first 16 hexadecimal digits: equal where the skeletons are equal."""
+        return hashlib.sha256(self._checksums.astype("<u4").tobytes()).hexdigest()[:16]
 
     @property
     def frame_count(self) -> int:
