@@ -134,7 +134,9 @@ class _Walk:
         return f"{self.stem}F{index + 1:03d}.jpg"
 
 
-def render_mars(root: Path, spec: SyntheticSpec, workers: int = 1, progress: Progress | None = None) -> None:
+def render_mars(
+    root: Path, spec: SyntheticSpec, workers: int = 1, progress: Progress | None = None, *, replace: bool = False
+) -> None:
     """Render a data set in MARS's layout.
 
     Everything is written into a sibling folder which takes the name `root` at the end, so a folder of that name is
@@ -143,13 +145,15 @@ def render_mars(root: Path, spec: SyntheticSpec, workers: int = 1, progress: Pro
     Parameters
     ----------
     root
-        The folder to make; it must not exist, or be empty.
+        The folder to make; it must not exist, or be empty, unless `replace` is set.
     spec
         What to render. The same spec gives the same bytes, whatever the number of workers.
     workers
         Processes.
     progress
         Called with the frames done and the frames in all.
+    replace
+        Remove what `root` holds once the new data set is whole.
 
     Raises
     ------
@@ -157,7 +161,7 @@ def render_mars(root: Path, spec: SyntheticSpec, workers: int = 1, progress: Pro
         If `root` holds something already.
     """
     root = Path(root)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+    if root.exists() and not replace and (not root.is_dir() or any(root.iterdir())):
         raise CsipError(f"{root}: expected a new or an empty folder to render into; remove it, or name another")
     partial = root.parent / f".{root.name}.partial"
     if partial.exists():
@@ -175,7 +179,7 @@ def render_mars(root: Path, spec: SyntheticSpec, workers: int = 1, progress: Pro
     _write_truth(partial, spec, train + test, rendered)
     _write_identities(partial, spec)
     if root.exists():
-        root.rmdir()
+        shutil.rmtree(root)
     partial.rename(root)
 
 

@@ -22,7 +22,7 @@ from csip.data.synthetic_body import (
     walk,
     walking_speed,
 )
-from csip.data.synthetic_mesh import build_mesh, paint_mesh, shade
+from csip.data.synthetic_mesh import Mesh, build_mesh, paint_mesh, shade
 from csip.data.synthetic_scene import Camera, cut_background, make_camera
 
 _WALK = 21
@@ -38,7 +38,7 @@ class RenderedTracklet:
     key, camera
         The person and the number of the camera.
     crops
-        (F, H, W, 3) uint8, RGB.
+        (F, H, W, 3) uint8, RGB; (0, H, W, 3) where they were left out.
     joints3d
         (F, 17, 3) Human3.6M joints, metres, camera axes (x right, y down, z forward), from the camera.
     coco, h36m
@@ -75,6 +75,7 @@ def render_tracklet(
     fps: float = 12.0,
     occlusion: float = 0.06,
     badly_cut: bool = False,
+    paint: bool = True,
 ) -> RenderedTracklet:
     """Render one walk.
 
@@ -90,6 +91,8 @@ def render_tracklet(
         As in `csip.data.synthetic.SyntheticSpec`.
     badly_cut
         Shift and scale the boxes so that they miss much of the person.
+    paint
+        False leaves the crops out, which is much faster where only joints are wanted.
     """
     gait = _this_time(identity.gait, rng)
     times = (np.arange(frames) - (frames - 1) / 2) / fps
@@ -104,34 +107,18 @@ def render_tracklet(
         return camera.to_camera(np.stack([x, y, points[..., 2]], axis=-1))
 
     mesh = replace(mesh, vertices=to_camera(mesh.vertices), inside=to_camera(mesh.inside))
-    up = camera.rotation @ np.array([0.0, 0.0, 1.0])
-    colours, facing = shade(mesh, camera.rotation @ np.array(camera.sun), up, camera.ambient)
-    colours = np.clip(colours * np.array(camera.tint) * camera.gain * 255, 0, 255)
     image = camera.project(mesh.vertices)
     boxes = _boxes(image, width / height, rng, badly_cut)
-    hidden_by = _occluder(image, rng) if rng.random() < occlusion else None
-    noise = rng.normal(scale=camera.noise, size=(frames, height, width, 1))
-    noise = noise + rng.normal(scale=0.4 * camera.noise, size=(frames, height, width, 3))
-    shadow = camera.project(to_camera(_shadow(pose)))
-
-    crops = np.empty((frames, height, width, 3), dtype=np.uint8)
-    intrinsics = np.empty((frames, 3, 3))
-    corners = image[:, mesh.quads]
-    depth = np.linalg.norm(mesh.vertices, axis=-1)[:, mesh.quads].mean(axis=-1) - mesh.over
-    for frame in range(frames):
-        to_crop = _box_to_crop(boxes[frame], width, height)
-        intrinsics[frame] = to_crop @ camera.matrix
-        fine = _box_to_crop(boxes[frame], _SUPERSAMPLING * width, _SUPERSAMPLING * height)
-        canvas = cut_background(camera, boxes[frame], _SUPERSAMPLING * width, _SUPERSAMPLING * height)
-        _darken(canvas, _warp(fine, shadow[frame]), 0.5 * (1 - camera.ambient))
-        seen = facing[frame]
-        paint_mesh(canvas, _warp(fine, corners[frame, seen]), depth[frame, seen], colours[frame, seen])
-        if hidden_by is not None:
-            paint_mesh(canvas, _warp(fine, hidden_by[0])[None], np.zeros(1), hidden_by[1][None] * camera.gain)
-        crop = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
-        if camera.blur > 0.15:
-            crop = cv2.GaussianBlur(crop, (0, 0), camera.blur * height / 128)
-        crops[frame] = np.clip(crop + noise[frame], 0, 255)
+    intrinsics = np.stack([_box_to_crop(box, width, height) @ camera.matrix for box in boxes])
+    if paint:
+        hidden_by = _occluder(image, rng) if rng.random() < occlusion else None
+        shadow = camera.project(to_camera(_shadow(pose)))
+        crops = _paint(camera, mesh, image, shadow, hidden_by, boxes, width, height)
+        noise = rng.normal(scale=camera.noise, size=(frames, height, width, 1))
+        noise = noise + rng.normal(scale=0.4 * camera.noise, size=(frames, height, width, 3))
+        crops = np.clip(crops + noise, 0, 255).astype(np.uint8)
+    else:
+        crops = np.empty((0, height, width, 3), dtype=np.uint8)
 
     joints3d = to_camera(pose.stack(H36M_NAMES))
     return RenderedTracklet(
@@ -144,6 +131,39 @@ def render_tracklet(
         intrinsics=intrinsics,
         boxes=boxes.astype(np.float32),
     )
+
+
+def _paint(
+    camera: Camera,
+    mesh: Mesh,
+    image: FloatArray,
+    shadow: FloatArray,
+    hidden_by: tuple[FloatArray, FloatArray] | None,
+    boxes: FloatArray,
+    width: int,
+    height: int,
+) -> NDArray[np.uint8]:
+    """Draw what the boxes (F, 4) show of a mesh in camera axes, whose vertices lie at `image` in the picture."""
+    up = camera.rotation @ np.array([0.0, 0.0, 1.0])
+    colours, facing = shade(mesh, camera.rotation @ np.array(camera.sun), up, camera.ambient)
+    colours = np.clip(colours * np.array(camera.tint) * camera.gain * 255, 0, 255)
+    corners = image[:, mesh.quads]
+    depth = np.linalg.norm(mesh.vertices, axis=-1)[:, mesh.quads].mean(axis=-1) - mesh.over
+    crops = np.empty((len(boxes), height, width, 3), dtype=np.uint8)
+    wide, tall = _SUPERSAMPLING * width, _SUPERSAMPLING * height
+    for frame, box in enumerate(boxes):
+        fine = _box_to_crop(box, wide, tall)
+        canvas = cut_background(camera, box, wide, tall)
+        _darken(canvas, _warp(fine, shadow[frame]), 0.5 * (1 - camera.ambient))
+        seen = facing[frame]
+        paint_mesh(canvas, _warp(fine, corners[frame, seen]), depth[frame, seen], colours[frame, seen])
+        if hidden_by is not None:
+            paint_mesh(canvas, _warp(fine, hidden_by[0])[None], np.zeros(1), hidden_by[1][None] * camera.gain)
+        crop = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
+        if camera.blur > 0.15:
+            crop = cv2.GaussianBlur(crop, (0, 0), camera.blur * height / 128)
+        crops[frame] = crop
+    return crops
 
 
 def render_walkers(

@@ -185,6 +185,8 @@ def test_arrays_come_in_the_order_asked_for() -> None:
     assert [(tracklet.key, tracklet.camera) for tracklet in walks] == [(k, c) for k in (4, 2) for c in (3, 3, 1, 1)]
     assert np.array_equal(walks[3].crops, render_walk(9, 4, 1, 1, frames=2, height=32, width=16).crops)
     assert walks[0].crops.shape == (2, 32, 16, 3) and walks[0].joints3d.shape == (2, 17, 3)
+    unpainted = render_walk(9, 4, 1, 1, frames=2, height=32, width=16, paint=False)
+    assert len(unpainted.crops) == 0 and np.array_equal(unpainted.coco, walks[3].coco)
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
@@ -194,6 +196,8 @@ def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
         render_mars(tmp_path / "mine", SPEC)
     with pytest.raises(CsipError, match="truth"):
         next(load_truth(tmp_path / "mine"))
+    render_mars(tmp_path / "mine", replace(SPEC, train_ids=1, test_ids=1, frames=1), replace=True)
+    assert not (tmp_path / "mine" / "thesis.txt").exists() and list(load_truth(tmp_path / "mine"))
     with pytest.raises(CsipError, match="cameras"):
         SyntheticSpec(cameras=1)
 
