@@ -125,6 +125,14 @@ def test_batch_hard_triplet_survives_equal_features():
     assert torch.isfinite(features.grad).all()
 
 
+def test_batch_hard_triplet_keeps_small_distances_between_large_features():
+    features = torch.tensor([[1000.0, 0.0], [1000.0, 0.1], [1000.0, 0.3], [1000.0, 0.35]])
+    loss = batch_hard_triplet(features, torch.tensor([0, 0, 1, 1]), margin=0.0)
+    assert loss.item() == pytest.approx(0.0)
+    loss = batch_hard_triplet(features, torch.tensor([0, 0, 1, 1]), margin=0.3)
+    assert loss.item() == pytest.approx(np.mean([0.1, 0.2, 0.15, 0.1]), abs=1e-3)
+
+
 def test_distillation_is_one_minus_cosine_and_teaches_the_student_only():
     student, teacher = draw(0, 2, 3, 5).requires_grad_(), draw(1, 2, 3, 5).requires_grad_()
     loss = distillation(student, teacher)

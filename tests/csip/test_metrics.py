@@ -78,6 +78,12 @@ def test_average_precision_is_scikit_learns():
         assert scores.average_precision[i] == pytest.approx(expected)
 
 
+def test_ties_keep_the_gallerys_order():
+    ids = np.arange(1, 2001)
+    scores = rank(np.zeros((2, 3)), [1, 700], [0, 0], np.ones((2000, 3)), ids, np.ones(2000, int))
+    assert scores.first_hit.tolist() == [1, 700]
+
+
 def test_small_distances_between_large_features_are_kept():
     gallery = np.array([[10_000.0, 1.0], [10_000.0, 0.01]])
     scores = rank(np.array([[10_000.0, 0.0]]), [1], [0], gallery, [2, 1], [1, 1])

@@ -185,6 +185,33 @@ def test_invalid_frames_say_nothing(build):
         assert torch.isfinite(model(images, joints, nothing, camera).csip_logits).all()
 
 
+def test_tokens_of_frames_without_a_skeleton_update_no_prototype(build):
+    """Whatever the skeleton encoder says of them."""
+    model = build().eval()
+    images, joints, valid, camera = draw()
+    said = model.skeleton(joints, valid)
+    model.skeleton.forward = lambda joints, valid: said
+    for update_tokens in ("cls", "all"):
+        model.update_tokens = update_tokens
+        before = model(images, joints, valid, camera)
+        said = torch.where(valid[:, :, None, None], said, torch.randn_like(said))
+        after = model(images, joints, valid, camera)
+        torch.testing.assert_close(after.csip_logits, before.csip_logits)
+        torch.testing.assert_close(after.features[2], before.features[2])
+
+
+def test_a_clips_camera_is_that_of_all_its_frames(build):
+    model = build(part_norm=False).eval()
+    torch.nn.init.normal_(model.vision.camera_embedding)
+    images, *_, camera = draw()
+    together = model.embed(images, camera)
+    for b in range(B):
+        torch.testing.assert_close(together[b : b + 1], model.embed(images[b : b + 1], camera[b : b + 1]))
+    unknown = model.embed(images)
+    torch.testing.assert_close(together[2], unknown[2])
+    assert (together[0] - unknown[0]).abs().max() > 1e-3
+
+
 def test_csip_logits_are_cosines_over_the_temperature(build):
     model = build().eval()
     largest = model(*draw()).csip_logits.abs().max().item()

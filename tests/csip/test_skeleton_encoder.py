@@ -109,6 +109,17 @@ def test_invalid_frames_are_neither_seen_nor_pooled():
     assert not torch.allclose(model(draw(), valid)[valid], model(draw())[valid])
 
 
+def test_valid_frames_are_encoded_as_if_they_were_alone():
+    model, joints = make().eval(), draw()
+    torch.nn.init.zeros_(model.position.gain)  # a frame's position is that in its clip
+    valid = torch.tensor([[True, True, False, True, True], [True, False, True, True, False]])
+    tokens = model(joints, valid)
+    for b in range(2):
+        torch.testing.assert_close(
+            tokens[b, valid[b]], model(joints[b : b + 1, valid[b]])[0], rtol=1e-4, atol=1e-5
+        )
+
+
 def test_a_clip_without_a_valid_frame_is_finite_and_says_nothing():
     model = make().eval()
     nothing = torch.zeros(2, 5, dtype=torch.bool)
