@@ -1,0 +1,226 @@
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+
+from configs import CONFIGS
+from pose_cache.errors import PoseCacheError
+from pose_cache.estimator import EstimatorSpec, PoseEstimator
+from pose_cache.extract import FrameSequence, extract, fingerprint, plan_shards, read_frame
+from pose_cache.store import SkeletonStore, verify_store
+
+SPEC = EstimatorSpec("small", CONFIGS / "pose/demo/pose2d.py", None, CONFIGS / "pose/demo/lifter.py", None)
+LENGTHS = {"train/a": 7, "train/b": 1, "train/c": 12, "train/d": 5, "train/e": 9}
+SHARD = 8  # shards of 8, 12, 14 frames
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pose_cache.extract import extract
+sys.path.insert(0, {here!r})
+from test_extract import SEQUENCES, SHARD, SPEC
+
+def kill(done, total):
+    if done >= {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+extract(SEQUENCES, Path({root!r}), SPEC, Path({out!r}), batch_size=4, shard_frames=SHARD, progress=kill)
+"""
+
+
+def frame_names(name: str, count: int) -> tuple[str, ...]:
+    return tuple(f"crops/{name}/{index:03d}.png" for index in range(count))
+
+
+SEQUENCES = [FrameSequence(name, frame_names(name, count)) for name, count in LENGTHS.items()]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Small crops of different sizes, all different."""
+    root = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    for sequence in SEQUENCES:
+        for frame in sequence.frames:
+            (root / frame).parent.mkdir(parents=True, exist_ok=True)
+            coarse = rng.integers(0, 256, (6, 4, 3), dtype=np.uint8)
+            size = (int(rng.integers(30, 70)), int(rng.integers(60, 130)))
+            cv2.imwrite(str(root / frame), cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC))
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory) -> Path:
+    """An uninterrupted extraction."""
+    out = tmp_path_factory.mktemp("out") / "whole.h5"
+    extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD)
+    return out
+
+
+def contents(path: Path) -> dict[str, object]:
+    with h5py.File(path) as file:
+        found: dict[str, object] = {key: file[key][()].tobytes() + str(file[key].dtype).encode() for key in file}
+        found["attributes"] = {key: value for key, value in file.attrs.items() if key not in ("created", "software")}
+    return found
+
+
+def test_the_file_holds_what_the_estimator_says_of_each_tracklet(root: Path, whole: Path):
+    estimator = PoseEstimator(SPEC)
+    with SkeletonStore(whole) as store:
+        assert store.names == tuple(LENGTHS)
+        assert store.provenance.estimator == "small" and store.provenance.dataset == fingerprint(SEQUENCES)
+        assert store.provenance.details["digest"] == estimator.digest
+        for sequence in SEQUENCES:
+            tracklet = store.read(sequence.name)
+            assert tracklet.frames == sequence.frames and tracklet.valid.all()
+            crops = [cv2.imread(str(root / frame)) for frame in sequence.frames]
+            keypoints = estimator.detect(crops)
+            np.testing.assert_allclose(tracklet.keypoints2d, keypoints, atol=1e-3)
+            (joints,) = estimator.lift([(keypoints, np.array([crop.shape[1::-1] for crop in crops]))])
+            np.testing.assert_allclose(tracklet.joints, joints, atol=1e-4)
+    assert verify_store(whole) == []
+    assert [path.name for path in whole.parent.iterdir()] == ["whole.h5"]
+
+
+def test_killed_twice_and_run_again_gives_the_same_file_and_redoes_nothing(root: Path, whole: Path, tmp_path: Path):
+    out = tmp_path / "killed.h5"
+    shards = tmp_path / "killed.h5.shards"
+    for at, finished in ((12, ["00000.h5"]), (24, ["00000.h5", "00001.h5"])):
+        code = _KILLED.format(here=str(Path(__file__).parent), root=str(root), out=str(out), at=at)
+        result = subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True, text=True)
+        assert result.returncode == -signal.SIGKILL, result.stderr
+        assert not out.exists()
+        assert sorted(path.name for path in shards.glob("*.h5")) == finished
+    before = {path.name: path.stat().st_mtime_ns for path in shards.iterdir()}
+    calls: list[tuple[int, int]] = []
+
+    def watch(done: int, total: int) -> None:
+        calls.append((done, total))
+        if shards.exists():
+            assert {name: (shards / name).stat().st_mtime_ns for name in before} == before
+
+    summary = extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD, progress=watch)
+    assert contents(out) == contents(whole)
+    assert (summary.frames, summary.kept_frames, summary.up_to_date) == (34, 20, False)
+    assert calls == sorted(calls) and calls[-1] == (34, 34)
+    assert not shards.exists()
+
+
+def test_damaged_and_foreign_shards_are_redone(root: Path, whole: Path, tmp_path: Path):
+    out = tmp_path / "out.h5"
+    shards = tmp_path / "out.h5.shards"
+
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done > 30:
+            raise Stop
+
+    with pytest.raises(Stop):
+        extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD, progress=stop)
+    first, second = shards / "00000.h5", shards / "00001.h5"
+    data = bytearray(first.read_bytes())
+    with h5py.File(first) as file:
+        data[file["joints"].id.get_offset() + 40] ^= 0x04
+    first.write_bytes(data)
+    second.write_bytes(second.read_bytes()[:-100])
+    summary = extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD)
+    assert summary.kept_frames == 0
+    assert contents(out) == contents(whole)
+
+
+def test_a_finished_file_is_left_alone_unless_the_estimator_differs(root: Path, whole: Path, tmp_path: Path):
+    out = tmp_path / "out.h5"
+    out.write_bytes(whole.read_bytes())
+    assert extract(SEQUENCES, root, SPEC, out).up_to_date
+    assert out.read_bytes() == whole.read_bytes()
+    other = replace(SPEC, name="other", min_score=0.01)
+    with pytest.raises(PoseCacheError, match=r"out\.h5 was made by the estimator 'small'.*--force"):
+        extract(SEQUENCES, root, other, out)
+    assert out.read_bytes() == whole.read_bytes()
+    assert not extract(SEQUENCES, root, other, out, force=True).up_to_date
+    assert SkeletonStore(out).provenance.estimator == "other"
+    # The same estimator, other frames: it is made anew.
+    fewer = extract(SEQUENCES[:2], root, other, out)
+    assert (fewer.up_to_date, fewer.tracklets, fewer.frames) == (False, 2, 8)
+    out.write_bytes(b"rubbish")
+    with pytest.raises(PoseCacheError, match=r"out\.h5 is not a readable HDF5 file"):
+        extract(SEQUENCES, root, SPEC, out)
+    assert extract(SEQUENCES[:1], root, SPEC, out, force=True).frames == 7
+
+
+def test_odd_frames_are_read_or_counted_and_never_stop_the_run(tmp_path: Path):
+    rng = np.random.default_rng(1)
+    colour = cv2.resize(rng.integers(0, 256, (6, 4, 3), dtype=np.uint8), (40, 80))
+    good = {
+        "jpg": colour,
+        "grey.jpg": colour[..., 0],
+        "alpha.png": np.dstack([colour, colour[..., :1]]),
+        "dot.png": colour[:1, :1],
+        "deep.png": colour.astype(np.uint16) * 257,
+    }
+    for name, picture in good.items():
+        cv2.imwrite(str(tmp_path / f"good.{name}"), picture)
+    jpeg = (tmp_path / "good.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "folder.jpg").mkdir()
+    bad = ["cut.jpg", "empty.jpg", "text.jpg", "folder.jpg", "missing.jpg"]
+    frames = (bad[0], *(f"good.{name}" for name in good), *bad[1:])
+    lost = FrameSequence("lost", ("missing.jpg", "text.jpg"))
+    out = tmp_path / "out.h5"
+    summary = extract([FrameSequence("odd", frames), lost], tmp_path, SPEC, out, batch_size=3)
+    assert (summary.missing, summary.unreadable, summary.without_pose) == (2, 5, 0)
+    assert summary.examples == ("cut.jpg", "empty.jpg", "text.jpg", "folder.jpg", "missing.jpg")
+    with SkeletonStore(out) as store:
+        odd = store.read("odd")
+        assert odd.valid.tolist() == [False, *[True] * len(good), *[False] * 4]
+        assert not odd.joints[~odd.valid].any() and not odd.keypoints2d[~odd.valid].any()
+        assert odd.joints[odd.valid].any(axis=(1, 2)).all()
+        assert not store.valid("lost").any()
+        # What is lost at the ends repeats its neighbour for the lifter.
+        estimator = PoseEstimator(SPEC)
+        rows = [1, *range(1, 6), *[5] * 4]
+        crops = [read_frame(tmp_path / frames[row]) for row in rows]
+        (joints,) = estimator.lift([(estimator.detect(crops), np.array([crop.shape[1::-1] for crop in crops]))])
+        np.testing.assert_allclose(odd.joints[odd.valid], joints[odd.valid], atol=1e-3)
+    assert verify_store(out) == []
+    again = extract([FrameSequence("odd", frames), lost], tmp_path, SPEC, out)
+    assert again.up_to_date and (again.missing, again.unreadable, again.examples) == (2, 5, summary.examples)
+
+
+def test_frames_that_score_too_low_keep_their_keypoints_but_are_not_valid(root: Path, tmp_path: Path):
+    summary = extract(SEQUENCES[:2], root, replace(SPEC, min_score=1e6), tmp_path / "out.h5")
+    assert (summary.without_pose, summary.missing, summary.unreadable) == (8, 0, 0)
+    tracklet = SkeletonStore(tmp_path / "out.h5").read("train/a")
+    assert tracklet.keypoints2d.any() and not tracklet.joints.any() and not tracklet.valid.any()
+
+
+def test_the_plan_covers_all_tracklets_once_in_order():
+    plan = plan_shards(SEQUENCES, SHARD)
+    assert [sum(len(one.frames) for one in shard) for shard in plan] == [8, 12, 14]
+    assert [one for shard in plan for one in shard] == SEQUENCES
+    assert plan_shards(SEQUENCES, 10**6) == [tuple(SEQUENCES)]
+    assert len(plan_shards(SEQUENCES, 1)) == len(SEQUENCES)
+    assert fingerprint(SEQUENCES) != fingerprint(SEQUENCES[::-1])
+
+
+def test_inputs_that_cannot_be_right_are_refused(root: Path, tmp_path: Path):
+    cases = {
+        "no tracklets": [],
+        "'x' has no frames": [FrameSequence("x", ())],
+        "'train/a' comes twice": [SEQUENCES[0], SEQUENCES[0]],
+        r"none of the 1 frames is there: the first would be .*gone\.jpg": [FrameSequence("x", ("gone.jpg",))],
+    }
+    for message, sequences in cases.items():
+        with pytest.raises(PoseCacheError, match=message):
+            extract(sequences, root, SPEC, tmp_path / "out.h5")
+    assert list(tmp_path.iterdir()) == []
