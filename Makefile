@@ -3,13 +3,15 @@
 #   make evaluate DATASET=mars     everything on MARS, from data/mars on
 DATASET ?= demo
 PYTHON ?= python3
-ESTIMATOR ?=
-ARGS ?=
+# Settings for every stage, e.g. SET="stage1.epochs=3 runtime.device=cpu"; flags for `csip synth`.
+SET ?=
+SYNTH ?=
 
 CSIP := .venv/bin/csip
 DATA := data/$(DATASET)
 RUN := runs/$(DATASET)
 CONFIG := $(wildcard configs/$(DATASET).yaml)
+FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 
 .PHONY: setup skeletons stage1 stage2 evaluate report demo test lint bench clean
 .DELETE_ON_ERROR:
@@ -26,23 +28,23 @@ evaluate: $(RUN)/metrics.json
 report: $(RUN)/report.md
 
 # Rendered people are the one data set that the project makes itself.
-data/demo/truth.h5: | .venv/csip-setup.sha256
-	$(CSIP) synth --out data/demo
+data/demo/truth.npz: | .venv/csip-setup.sha256
+	$(CSIP) synth --out data/demo --force $(SYNTH)
 ifeq ($(DATASET),demo)
-FRAMES := data/demo/truth.h5
+FRAMES := data/demo/truth.npz
 endif
 
 $(DATA)/skeletons.h5: $(FRAMES) | .venv/csip-setup.sha256
-	$(CSIP) skeletons extract --dataset $(DATASET) $(ARGS)
+	$(CSIP) skeletons $(FLAGS)
 
 $(RUN)/stage1/model.safetensors: $(DATA)/skeletons.h5 $(CONFIG)
-	$(CSIP) train-stage1 --dataset $(DATASET) --overwrite $(ARGS)
+	$(CSIP) train-stage1 $(FLAGS) --overwrite
 
 $(RUN)/stage2/model.safetensors: $(RUN)/stage1/model.safetensors
-	$(CSIP) train-stage2 --dataset $(DATASET) --overwrite $(ARGS)
+	$(CSIP) train-stage2 $(FLAGS) --overwrite
 
 $(RUN)/metrics.json: $(RUN)/stage2/model.safetensors
-	$(CSIP) evaluate --dataset $(DATASET) $(ARGS)
+	$(CSIP) evaluate $(FLAGS)
 
 $(RUN)/report.md: $(RUN)/metrics.json
 	$(CSIP) report --dataset $(DATASET)
@@ -59,7 +61,7 @@ lint: setup
 	.venv/bin/mypy
 
 bench: setup
-	for bench in tests/benchmarks/bench_*.py; do .venv/bin/python $$bench || exit 1; done
+	@for bench in $(wildcard tests/benchmarks/bench_*.py); do .venv/bin/python $$bench || exit 1; done
 
 clean:
-	rm -rf data/demo runs/demo
+	rm -rf data/demo runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

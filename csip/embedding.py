@@ -67,7 +67,7 @@ def embed_tracklets(
         Unit length.
     """
     unknown = sorted({t.camera for t in tracklets} - camera_rows.keys())
-    if unknown and model.vision.cameras:
+    if unknown and model.vision.camera_embedding is not None:
         monitor.say(f"cameras {', '.join(map(str, unknown))} were not there in training: they get no camera embedding")
     clips = TestClips(root, tracklets, settings, sampling or settings.evaluation.sampling)
     loader = DataLoader(clips, batch_size=None, num_workers=settings.runtime.workers)

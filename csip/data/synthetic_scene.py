@@ -126,38 +126,33 @@ def paint_scene(camera: Camera) -> NDArray[np.uint8]:
     tile = rng.uniform(0.5, 2.0)
     checks = (np.floor(ground[..., 0] / tile) + np.floor(ground[..., 1] / tile)) % 2
     seams = np.minimum((ground / tile) % 1.0, 1 - (ground / tile) % 1.0).min(axis=-1) < 0.03
-    floor = base * (1 + rng.uniform(0, 0.12) * (checks - 0.5) - 0.2 * seams)[..., None]
+    floor = base.astype(np.float32) * (1 + rng.uniform(0, 0.12) * (checks - 0.5) - 0.2 * seams)[..., None]
     floor *= (0.85 + 0.3 * (rows / IMAGE_HEIGHT))[..., None]
 
-    wall = _paint_wall(rng, camera, rows, columns, rays, far)
+    wall = _paint_wall(rng, camera, rows, rays, far)
     picture = np.where(wall_foot[..., None], wall, floor)
     picture += _cloudy(rng, height, width, 0.05)[..., None]
     picture = _paint_props(rng, picture)
-    picture = picture * np.array(camera.tint) * camera.gain
-    blurred = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.2)
-    return np.clip(blurred * 255, 0, 255).astype(np.uint8)
+    picture = picture * (255 * camera.gain * np.array(camera.tint)).astype(np.float32)
+    return np.clip(cv2.GaussianBlur(picture, (0, 0), 1.2), 0, 255).astype(np.uint8)
 
 
 def _paint_wall(
-    rng: np.random.Generator, camera: Camera, rows: FloatArray, columns: FloatArray, rays: FloatArray, far: float
+    rng: np.random.Generator, camera: Camera, rows: FloatArray, rays: FloatArray, far: float
 ) -> FloatArray:
     """Paint what stands behind the ground: buildings with windows under a sky."""
     scale = far / np.maximum(rays[..., 1], 1e-3)
     across, above = rays[..., 0] * scale, camera.position[2] + rays[..., 2] * scale
+    edges = np.cumsum(rng.uniform(2.0, 9.0, 24)) - 60.0
+    count = len(edges) + 1
+    house = np.searchsorted(edges, across)
+    colour = rng.uniform(0.25, 0.8, (count, 1)) * (1 + rng.uniform(-0.1, 0.1, (count, 3)))
+    glass = colour * rng.uniform(0.45, 1.35, (count, 1))
+    tall, pitch = rng.uniform(2.5, 12.0, count)[house], rng.uniform(1.2, 3.0, count)[house]
+    window = ((across / pitch) % 1.0 > 0.45) & ((above / (pitch * 1.2)) % 1.0 > 0.5)
     sky = np.array([0.62, 0.72, 0.85]) * rng.uniform(0.8, 1.1) * (1.05 - 0.2 * rows / IMAGE_HEIGHT)[..., None]
-    picture = np.broadcast_to(sky, (*rows.shape, 3)).copy()
-    edge = -40.0
-    while edge < 40.0:
-        wide = rng.uniform(2.0, 9.0)
-        tall = rng.uniform(2.5, 12.0)
-        colour = rng.uniform(0.25, 0.8) * (1 + rng.uniform(-0.1, 0.1, 3))
-        block = (across >= edge) & (across < edge + wide) & (above < tall)
-        pitch = rng.uniform(1.2, 3.0)
-        window = ((across / pitch) % 1.0 > 0.45) & ((above / (pitch * 1.2)) % 1.0 > 0.5)
-        picture[block] = colour
-        picture[block & window] = colour * rng.uniform(0.45, 1.35)
-        edge += wide
-    return picture
+    picture = np.concatenate([colour, glass]).astype(np.float32)[house + count * window]
+    return np.where((above < tall)[..., None], picture, sky.astype(np.float32))
 
 
 def _paint_props(rng: np.random.Generator, picture: FloatArray) -> FloatArray:

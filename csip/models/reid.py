@@ -27,7 +27,7 @@ from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric rebuilds what a model returns field by field
 class ReIDOutput:
     """What the losses need of B clips, T frames, N identities.
 

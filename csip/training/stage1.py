@@ -112,7 +112,7 @@ def train_stage1(
         loss_mean = float(np.mean(losses))
         writer.add_scalar("stage1/loss", loss_mean, epoch)
         writer.add_scalar("stage1/lr", chosen.lr * factor, epoch)
-        writer.add_scalar("stage1/temperature", 1 / float(temperature.scale()), epoch)
+        writer.add_scalar("stage1/temperature", 1 / temperature.scale().item(), epoch)
         run.save_state(
             {
                 "encoder": encoder.state_dict(),

@@ -72,7 +72,7 @@ def train_stage2(
     fabric = make_fabric(settings.runtime)
 
     skeletons = load_skeletons(skeleton_path, train)
-    model = build_model(encoder, 1 / float(temperature.scale()), len(labels), len(cameras), settings)
+    model = build_model(encoder, 1 / temperature.scale().item(), len(labels), len(cameras), settings)
     features = frame_features(
         stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric.device, monitor
     )[: len(train)]

@@ -1,0 +1,148 @@
+"""Pretrain the demo's image encoder, a small CLIP-shaped tower that knows only the rendered world.
+
+CLIP's own weights come from pictures and captions; a tower that a laptop trains in minutes cannot. This one is
+pretrained by supervised contrast between two walks of the same rendered person past different cameras, frame by
+frame, without text or skeletons. People, cameras and walks are those of a world (`SEED`) that no data set of this
+project shows; half of the people come in pairs that wear the same clothing.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from configs import CONFIGS
+from csip.config import ClipSettings
+from csip.data.clips import augment, normalize
+from csip.data.synthetic_walks import render_walk
+from csip.losses import LearnableTemperature, supervised_contrastive
+from csip.models.vision import VisionEncoder, create_vision
+from csip.training.common import cosine, seed_epoch
+from pose_cache.joints import H36M17
+
+SEED = 31_415
+MODEL = CONFIGS / "vision" / "demo.json"
+CLIPS = ClipSettings(height=128, width=64, pad=4)
+FRAMES = 4  # of a walk, a third of a second apart
+PAIRS = 32  # of people in a batch: half of the pairs are twins
+CAMERAS = 60
+LR = 1e-3
+
+Report = Callable[[str, int, int, str], None]
+
+
+def train_demo_vision(
+    out: Path, *, people: int = 700, walks: int = 6, steps: int = 1500, workers: int = 2, report: Report
+) -> dict[str, float]:
+    """Train the tower from nothing; write its weights (float16) to ``out`` and figures to ``out`` with ``.json``.
+
+    Parameters
+    ----------
+    people, walks
+        Identities, and walks of each, every walk past a camera of its own.
+    steps
+        Optimiser steps, of 2 x 2 x `PAIRS` walks' frames.
+
+    Returns
+    -------
+    dict
+        ``loss`` of the last tenth of the steps, ``seconds``.
+    """
+    started = time.monotonic()
+    crops = render_people(people, walks, workers, report)
+    torch.manual_seed(SEED)
+    vision = create_vision(str(MODEL), None, (CLIPS.height, CLIPS.width)).train()
+    temperature = LearnableTemperature()
+    parameters = [*vision.parameters(), *temperature.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.05)
+    losses = []
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = LR * cosine(step, epochs=steps, warmup=steps // 20, floor=0.01)
+        seed_epoch(SEED, step)
+        first, second, labels = draw_batch(crops, np.random.default_rng((SEED, step)))
+        loss = contrast(vision, temperature, first, second, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+        report("pretraining the image encoder", step + 1, steps, f"loss {np.mean(losses[-50:]):.3f}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.half().contiguous() for name, tensor in vision.visual.state_dict().items()}, out)
+    figures = {"loss": float(np.mean(losses[-max(steps // 10, 1) :])), "seconds": time.monotonic() - started}
+    recipe = {"seed": SEED, "people": people, "walks": walks, "frames": FRAMES, "steps": steps}
+    out.with_suffix(".json").write_text(json.dumps({**figures, **recipe}, indent=1) + "\n")
+    return figures
+
+
+def render_people(people: int, walks: int, workers: int, report: Report) -> NDArray[np.uint8]:
+    """Render (people, walks, FRAMES, H, W, 3) RGB crops; every other pair of neighbours wears the same clothing."""
+
+    views = [(person, walk) for person in range(people) for walk in range(walks)]
+    # Camera by camera, since a renderer paints a camera's surroundings once.
+    views.sort(key=lambda view: _camera(*view, walks))
+    jobs = (
+        delayed(render_walk)(
+            SEED, 1 + person, _camera(person, walk, walks), walk, clothing_key=_clothing(person),
+            frames=FRAMES, height=CLIPS.height, width=CLIPS.width, fps=3.0,
+        )
+        for person, walk in views
+    )  # fmt: skip
+    crops = np.empty((people, walks, FRAMES, CLIPS.height, CLIPS.width, 3), dtype=np.uint8)
+    rendered = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    for done, ((person, walk), result) in enumerate(zip(views, rendered, strict=True), start=1):
+        crops[person, walk] = result.crops
+        report("rendering people", done, len(views), "")
+    return crops
+
+
+def _camera(person: int, walk: int, walks: int) -> int:
+    """Each walk of a person passes another of the `CAMERAS`."""
+    return 1 + (person + walk * (CAMERAS // walks)) % CAMERAS
+
+
+def _clothing(person: int) -> int:
+    """Every other pair of neighbours wears the same."""
+    return 1 + (person // 2 * 2 if person // 2 % 2 == 0 else person)
+
+
+def draw_batch(crops: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw frames of two walks of each of 2 `PAIRS` people; neighbours stay together, so twins meet.
+
+    Returns
+    -------
+    first, second : Tensor
+        (2 PAIRS, 3, H, W), augmented and normalised.
+    labels : Tensor
+        (2 PAIRS,).
+    """
+    pairs = rng.choice(len(crops) // 2, size=PAIRS, replace=False)
+    people = np.concatenate([2 * pairs, 2 * pairs + 1])
+    views: list[list[np.ndarray]] = [[], []]
+    for person in people:
+        for view, walk in zip(views, rng.choice(crops.shape[1], size=2, replace=False), strict=True):
+            frame = crops[person, walk, rng.integers(FRAMES)].transpose(2, 0, 1)[None]
+            view.append(augment(frame, np.zeros((1, H36M17.size, 3), np.float32), H36M17, CLIPS, rng)[0][0])
+    first, second = (normalize(torch.from_numpy(np.stack(view)), CLIPS) for view in views)
+    return first, second, torch.from_numpy(people)
+
+
+def contrast(
+    vision: VisionEncoder, temperature: LearnableTemperature, first: Tensor, second: Tensor, labels: Tensor
+) -> Tensor:
+    """Return the supervised contrastive loss between two views (B, 3, H, W) of each person."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        projected = vision(torch.cat((first, second))).projected
+    unit = F.normalize(projected.float(), dim=1)
+    return supervised_contrastive(unit[: len(first)], unit[len(first) :], labels, temperature.scale())

@@ -1,0 +1,73 @@
+"""A rendered data set small enough for tests, with its true skeletons as a cache, and settings to match."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from csip.config import Settings
+from csip.data import mars
+from csip.data.synthetic import SyntheticSpec, load_truth, render_mars
+from pose_cache.store import Provenance, TrackletSkeletons, write_store
+
+torch.set_num_threads(1)  # small models gain nothing by threads, and the suite's processes share two cores
+
+TOWER = {
+    "embed_dim": 32,
+    "vision_cfg": {"image_size": [64, 32], "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
+    "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
+}
+
+
+@pytest.fixture(scope="session")
+def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rendered people in MARS's layout, with true skeletons in ``skeletons.h5``."""
+    root = tmp_path_factory.mktemp("data") / "walkers"
+    spec = SyntheticSpec(
+        train_ids=6, test_ids=4, cameras=2, tracklets_per_camera=2, frames=6, height=64, width=32, distractors=1, junk=1
+    )
+    render_mars(root, spec, workers=1)
+    train = {t.name: t for t in mars.load(root).train}
+    skeletons = [
+        TrackletSkeletons(
+            name=truth.name,
+            frames=train[truth.name].frames,
+            joints=truth.joints3d,
+            keypoints2d=np.zeros((len(truth.joints3d), 17, 3), np.float32),
+            valid=np.ones(len(truth.joints3d), bool),
+        )
+        for truth in load_truth(root)
+        if truth.name in train
+    ]
+    write_store(root / "skeletons.h5", skeletons, Provenance("truth", "h36m17", "metres"))
+    return root
+
+
+@pytest.fixture(scope="session")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The OpenCLIP config of a very small vision transformer."""
+    path = tmp_path_factory.mktemp("tower") / "tower.json"
+    path.write_text(json.dumps(TOWER))
+    return path
+
+
+@pytest.fixture
+def settings(walkers: Path, tower: Path) -> Settings:
+    """Settings of a run of seconds on `walkers`."""
+    return Settings.model_validate({
+        "dataset": {"name": "walkers", "layout": "mars", "root": walkers, "val_ids": 2},
+        "estimator": "demo",
+        "clips": {"frames": 4, "height": 64, "width": 32, "pad": 2},
+        "vision": {"model": str(tower), "pretrained": None},
+        "skeleton_encoder": {"depth": 2, "heads": 2},
+        "stage1": {"epochs": 3, "batch": 8, "warmup_epochs": 1},
+        "stage2": {
+            "epochs": 3, "ids_per_batch": 2, "tracklets_per_id": 2, "lr": 1e-4, "warmup_epochs": 1,
+            "decay_epochs": [2], "val_every": 2,
+        },
+        "runtime": {"device": "cpu", "precision": "32-true", "workers": 0},
+    })  # fmt: skip
