@@ -137,9 +137,7 @@ def paint_scene(camera: Camera) -> NDArray[np.uint8]:
     return np.clip(cv2.GaussianBlur(picture, (0, 0), 1.2), 0, 255).astype(np.uint8)
 
 
-def _paint_wall(
-    rng: np.random.Generator, camera: Camera, rows: FloatArray, rays: FloatArray, far: float
-) -> FloatArray:
+def _paint_wall(rng: np.random.Generator, camera: Camera, rows: FloatArray, rays: FloatArray, far: float) -> FloatArray:
     """Paint what stands behind the ground: buildings with windows under a sky."""
     scale = far / np.maximum(rays[..., 1], 1e-3)
     across, above = rays[..., 0] * scale, camera.position[2] + rays[..., 2] * scale
