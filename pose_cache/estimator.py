@@ -53,6 +53,11 @@ class View:
     crop: float
 
 
+# MMPose takes four millimetres a pixel where it does not know the camera: 430 pixels are 1.72 m.
+_AS_HUMAN36M: Final = View(image=1000, crop=430)
+_UNIT: Final = "m (a crop's longer side taken as 1.72)"
+
+
 @dataclass(frozen=True)
 class EstimatorSpec:
     """A 2D model and a lifter.
@@ -100,8 +105,8 @@ def human3d() -> EstimatorSpec:
             "body_3d_keypoint/motionbert/h36m/motionbert_dstformer-ft-243frm_8xb32-120e_h36m.py"
         ),
         lifter_weights=Weights(lifter, "d80af323"),
-        unit="m (a crop's longer side taken as 1.72)",
-        view=View(image=1000, crop=430),
+        unit=_UNIT,
+        view=_AS_HUMAN36M,
         min_score=0.1,
     )
 
@@ -115,6 +120,8 @@ def demo() -> EstimatorSpec:
         pose2d_weights=Weights(str(folder / "pose2d.safetensors")),
         lifter_config=folder / "lifter.py",
         lifter_weights=Weights(str(folder / "lifter.safetensors")),
+        unit=_UNIT,
+        view=_AS_HUMAN36M,
     )
 
 

@@ -1,0 +1,231 @@
+"""The stage that makes a data set's skeleton cache, and the tools around the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csip.data.synthetic import load_truth
+from csip.data.tracklets import Dataset, Tracklet
+from csip.errors import CsipError
+from pipelines.console import RichMonitor, console
+from pose_cache import interchange
+from pose_cache.estimator import Precision, estimator_spec, resolve_device
+from pose_cache.extract import ExtractSummary, FrameSequence, extract
+from pose_cache.interchange import ImportReport
+from pose_cache.joints import COCO17
+from pose_cache.preview import draw_contact_sheet
+from pose_cache.store import SkeletonStore, verify_store
+
+SPLITS = ("train", "query", "gallery")
+_LISTED = 10
+
+
+def extract_skeletons(
+    dataset: Dataset,
+    out: Path,
+    *,
+    estimator: str = "human3d",
+    splits: Sequence[str] = ("train",),
+    device: str = "auto",
+    batch_size: int | None = None,
+    shard_frames: int = 4096,
+    workers: int = 2,
+    flip_test: bool = False,
+    precision: Precision = "32",
+    force: bool = False,
+) -> ExtractSummary:
+    """Extract the skeletons of a data set into `out`, and write the figures of it to `out` with the suffix .json.
+
+    Parameters
+    ----------
+    dataset
+        The data set.
+    out
+        The cache file.
+    estimator
+        "human3d", or "demo" for rendered people.
+    splits
+        Of "train", "query" and "gallery". Training needs the skeletons of the training tracklets only.
+    device
+        "auto", or a torch device.
+    batch_size
+        Crops estimated at once; by default what suits the device.
+    shard_frames
+        What a killed run can lose at most.
+    workers
+        Threads that decode ahead.
+    flip_test, precision
+        See `pose_cache.estimator.PoseEstimator`.
+    force
+        Replace a cache that another estimator made.
+    """
+    spec, device = estimator_spec(estimator), resolve_device(device)
+    size = batch_size or (256 if device.startswith("cuda") else 16)
+    sequences = frame_sequences(dataset, splits)
+    with RichMonitor() as monitor:
+        summary = extract(
+            sequences, dataset.root, spec, out, device=device, batch_size=size, shard_frames=shard_frames,
+            flip_test=flip_test, precision=precision, workers=workers, force=force,
+            progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
+        )  # fmt: skip
+    _say_summary(summary)
+    if summary.up_to_date:
+        out.touch()  # what was asked for is there: Make need not ask again
+    else:
+        _write_record(summary, estimator, dataset.root)
+    return summary
+
+
+def import_kinect(dataset: Dataset, arrays: Path, out: Path, *, mirrored: bool) -> ImportReport:
+    """Import Kinect v1 skeletons (.npz) for all tracklets of a data set."""
+    return _say_report(interchange.import_kinect(arrays, frame_sequences(dataset, SPLITS), out, mirrored=mirrored))
+
+
+def import_json(dataset: Dataset, folder: Path, out: Path, *, splits: Sequence[str] = ("train",)) -> ImportReport:
+    """Import JSON skeletons, one file a frame, for tracklets of a data set."""
+    return _say_report(interchange.import_json(folder, frame_sequences(dataset, splits), out))
+
+
+def preview(
+    cache: Path, root: Path, out: Path, *, tracklets: int = 6, frames: int = 4, names: Sequence[str] = ()
+) -> Path:
+    """Draw a contact sheet of some tracklets."""
+    with SkeletonStore(cache) as store:
+        draw_contact_sheet(store, root, out, tracklets=tracklets, frames=frames, names=names)
+    console.print(f"picture of {len(names) or tracklets} tracklets -> {out}")
+    return out
+
+
+def verify(cache: Path) -> bool:
+    """Check a cache file, print what is wrong with it, and return whether it is healthy."""
+    problems = verify_store(cache)
+    for problem in problems[:_LISTED]:
+        console.print(problem, markup=False, soft_wrap=True)
+    if len(problems) > _LISTED:
+        console.print(f"and {len(problems) - _LISTED} more problems")
+    if problems:
+        console.print(f"{cache} is damaged: delete it and make it again")
+        return False
+    with SkeletonStore(cache) as store:
+        made = store.provenance
+        console.print(
+            f"{cache}: {len(store):,} tracklets, {store.frame_count:,} frames, {made.joint_set} in {made.unit}, by "
+            f"{made.estimator}; every checksum is right",
+            markup=False,
+        )
+    return True
+
+
+def frame_sequences(dataset: Dataset, splits: Sequence[str]) -> list[FrameSequence]:
+    """List the tracklets of some splits, each once (a query may be in the gallery, too).
+
+    Raises
+    ------
+    CsipError
+        A split has another name than the three.
+    """
+    if unknown := [split for split in splits if split not in SPLITS]:
+        raise CsipError(f"unknown split {unknown[0]!r}: expected some of {', '.join(SPLITS)}")
+    tracklets: dict[str, Tracklet] = {t.name: t for split in splits for t in getattr(dataset, split)}
+    return [FrameSequence(t.name, t.frames) for t in tracklets.values()]
+
+
+def compare_with_truth(store: SkeletonStore, root: Path) -> dict[str, float]:
+    """Measure estimated skeletons of rendered people against the joints that were rendered.
+
+    Returns
+    -------
+    dict
+        ``pa_mpjpe_mm``: mean distance of 3D joints after the best rotation, translation and scale a frame (Procrustes).
+        ``pck``: share of 2D keypoints nearer to the truth than 5 % of the crop's height, among those inside the crop.
+
+    Raises
+    ------
+    CsipError
+        No true joints are beside the data set, or none of its tracklets is in the cache.
+    """
+    from pose_cache.compat import guard_torchvision
+
+    guard_torchvision()
+    import cv2
+    from mmpose.evaluation.functional import keypoint_mpjpe
+
+    distances, near = [], []
+    for truth in load_truth(root):
+        if truth.name not in store:
+            continue
+        found = store.read(truth.name)
+        valid = found.valid
+        if found.frames != tuple(truth.frames) or not valid.any():
+            continue
+        everywhere = np.ones((int(valid.sum()), truth.joints3d.shape[1]), bool)
+        error = keypoint_mpjpe(
+            found.joints[valid].astype(float), truth.joints3d[valid].astype(float), everywhere, alignment="procrustes"
+        )
+        distances.append((float(error), len(everywhere)))
+        if found.keypoints2d.shape[1] == COCO17.size:
+            height, width = cv2.imread(str(root / found.frames[0])).shape[:2]
+            true = truth.coco[valid]
+            inside = ((true >= 0) & (true < [width, height])).all(axis=2)
+            off = np.linalg.norm(found.keypoints2d[valid][..., :2] - true, axis=2)
+            near.append((off < 0.05 * height)[inside])
+    if not distances:
+        raise CsipError(f"{root}: none of the rendered tracklets is in {store.path}")
+    errors, weights = np.array(distances).T
+    figures = {"pa_mpjpe_mm": 1000 * float(np.average(errors, weights=weights))}
+    return {**figures, "pck": float(np.concatenate(near).mean())} if near else figures
+
+
+def _write_record(summary: ExtractSummary, estimator: str, root: Path) -> None:
+    """Write what the report shows; on rendered people that includes the errors."""
+    record: dict[str, Any] = {
+        "estimator": estimator,
+        "tracklets": summary.tracklets,
+        "frames": summary.frames,
+        "invalid": summary.missing + summary.unreadable + summary.without_pose,
+        "frames_per_second": summary.frames_per_second,
+        "seconds": summary.seconds,
+    }
+    if (root / "truth.npz").exists():
+        with SkeletonStore(summary.out) as store:
+            record |= compare_with_truth(store, root)
+        console.print(f"against the true joints: PA-MPJPE {record['pa_mpjpe_mm']:.1f} mm")
+    summary.out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _say_summary(summary: ExtractSummary) -> None:
+    what = f"{summary.tracklets:,} tracklets, {summary.frames:,} frames"
+    if summary.up_to_date:
+        console.print(f"skeletons: up to date, {what} -> {summary.out}")
+    else:
+        kept = f" ({summary.kept_frames:,} frames kept from an earlier run)" if summary.kept_frames else ""
+        speed = f"{summary.seconds:.0f} s, {summary.frames_per_second:,.0f} frames/s"
+        console.print(f"skeletons: {what}{kept}, {speed} -> {summary.out}")
+    counts = {"missing": summary.missing, "unreadable": summary.unreadable, "without a pose": summary.without_pose}
+    if any(counts.values()):
+        console.print("  not valid: " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count))
+    for frame in summary.examples:
+        console.print(f"  missing or unreadable: {frame}", markup=False, soft_wrap=True)
+
+
+def _say_report(report: ImportReport) -> ImportReport:
+    console.print(
+        f"imported skeletons of {report.valid:,} of {report.frames:,} frames, {report.tracklets:,} tracklets -> {report.out}"
+    )
+    _say_list(report.problems, "without a skeleton")
+    _say_list(report.unused, "in the source, but of no frame")
+    return report
+
+
+def _say_list(lines: Sequence[str], what: str) -> None:
+    if lines:
+        console.print(f"  {len(lines):,} {what}:")
+    for line in lines[:_LISTED]:
+        console.print(f"    {line}", markup=False, soft_wrap=True)
+    if len(lines) > _LISTED:
+        console.print(f"    and {len(lines) - _LISTED:,} more")
