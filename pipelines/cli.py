@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +36,8 @@ Cache = Annotated[
     Path | None, typer.Option("--skeletons", help="The cache, if not skeletons.h5 in the data set.", show_default=False)
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, e.g. stage1.epochs=3; may be repeated.", show_default=False)
+    list[str] | None,
+    typer.Option("--set", help="A setting, e.g. stage1.epochs=3; may be repeated.", show_default=False),
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a finished run, or an unfinished one with other inputs.")
@@ -68,6 +70,113 @@ def synth(
         frames=frames, height=height, width=width, twin_share=twins,
     )  # fmt: skip
     stage.run(out, spec, workers, force)
+
+
+@skeletons_app.callback(invoke_without_command=True)
+def skeletons(
+    context: typer.Context,
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    set_: Set = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The cache, if not skeletons.h5 in the data set.", show_default=False)
+    ] = None,
+    test_too: Annotated[
+        bool, typer.Option("--test-too", help="Also query and gallery, which training does not need.")
+    ] = False,
+    flip_test: Annotated[
+        bool, typer.Option("--flip-test", help="Average with the mirrored crop: better, half as fast.")
+    ] = False,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Crops estimated at once, if not 16 on a CPU and 256 on a GPU.", show_default=False),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a cache that another estimator made.")] = False,
+) -> None:
+    """Extract the 3D skeletons of the training tracklets; goes on where it was stopped."""
+    if context.invoked_subcommand is not None:
+        return
+    from csip.data.datasets import load_dataset
+    from pipelines import paths
+    from pipelines import skeletons as stage
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.extract_skeletons(
+        load_dataset(settings.dataset),
+        paths.skeleton_file(settings, out),
+        estimator=settings.estimator,
+        splits=stage.SPLITS if test_too else ("train",),
+        device=settings.runtime.device,
+        batch_size=batch_size,
+        workers=max(settings.runtime.workers, 1),
+        flip_test=flip_test,
+        force=force,
+    )
+
+
+@skeletons_app.command("import-kinect")
+def skeletons_import_kinect(
+    arrays: Annotated[Path, typer.Argument(help=".npz of (T, 20, 3) joints in metres, a key a tracklet.")],
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option(help="The cache to make.", show_default=False)] = None,
+    mirrored: Annotated[bool, typer.Option("--mirrored", help="The sensor's left is the person's right.")] = False,
+) -> None:
+    """Make the cache of Kinect v1 skeletons."""
+    from csip.data.datasets import load_dataset
+    from pipelines import paths
+    from pipelines import skeletons as stage
+
+    settings = paths.settings_for(dataset, config, root, [])
+    stage.import_kinect(
+        load_dataset(settings.dataset), arrays, paths.skeleton_file(settings, out), mirrored=mirrored
+    )
+
+
+@skeletons_app.command("import-json")
+def skeletons_import_json(
+    folder: Annotated[Path, typer.Argument(help="Folder of JSON files, one a frame, that mirrors the images.")],
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    out: Annotated[Path | None, typer.Option(help="The cache to make.", show_default=False)] = None,
+) -> None:
+    """Make the cache of per-frame JSON skeletons, the layout of the method's authors."""
+    from csip.data.datasets import load_dataset
+    from pipelines import paths
+    from pipelines import skeletons as stage
+
+    settings = paths.settings_for(dataset, config, root, [])
+    stage.import_json(load_dataset(settings.dataset), folder, paths.skeleton_file(settings, out))
+
+
+@skeletons_app.command("preview")
+def skeletons_preview(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    skeletons: Cache = None,
+    out: Annotated[Path | None, typer.Option(help="The picture, if not beside the cache.", show_default=False)] = None,
+    tracklets: Annotated[int, typer.Option(help="How many, spread over the cache.")] = 6,
+) -> None:
+    """Draw crops with their 2D and 3D skeletons."""
+    from pipelines import paths
+    from pipelines import skeletons as stage
+
+    settings = paths.settings_for(dataset, config, root, [])
+    cache = paths.skeleton_file(settings, skeletons)
+    stage.preview(cache, settings.dataset.path, out or cache.with_suffix(".png"), tracklets=tracklets)
+
+
+@skeletons_app.command("verify")
+def skeletons_verify(cache: Annotated[Path, typer.Argument(help="The cache.")]) -> None:
+    """Check a cache: its sizes, its names, and every tracklet's checksum."""
+    from pipelines import skeletons as stage
+
+    if not stage.verify(cache):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -134,6 +243,36 @@ def report(dataset: Dataset = None, config: Config = None, root: Root = None, ru
 
 
 @app.command()
+def train_demo_pose(
+    out: Annotated[Path, typer.Option(help="Folder for the weights and figures.json.")],
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+) -> None:
+    """Train the demo's pose estimator and lifter anew, on rendered walkers outside the demo."""
+    from pipelines.console import RichMonitor, console
+    from pipelines.demo_pose import train_demo_pose as train
+
+    with RichMonitor() as monitor:
+        figures = train(out, workers=workers, report=monitor.progress)
+    console.print(f"PA-MPJPE {figures.pa_mpjpe:.1f} mm, PCK {figures.pck_box:.1%} of the crop's height / 10 -> {out}")
+
+
+@app.command()
+def train_demo_vision(
+    out: Annotated[Path, typer.Option(help="The weights to write, .safetensors.")],
+    people: Annotated[int, typer.Option(help="Rendered people.")] = 700,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1500,
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+) -> None:
+    """Pretrain the demo's image encoder anew, on rendered people outside the demo."""
+    from pipelines.console import RichMonitor, console
+    from pipelines.demo_vision import train_demo_vision as train
+
+    with RichMonitor() as monitor:
+        figures = train(out, people=people, steps=steps, workers=workers, report=monitor.progress)
+    console.print(f"contrastive loss {figures['loss']:.3f}, {figures['seconds']:.0f} s -> {out}")
+
+
+@app.command()
 def doctor() -> None:
     """Check the installation: versions, compiled operators, devices, a forward pass of each kind of model."""
     from pipelines import doctor as stage
@@ -147,6 +286,9 @@ def main() -> None:
     from csip.errors import CsipError
     from pose_cache.errors import PoseCacheError
 
+    # Deprecations inside the pinned stack are nothing that its user can mend.
+    for module in ("mmengine", "mmcv", "mmdet", "mmpose", "torch", "timm", "lightning_fabric"):
+        warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
     try:
         app()
     except (CsipError, PoseCacheError) as error:

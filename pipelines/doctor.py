@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import platform
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 import torch
 from rich.table import Table
 
 from configs import CONFIGS
+from csip.checkpoints import digest
 from pipelines.console import console
 from pose_cache.compat import guard_torchvision
+from pose_cache.estimator import PoseEstimator, demo, human3d
 
 GIVEN = ("torch", "mmpose", "mmengine", "mmcv", "mmdet", "open_clip_torch", "h5py", "joblib", "typer")
 SETUP = "run `make setup` again; if it stays, delete .venv and .wheels first"
@@ -81,30 +86,28 @@ def check_operators() -> str:
 
 
 def check_pose() -> str:
-    """Run the architecture of the human3d estimator's 2D model, with random weights."""
-    from pose_cache.estimator import PoseEstimator, human3d
-
-    keypoints = PoseEstimator.untrained(human3d()).detect([_crop()])
+    """Run the 2D model of the human3d estimator, with random weights."""
+    keypoints = _untrained().detect([np.zeros((256, 128, 3), dtype=np.uint8)])
     return f"RTMPose-m: {keypoints.shape[1]} keypoints"
 
 
 def check_lifter() -> str:
-    """Run the architecture of the human3d estimator's lifter, with random weights."""
-    import numpy as np
-
-    from pose_cache.estimator import PoseEstimator, human3d
-
+    """Run the lifter of the human3d estimator, with random weights."""
     sizes = np.full((4, 2), (64, 128), dtype=np.float32)
     keypoints = np.random.default_rng(0).uniform(0, 64, (4, 17, 3)).astype(np.float32)
-    joints = PoseEstimator.untrained(human3d()).lift([(keypoints, sizes)])[0]
+    joints = _untrained().lift([(keypoints, sizes)])[0]
     return f"MotionBERT: {joints.shape[1]} joints"
+
+
+@functools.cache
+def _untrained() -> PoseEstimator:
+    return PoseEstimator(replace(human3d(), pose2d_weights=None, lifter_weights=None))
 
 
 def check_detector() -> str:
     """Run MMDetection's person detector on a blank picture, with random weights."""
     guard_torchvision()
     import mmdet
-    import numpy as np
     from mmdet.apis import inference_detector, init_detector
     from mmengine.config import Config
 
@@ -128,12 +131,8 @@ def check_vision() -> str:
 
 def check_demo_weights() -> str:
     """Load the weights that ship with the project."""
-    from pose_cache.estimator import PoseEstimator, demo
+    from csip.models.vision import create_vision
 
-    return f"demo estimator {PoseEstimator(demo()).digest[:12]}"
-
-
-def _crop():  # noqa: ANN202
-    import numpy as np
-
-    return np.zeros((256, 128, 3), dtype=np.uint8)
+    vision = CONFIGS / "vision" / "demo"
+    create_vision(str(vision.with_suffix(".json")), str(vision.with_suffix(".safetensors")), (128, 64))
+    return f"demo estimator {PoseEstimator(demo()).digest[:12]}, demo image encoder {digest(vision.with_suffix('.safetensors'))}"

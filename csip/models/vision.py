@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from configs import CONFIGS
 from csip.errors import CsipError
 from pose_cache.compat import guard_torchvision
 
@@ -90,7 +91,8 @@ def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cam
     Parameters
     ----------
     model : str
-        Name of an OpenCLIP model with a plain vision transformer (``ViT-B-16``), or path of a model's JSON file.
+        Name of an OpenCLIP model with a plain vision transformer (``ViT-B-16``), or path of a model's JSON file. A
+        file that is not there is looked for among the project's configs (``vision/demo.json``), weights likewise.
     pretrained : str or None
         OpenCLIP's tag of weights (``openai``), downloaded on first use; a local file, .safetensors or .pt, of a
         whole CLIP or of its visual tower alone; None for random weights. With a tag, the activation is the one that
@@ -117,7 +119,7 @@ def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cam
 
     quick_gelu, weights_file = config.get("quick_gelu", False), None
     if pretrained is not None and Path(pretrained).suffix in WEIGHT_FILES:
-        weights_file = Path(pretrained)
+        weights_file = _shipped(pretrained)
     elif pretrained is not None:
         known = model.removesuffix(QUICK)
         source = open_clip.get_pretrained_cfg(known, pretrained)
@@ -188,12 +190,17 @@ def resize_positions(
     return torch.cat((cls, image.flatten(2)[0].T.to(positions)))
 
 
+def _shipped(path: str) -> Path:
+    """Return the file, or where there is none the one of this name that ships with the project."""
+    return CONFIGS / path if not Path(path).exists() and (CONFIGS / path).exists() else Path(path)
+
+
 def _read_config(model: str) -> dict[str, Any]:
     import open_clip
 
     if model.endswith(".json"):
         try:
-            config = json.loads(Path(model).read_text())
+            config = json.loads(_shipped(model).read_text())
         except FileNotFoundError as error:
             raise CsipError(f"vision.model: there is no model file {model}") from error
         except json.JSONDecodeError as error:
