@@ -177,9 +177,6 @@ class PoseEstimator:
     def __init__(
         self, spec: EstimatorSpec, device: str = "cpu", flip_test: bool = False, precision: Precision = "32"
     ) -> None:
-        guard_torchvision()
-        from mmengine.dataset import Compose
-
         self.spec, self.flip_test, self.precision = spec, flip_test, precision
         self.device = torch.device(resolve_device(device))
         self._pose2d, pose2d_file = _build(spec.pose2d_config, spec.pose2d_weights, self.device)
@@ -187,6 +184,8 @@ class PoseEstimator:
         self._lifter, lifter_file = _build(spec.lifter_config, spec.lifter_weights, self.device)
         self._geometry = _Geometry.of(self._pose2d.cfg, spec.pose2d_config)
         self._window = _Window.of(self._lifter.cfg)
+        from mmengine.dataset import Compose
+
         self._lift_pipeline = Compose(self._lifter.cfg.test_dataloader.dataset.pipeline)
         self._set_flip_test()
         self.digest = self._digest()
@@ -476,15 +475,19 @@ def _build(path: Path, weights: Weights | None, device: torch.device) -> tuple[A
     if not path.is_file():
         raise PoseCacheError(f"no pose config at {path}")
     file = None if weights is None else find_weights(weights)
-    from mmengine.config import Config
-    from mmpose.apis import init_model
-
-    # MMPose warns about where it found its own files; seeds matter only to models without weights.
+    guard_torchvision()
+    # MMPose warns of where it found its own files and of what it imports; seeds matter only to models without weights.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore", UserWarning)
+        for category in (UserWarning, FutureWarning, DeprecationWarning):
+            warnings.simplefilter("ignore", category)
+        from mmengine.config import Config
+        from mmpose.apis import init_model
+
         torch.manual_seed(0)
         model = init_model(Config.fromfile(path), None, "cpu")
     if file is not None:
         load_weights(model, file)
     model.requires_grad_(False)
+    # mmdet's layers use an old name of autocast in every forward; nothing a user could mend.
+    warnings.filterwarnings("ignore", r".*torch\.cuda\.amp\.autocast", FutureWarning, module=r"mmdet\.")
     return model.to(device).eval(), "none (initialised with seed 0)" if file is None else file.name
