@@ -17,7 +17,7 @@ FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 .DELETE_ON_ERROR:
 
 setup: .venv/csip-setup.sha256
-.venv/csip-setup.sha256: pyproject.toml pipelines/bootstrap.py
+.venv/csip-setup.sha256: pyproject.toml pipelines/bootstrap.py pipelines/constraints.txt
 	@$(PYTHON) pipelines/bootstrap.py
 	@touch $@
 

@@ -24,6 +24,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 VENV = PROJECT / ".venv"
 PYTHON = VENV / "bin" / "python"
+CONSTRAINTS = Path(__file__).with_name("constraints.txt")
 STAMP = VENV / "csip-setup.sha256"
 PYTHONS = ((3, 11), (3, 13))
 
@@ -85,7 +86,7 @@ def install() -> None:
 
     say("installing MMPose, OpenCLIP and the rest")
     # Isolation off: xtcocotools and chumpy (which mmpose lists) need numpy to be there while they build.
-    pip("install", "--no-build-isolation", "--find-links", str(wheels), "-e", f"{PROJECT}[dev]")
+    pip("install", "--no-build-isolation", "--find-links", str(wheels), "-c", str(CONSTRAINTS), "-e", f"{PROJECT}[dev]")
 
 
 def build_mmcv(wheels: Path, version: str, include: list[str], with_cuda: bool) -> None:
@@ -153,6 +154,7 @@ def fingerprint() -> str:
         sys.version,
         str(PROJECT),
         Path(__file__).read_text(),
+        CONSTRAINTS.read_text(),
         json.dumps(
             [
                 project["project"]["dependencies"],

@@ -88,6 +88,7 @@ def skeletons(
     flip_test: Annotated[
         bool, typer.Option("--flip-test", help="Average with the mirrored crop: better, half as fast.")
     ] = False,
+    shard_frames: Annotated[int, typer.Option(help="Frames that a killed run can lose at most.")] = 4096,
     batch_size: Annotated[
         int | None,
         typer.Option(help="Crops estimated at once, if not 16 on a CPU and 256 on a GPU.", show_default=False),
@@ -109,6 +110,7 @@ def skeletons(
         splits=stage.SPLITS if test_too else ("train",),
         device=settings.runtime.device,
         batch_size=batch_size,
+        shard_frames=shard_frames,
         workers=max(settings.runtime.workers, 1),
         flip_test=flip_test,
         force=force,
@@ -130,9 +132,7 @@ def skeletons_import_kinect(
     from pipelines import skeletons as stage
 
     settings = paths.settings_for(dataset, config, root, [])
-    stage.import_kinect(
-        load_dataset(settings.dataset), arrays, paths.skeleton_file(settings, out), mirrored=mirrored
-    )
+    stage.import_kinect(load_dataset(settings.dataset), arrays, paths.skeleton_file(settings, out), mirrored=mirrored)
 
 
 @skeletons_app.command("import-json")

@@ -88,10 +88,9 @@ def train_demo_vision(
 
 def render_people(people: int, walks: int, workers: int, report: Report) -> NDArray[np.uint8]:
     """Render (people, walks, FRAMES, H, W, 3) RGB crops; every other pair of neighbours wears the same clothing."""
-
     views = [(person, walk) for person in range(people) for walk in range(walks)]
     # Camera by camera, since a renderer paints a camera's surroundings once.
-    views.sort(key=lambda view: _camera(*view, walks))
+    views.sort(key=lambda view: _camera(view[0], view[1], walks))
     jobs = (
         delayed(render_walk)(
             SEED, 1 + person, _camera(person, walk, walks), walk, clothing_key=_clothing(person),

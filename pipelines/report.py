@@ -9,6 +9,7 @@ from typing import Any
 from csip.config import Settings
 from csip.errors import CsipError
 from pipelines.console import console
+from pipelines.skeletons import preview
 
 
 def run(settings: Settings, run_folder: Path) -> None:
@@ -19,11 +20,21 @@ def run(settings: Settings, run_folder: Path) -> None:
         raise CsipError(f"{run_folder / 'metrics.json'}: missing; `csip evaluate` makes it")
     synth, skeletons = _read(data / "synth.json"), _read(data / "skeletons.json")
     stage1, stage2 = _read(run_folder / "stage1" / "metrics.json"), _read(run_folder / "stage2" / "metrics.json")
-    lines = [f"# {settings.dataset.name}: from frames to ranks", "", *_ranking(scored), *_skeletons(skeletons), *_stage1(stage1)]
+    lines = [
+        f"# {settings.dataset.name}: from frames to ranks",
+        "",
+        *_ranking(scored),
+        *_skeletons(skeletons),
+        *_stage1(stage1),
+    ]
 
     lines += ["## Time", "", "| stage | seconds |", "|---|---:|"]
     stages = {
-        "render people": synth, "extract skeletons": skeletons, "stage 1": stage1, "stage 2": stage2, "evaluate": scored
+        "render people": synth,
+        "extract skeletons": skeletons,
+        "stage 1": stage1,
+        "stage 2": stage2,
+        "evaluate": scored,
     }
     times = {name: record["seconds"] for name, record in stages.items() if record is not None}
     lines += [f"| {name} | {seconds:.0f} |" for name, seconds in times.items()]
@@ -32,7 +43,6 @@ def run(settings: Settings, run_folder: Path) -> None:
     lines += ["## Files", ""]
     files = {
         "skeletons": data / "skeletons.h5",
-        "crops with their estimated skeletons": data / "skeletons.png",
         "skeleton encoder (stage 1)": run_folder / "stage1" / "model.safetensors",
         "model (stage 2)": run_folder / "stage2" / "model.safetensors",
         "figures": run_folder / "metrics.json",
@@ -40,6 +50,14 @@ def run(settings: Settings, run_folder: Path) -> None:
     }
     lines += [f"* {what}: `{path}`" for what, path in files.items() if path.exists()]
     lines += [f"\nTraining curves: `.venv/bin/tensorboard --logdir {run_folder}`", ""]
+    if (data / "skeletons.h5").exists():
+        preview(data / "skeletons.h5", data, run_folder / "skeletons.png")
+        lines += [
+            "Crops of training tracklets with their skeletons, from the front and the side:",
+            "",
+            "![](skeletons.png)",
+            "",
+        ]
     out = run_folder / "report.md"
     out.write_text("\n".join(lines))
     console.print(f"report -> {out}")
@@ -52,7 +70,8 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
         f"{figures['valid_queries']} queries, {protocol['gallery_tracklets']} gallery tracklets, identities never trained on; "
         f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, other cameras only.",
         "",
-        "| model | Rank-1 | Rank-5 | mAP |" + (" look-alikes: Rank-1 | mAP | against their twin alone: Rank-1 |" if alike else ""),
+        "| model | Rank-1 | Rank-5 | mAP |"
+        + (" look-alikes: Rank-1 | mAP | against their twin alone: Rank-1 |" if alike else ""),
         "|---|---:|---:|---:|" + ("---:|---:|---:|" if alike else ""),
     ]
     for label, row in (*scored["compared"].items(), ("**trained**", figures)):

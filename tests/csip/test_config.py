@@ -1,8 +1,8 @@
 from pathlib import Path
 
 import pytest
-from configs import CONFIGS
 
+from configs import CONFIGS
 from csip.config import Settings, dump_settings, load_settings, valid_keys
 from csip.errors import CsipError
 

@@ -222,5 +222,5 @@ def test_skeletons_pair_with_frames_by_name(settings: Settings) -> None:
     assert np.abs(plain.joints[0][:, 0]).max() == 0, "root-centred"
     stranger = load_skeletons(path, [replace(dataset.train[0], frames=(*dataset.train[0].frames, "new.jpg"))])
     assert stranger.valid[0].tolist() == [True] * 6 + [False]
-    with pytest.raises(CsipError, match="no skeletons for 1 of 1 tracklets, e.g. nobody"):
+    with pytest.raises(CsipError, match=r"no skeletons for 1 of 1 tracklets, e\.g\. nobody"):
         load_skeletons(path, [replace(dataset.train[0], name="nobody")])

@@ -1,0 +1,152 @@
+"""The chain as people run it: through Make on rendered people, and through the command line on real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pose_cache.store import SkeletonStore
+
+PROJECT = Path(__file__).parents[2]
+SHARED = Path(os.environ.get("CSIP_SHARED", PROJECT.parent / "shared"))
+KINECT = SHARED / "data" / "kinect-reid"
+TINY = "stage1.epochs=2 stage2.epochs=2 stage2.ids_per_batch=3 skeleton_encoder.depth=2 dataset.val_ids=2 runtime.workers=0"
+PEOPLE = "--train-ids 8 --test-ids 4 --cameras 2 --tracklets 2 --frames 8"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout: this project's files, and this environment as its .venv."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy2(PROJECT / name, folder)
+    shutil.copytree(PROJECT / "pipelines", folder / "pipelines")
+    environment = Path(sys.executable).parents[1]
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "csip").symlink_to(environment / "bin" / "csip")
+    (folder / ".venv" / "csip-setup.sha256").touch()
+    return folder
+
+
+def make(project: Path, *targets: str) -> str:
+    command = ["make", *targets, f"SET={TINY}", f"SYNTH={PEOPLE}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def stages(output: str) -> list[str]:
+    """The commands that Make ran, in order."""
+    return [line.split()[1] for line in output.splitlines() if line.startswith(".venv/bin/csip")]
+
+
+def test_make_demo_runs_the_chain_once(project: Path) -> None:
+    first = make(project, "demo")
+    assert stages(first) == ["synth", "skeletons", "train-stage1", "train-stage2", "evaluate", "report"]
+    for word in ("Rank-1", "chance", "random weights", "before training", "look-alikes", "PA-MPJPE", "## Time"):
+        assert word in first
+
+    again = make(project, "demo")
+    assert stages(again) == []
+    assert "**trained**" in again, "the report card is shown all the same"
+
+
+@pytest.mark.parametrize(
+    ("lost", "redone"),
+    [
+        ("runs/demo/metrics.json", ["evaluate", "report"]),
+        ("runs/demo/stage2/model.safetensors", ["train-stage2", "evaluate", "report"]),
+        ("data/demo/skeletons.h5", ["skeletons", "train-stage1", "train-stage2", "evaluate", "report"]),
+    ],
+)
+def test_make_redoes_what_depends_on_a_lost_file_and_no_more(project: Path, lost: str, redone: list[str]) -> None:
+    (project / lost).unlink()
+    assert stages(make(project, "demo")) == redone
+
+
+def test_a_demo_scores_itself_against_chance_and_untrained_models(project: Path) -> None:
+    metrics = json.loads((project / "runs/demo/metrics.json").read_text())
+    assert metrics["protocol"]["gallery"] == "with_queries"
+    assert metrics["figures"]["valid_queries"] == 8  # 4 identities, 2 cameras
+    assert metrics["figures"]["lookalikes"]["valid_queries"] == 4
+    assert set(metrics["compared"]) == {"chance", "random weights", "before training"}
+    # 16 walks of the test identities and 16 distractors, less the 2 of the query's own camera
+    gallery = metrics["protocol"]["gallery_tracklets"] - 2
+    assert metrics["compared"]["chance"]["rank1"] == pytest.approx(2 / gallery)
+    assert metrics["compared"]["chance"]["lookalikes"]["pair_rank1"] == pytest.approx(2 / 6)
+    for row in (metrics["figures"], *metrics["compared"].values()):
+        assert 0 <= row["map"] <= 1 and row["rank1"] <= row["rank5"] <= row["rank20"]
+
+
+def test_demo_skeletons_are_near_the_truth(project: Path) -> None:
+    record = json.loads((project / "data/demo/skeletons.json").read_text())
+    assert record["frames"] == 8 * 2 * 2 * 8
+    assert record["pa_mpjpe_mm"] < 60
+    assert record["pck"] > 0.9
+    assert (project / "runs/demo/skeletons.png").stat().st_size > 10_000
+
+
+def test_killed_extraction_is_resumed_to_the_same_content(project: Path, tmp_path: Path) -> None:
+    """`csip skeletons`, killed once its first shard is there, then run again."""
+    import signal
+    import time
+
+    import h5py
+
+    csip = [str(project / ".venv/bin/csip"), "skeletons", "--dataset", "demo", "--shard-frames", "64"]
+    out = tmp_path / "killed.h5"
+    process = subprocess.Popen([*csip, "--out", str(out)], cwd=project, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any(out.with_name(out.name + ".shards").glob("*.h5")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not out.exists()
+    result = subprocess.run([*csip, "--out", str(out)], cwd=project, capture_output=True, text=True, check=True)
+    assert "kept from an earlier run" in result.stdout
+    with h5py.File(out) as one, h5py.File(project / "data/demo/skeletons.h5") as two:
+        assert one.keys() == two.keys()
+        for name in one:
+            assert np.array_equal(one[name][()], two[name][()]), name
+
+
+def csip(project: Path, *arguments: str) -> str:
+    command = [str(project / ".venv/bin/csip"), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=project, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.skipif(not KINECT.is_dir(), reason="needs the real Kinect tracklets")
+def test_real_people_with_kinect_skeletons(project: Path) -> None:
+    """5 people, 2 visits: folders, imported skeletons, both stages, ranked across visits."""
+    for folder in sorted(KINECT.glob("p?_v?")):
+        person, visit = folder.name.split("_")
+        shutil.copytree(folder, project / "data" / "mine" / person / visit)
+    settings = ("--config", str(PROJECT / "configs/presets/small.yaml"), "--dataset", "mine")
+    csip(
+        project, "skeletons", "import-kinect", str(KINECT / "skeletons_kinect20.npz"), "--dataset", "mine", "--mirrored"
+    )  # fmt: skip
+    with SkeletonStore(project / "data/mine/skeletons.h5") as store:
+        assert len(store) == 10 and store.frame_count == 320
+        joints = store.read("p0/v0").joints
+        assert (joints[:, 10, 1] < joints[:, 0, 1]).all(), "y points down: the head is above the pelvis"
+        heights = joints[:, :, 1].max(axis=1) - joints[:, :, 1].min(axis=1)
+        assert 1.2 < np.median(heights) < 2.1, "metres"
+    few = ("--set", "stage1.epochs=2", "--set", "stage2.epochs=2", "--set", "runtime.workers=0")
+    csip(project, "train-stage1", *settings, *few)
+    csip(project, "train-stage2", *settings, *few)
+    csip(project, "evaluate", *settings, *few)
+    metrics = json.loads((project / "runs/mine/metrics.json").read_text())
+    assert metrics["figures"]["valid_queries"] == metrics["figures"]["queries"] == 6  # 3 people tested, 2 visits each
+    csip(project, "report", *settings)
+    assert "mine" in (project / "runs/mine/report.md").read_text()
