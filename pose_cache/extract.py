@@ -3,7 +3,8 @@
 The sequences are cut into shards of consecutive tracklets, a pure function of the sequences and `shard_frames`. Each
 shard is estimated on its own and written whole into the folder OUT.shards. A run that was killed loses the shard it was
 in; the next one keeps every finished shard that is healthy, of the same frames and of the same estimator, and does the
-rest. As no batch reaches over the end of a shard, the finished file is the same either way.
+rest. As no batch reaches over the end of a shard, the finished file is the same either way, to the bit with the same
+batch size on the same device with as many threads.
 
 Frames that are missing, or that no image can be decoded from (a JPEG cut short included), are not valid: their joints and
 keypoints are zeros. Frames on which the keypoints score too low are not valid either, but their keypoints are kept. For

@@ -8,6 +8,7 @@ import cv2
 import h5py
 import numpy as np
 import pytest
+import torch
 
 from configs import CONFIGS
 from pose_cache.errors import PoseCacheError
@@ -22,6 +23,8 @@ SHARD = 8  # shards of 8, 12, 14 frames
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
+import torch
+torch.set_num_threads({threads})
 from pose_cache.extract import extract
 sys.path.insert(0, {here!r})
 from test_extract import SEQUENCES, SHARD, SPEC
@@ -92,7 +95,10 @@ def test_killed_twice_and_run_again_gives_the_same_file_and_redoes_nothing(root:
     out = tmp_path / "killed.h5"
     shards = tmp_path / "killed.h5.shards"
     for at, finished in ((12, ["00000.h5"]), (24, ["00000.h5", "00001.h5"])):
-        code = _KILLED.format(here=str(Path(__file__).parent), root=str(root), out=str(out), at=at)
+        # Sums depend on the number of threads in their last bits.
+        code = _KILLED.format(
+            threads=torch.get_num_threads(), here=str(Path(__file__).parent), root=str(root), out=str(out), at=at
+        )
         result = subprocess.run([sys.executable, "-c", code], cwd=CONFIGS.parent, capture_output=True, text=True)
         assert result.returncode == -signal.SIGKILL, result.stderr
         assert not out.exists()
