@@ -109,7 +109,6 @@ def verify(cache: Path) -> bool:
     if len(problems) > _LISTED:
         console.print(f"and {len(problems) - _LISTED} more problems")
     if problems:
-        console.print(f"{cache} is damaged: delete it and make it again")
         return False
     with SkeletonStore(cache) as store:
         made = store.provenance
