@@ -4,7 +4,6 @@ The models, their weights and their arithmetic are MMPose's; what differs from i
 crops of many frames and tracklets go through in one batch, and that whole sequences are lifted at once.
 """
 
-import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -23,34 +22,15 @@ import torch
 from configs import CONFIGS
 from pose_cache.compat import guard_torchvision
 from pose_cache.errors import PoseCacheError
+from pose_cache.framing import Geometry, View, Window, place_in_view
 from pose_cache.joints import COCO17, H36M17, coco_to_h36m
 from pose_cache.weights import Weights, find_weights, load_weights
 
 Precision = Literal["32", "bf16", "16"]
 
 _TYPES: Final = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
-_TOP_DOWN: Final = ["LoadImage", "GetBBoxCenterScale", "TopdownAffine", "PackPoseInputs"]
 # Frames lifted in one forward: bounds memory, and more does not go faster.
 _LIFT_FRAMES: Final = 4096
-
-
-@dataclass(frozen=True)
-class View:
-    """A square virtual image in which a lifter sees every crop at the same size.
-
-    Lifters trained on Human3.6M know people about 400 pixels tall in images of 1000 pixels. A crop that fills its image
-    is far from that, and the size of what they return would depend on the resolution of the crop.
-
-    Attributes
-    ----------
-    image : float
-        Side of the virtual image, pixels.
-    crop : float
-        Length in it of the crop's longer side, pixels; the crop lies in the middle.
-    """
-
-    image: float
-    crop: float
 
 
 # MMPose takes four millimetres a pixel where it does not know the camera: 430 pixels are 1.72 m.
@@ -182,8 +162,8 @@ class PoseEstimator:
         self._pose2d, pose2d_file = _build(spec.pose2d_config, spec.pose2d_weights, self.device)
         self._pose2d.to(memory_format=torch.channels_last)
         self._lifter, lifter_file = _build(spec.lifter_config, spec.lifter_weights, self.device)
-        self._geometry = _Geometry.of(self._pose2d.cfg, spec.pose2d_config)
-        self._window = _Window.of(self._lifter.cfg)
+        self._geometry = Geometry.of(self._pose2d.cfg, spec.pose2d_config)
+        self._window = Window.of(self._lifter.cfg)
         from mmengine.dataset import Compose
 
         self._lift_pipeline = Compose(self._lifter.cfg.test_dataloader.dataset.pipeline)
@@ -298,7 +278,7 @@ class PoseEstimator:
         sums = [np.zeros((len(keypoints), H36M17.size, 3)) for keypoints, _ in sequences]
         weights = [np.zeros((len(keypoints), 1, 1)) for keypoints, _ in sequences]
         for index, (keypoints, sizes) in enumerate(sequences):
-            points, image = _placed(coco_to_h36m(keypoints[..., :2].astype(np.float32)), sizes, self.spec.view)
+            points, image = place_in_view(coco_to_h36m(keypoints[..., :2].astype(np.float32)), sizes, self.spec.view)
             for start, window in self._window.cut(points):
                 jobs[len(window)].append((index, start, window, image))
         for length, items in sorted(jobs.items()):
@@ -387,87 +367,6 @@ def resolve_device(device: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise PoseCacheError(f"device {device!r}: this machine, or this build of torch, has no CUDA; use cpu")
     return device
-
-
-@dataclass(frozen=True)
-class _Geometry:
-    """How a crop is placed in the input of the 2D model; the same numbers as MMPose's transforms."""
-
-    input_size: tuple[int, int]
-    padding: float
-    udp: bool
-
-    @staticmethod
-    def of(config: Any, path: Path) -> "_Geometry":
-        from mmpose.registry import TRANSFORMS
-
-        steps = list(config.test_dataloader.dataset.pipeline)
-        if [step["type"] for step in steps] != _TOP_DOWN:
-            raise PoseCacheError(
-                f"{path}: expected the test pipeline of a top-down model, {', '.join(_TOP_DOWN)}, "
-                f"but it is {', '.join(str(step['type']) for step in steps)}"
-            )
-        box, affine = TRANSFORMS.build(steps[1]), TRANSFORMS.build(steps[2])
-        return _Geometry((int(affine.input_size[0]), int(affine.input_size[1])), box.padding, affine.use_udp)
-
-    @functools.lru_cache(maxsize=4096)  # noqa: B019  (a few numbers a size, for as long as the geometry lives)
-    def place(self, width: int, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the warp matrix (2, 3), the centre (2,) and the scale (2,) of a crop of that size."""
-        from mmpose.structures.bbox import bbox_xyxy2cs, get_udp_warp_matrix, get_warp_matrix
-
-        center, scale = bbox_xyxy2cs(np.array([0, 0, width, height], np.float32), self.padding)
-        aspect = self.input_size[0] / self.input_size[1]
-        wide = scale[0] > scale[1] * aspect
-        scale = np.array([scale[0], scale[0] / aspect] if wide else [scale[1] * aspect, scale[1]], scale.dtype)
-        warp = (get_udp_warp_matrix if self.udp else get_warp_matrix)(center, scale, 0.0, output_size=self.input_size)
-        return warp, center, scale
-
-
-@dataclass(frozen=True)
-class _Window:
-    """How many frames a lifter sees at once, and whether it answers for all of them or for one."""
-
-    length: int
-    every_frame: bool
-    causal: bool
-
-    @staticmethod
-    def of(config: Any) -> "_Window":
-        dataset = config.test_dataloader.dataset
-        targets = int(dataset.get("multiple_target", 0))
-        if targets > 1:
-            return _Window(targets, True, False)
-        return _Window(int(dataset.get("seq_len", 1)), False, bool(dataset.get("causal", False)))
-
-    def cut(self, points: np.ndarray) -> list[tuple[int, np.ndarray]]:
-        """Cut a sequence into (first frame answered for, window)."""
-        count = len(points)
-        if not self.every_frame:
-            before = self.length - 1 if self.causal else (self.length - 1) // 2
-            rows = np.arange(count)[:, None] + np.arange(self.length) - before
-            return list(enumerate(points[np.clip(rows, 0, count - 1)]))
-        if count <= self.length:
-            return [(0, points)]
-        fresh = self.length - self.length // 4
-        pieces = 1 + -(-(count - self.length) // fresh)
-        starts = np.round(np.linspace(0, count - self.length, pieces)).astype(int)
-        return [(int(start), points[start : start + self.length]) for start in starts]
-
-    def ramp(self, count: int) -> np.ndarray:
-        """Return a window's weight (T,) where windows overlap: rising from its ends, level in its middle."""
-        steps = np.arange(1, count + 1)
-        return np.minimum(np.minimum(steps, steps[::-1]), max(1, self.length // 4)).astype(np.float64)
-
-
-def _placed(points: np.ndarray, sizes: np.ndarray, view: View | None) -> tuple[np.ndarray, tuple[float, float]]:
-    """Move (T, J, 2) points from their crops into one image; returns them with the image's width and height."""
-    sizes = np.asarray(sizes, np.float32)
-    largest = sizes.max(axis=0)
-    if view is None:
-        shift = (largest - sizes) / 2
-        return points + shift[:, None], (float(largest[0]), float(largest[1]))
-    centred = (points - sizes[:, None] / 2) * (view.crop / largest.max())
-    return (centred + view.image / 2).astype(np.float32), (view.image, view.image)
 
 
 def _build(path: Path, weights: Weights | None, device: torch.device) -> tuple[Any, str]:

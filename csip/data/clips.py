@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from pose_cache.joints import JointSet, mirror
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
@@ -17,6 +16,7 @@ from csip.config import ClipSettings
 from csip.data.skeletons import Skeletons
 from csip.data.tracklets import Tracklet
 from csip.errors import CsipError
+from pose_cache.joints import JointSet, mirror
 
 # ---- which frames ----------------------------------------------------------------------------------------------------
 

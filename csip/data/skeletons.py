@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pose_cache.joints import JointSet
-from pose_cache.store import SkeletonStore
 
 from csip.data.tracklets import Tracklet
 from csip.errors import CsipError
+from pose_cache.joints import JointSet
+from pose_cache.store import SkeletonStore
 
 
 class Skeletons:

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pose_cache.joints import joint_set
-from pose_cache.store import SkeletonStore
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
@@ -33,6 +31,8 @@ from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.vision import create_vision
 from csip.monitor import Monitor
 from csip.training.common import RunFolder, check_finite, cosine, make_fabric, seed_epoch
+from pose_cache.joints import joint_set
+from pose_cache.store import SkeletonStore
 
 
 def train_stage1(
