@@ -26,13 +26,23 @@ from pose_cache.framing import Geometry, View, Window, place_in_view
 from pose_cache.joints import COCO17, H36M17, coco_to_h36m
 from pose_cache.weights import Weights, find_weights, load_weights
 
+__all__ = [
+    "EstimatorSpec",
+    "PoseEstimator",
+    "Precision",
+    "View",
+    "demo",
+    "estimator_spec",
+    "human3d",
+    "mmpose_config",
+    "resolve_device",
+]
+
 Precision = Literal["32", "bf16", "16"]
 
 _TYPES: Final = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 # Frames lifted in one forward: bounds memory, and more does not go faster.
 _LIFT_FRAMES: Final = 4096
-
-
 # MMPose takes four millimetres a pixel where it does not know the camera: 430 pixels are 1.72 m.
 _AS_HUMAN36M: Final = View(image=1000, crop=430)
 _UNIT: Final = "m (a crop's longer side taken as 1.72)"
