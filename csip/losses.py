@@ -56,9 +56,7 @@ def supervised_contrastive(visual: Tensor, skeleton: Tensor, labels: Tensor, sca
         return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
 
 
-def prototype_logits(
-    features: Tensor, prototypes: Tensor, scale: Tensor | float, normalize: bool = True
-) -> Tensor:
+def prototype_logits(features: Tensor, prototypes: Tensor, scale: Tensor | float, normalize: bool = True) -> Tensor:
     """Return the scaled similarity of each clip to its own view of the prototypes.
 
     Parameters

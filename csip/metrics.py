@@ -59,10 +59,7 @@ class Ranking:
         if mask.shape != self.valid.shape:
             raise CsipError(f"subset: expected {len(self.valid)} booleans, one a query, got shape {mask.shape}")
         return _summarize(
-            self.average_precision[mask],
-            self.inverse_negative_penalty[mask],
-            self.first_hit[mask],
-            tuple(self.cmc),
+            self.average_precision[mask], self.inverse_negative_penalty[mask], self.first_hit[mask], tuple(self.cmc)
         )
 
 
@@ -213,9 +210,7 @@ def _as_features(side: str, values: ArrayLike) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
 
 
-def _as_labels(
-    side: str, length: int | None, ids: ArrayLike, cameras: ArrayLike
-) -> tuple[np.ndarray, np.ndarray]:
+def _as_labels(side: str, length: int | None, ids: ArrayLike, cameras: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     id_array, camera_array = np.asarray(ids), np.asarray(cameras)
     length = len(id_array) if length is None else length
     for what, array in (("ids", id_array), ("cameras", camera_array)):

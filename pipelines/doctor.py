@@ -26,7 +26,9 @@ SETUP = "run `make setup` again; if it stays, delete .venv and .wheels first"
 
 def run() -> bool:
     """Print every check with its result, and for what is wrong the fix; return whether all is well."""
-    table = Table("check", "result", title=f"Python {platform.python_version()}, {platform.platform()}", title_justify="left")
+    table = Table(
+        "check", "result", title=f"Python {platform.python_version()}, {platform.platform()}", title_justify="left"
+    )
     problems = []
     checks: list[tuple[str, Callable[[], str], str]] = [
         ("packages", check_versions, SETUP),
@@ -46,7 +48,9 @@ def run() -> bool:
             table.add_row(name, f"[red]{type(error).__name__}[/]: {reason[0] if reason else ''}\nfix: {fix}")
             problems.append(name)
     console.print(table)
-    console.print("all is well" if not problems else f"{len(problems)} of {len(checks)} checks failed: {', '.join(problems)}")
+    console.print(
+        "all is well" if not problems else f"{len(problems)} of {len(checks)} checks failed: {', '.join(problems)}"
+    )
     return not problems
 
 
@@ -57,7 +61,9 @@ def check_versions() -> str:
     if pyproject.exists():
         lines = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
         pins = dict(line.split("==") for line in lines if "==" in line)
-        wrong = [f"{n} is {v}, expected {pins[n]}" for n, v in found.items() if n in pins and v.split("+")[0] != pins[n]]
+        wrong = [
+            f"{n} is {v}, expected {pins[n]}" for n, v in found.items() if n in pins and v.split("+")[0] != pins[n]
+        ]
         if wrong:
             raise RuntimeError("; ".join(wrong))
     return ", ".join(f"{name} {version}" for name, version in found.items())

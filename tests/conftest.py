@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,25 @@ TOWER = {
     "vision_cfg": {"image_size": [64, 32], "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1},
 }
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Make a checkout of this project to run Make in, with this environment as its .venv."""
+    project = Path(__file__).parents[1]
+
+    def make(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        for file in ("Makefile", "pyproject.toml"):
+            shutil.copy2(project / file, folder)
+        for package in ("pipelines", "configs"):
+            shutil.copytree(project / package, folder / package)
+        (folder / ".venv/bin").mkdir(parents=True)
+        (folder / ".venv/bin/csip").symlink_to(Path(sys.executable).with_name("csip"))
+        (folder / ".venv/csip-setup.sha256").touch()
+        return folder
+
+    return make
 
 
 @pytest.fixture(scope="session")

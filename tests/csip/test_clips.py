@@ -121,5 +121,5 @@ def test_broken_frames_are_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "0001C1T0001F001.jpg"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CsipError, match="0001C1T0001F001.jpg"):
+    with pytest.raises(CsipError, match=r"0001C1T0001F001\.jpg"):
         read_frame(path, 32, 16)

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +22,9 @@ PEOPLE = "--train-ids 8 --test-ids 4 --cameras 2 --tracklets 2 --frames 8"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout: this project's files, and this environment as its .venv."""
-    folder = tmp_path_factory.mktemp("checkout")
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy2(PROJECT / name, folder)
-    shutil.copytree(PROJECT / "pipelines", folder / "pipelines")
-    environment = Path(sys.executable).parents[1]
-    (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "csip").symlink_to(environment / "bin" / "csip")
-    (folder / ".venv" / "csip-setup.sha256").touch()
-    return folder
+def project(checkout: Callable[[str], Path]) -> Path:
+    """A checkout that all tests of this file work in, one after the other."""
+    return checkout("chain")
 
 
 def make(project: Path, *targets: str) -> str:

@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -48,16 +48,9 @@ runtime: {{workers: 0}}
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout of this project with this environment, and rendered people as its data sets."""
-    folder = tmp_path_factory.mktemp("readme")
-    for name in ("Makefile", "pyproject.toml"):
-        shutil.copy2(PROJECT / name, folder)
-    shutil.copytree(PROJECT / "pipelines", folder / "pipelines")
-    shutil.copytree(PROJECT / "configs", folder / "configs")
-    (folder / ".venv/bin").mkdir(parents=True)
-    (folder / ".venv/bin/csip").symlink_to(Path(sys.executable).with_name("csip"))
-    (folder / ".venv/csip-setup.sha256").touch()
+def project(checkout: Callable[[str], Path]) -> Path:
+    """A checkout with rendered people as its data sets."""
+    folder = checkout("readme")
     base = folder / "configs/demo.yaml"
     for name, layout, val_ids in (("mars", "mars", 2), ("mine", "folder", 0)):
         text = SMALL.format(base=base.rename(folder / "base.yaml") if base.exists() else folder / "base.yaml",
