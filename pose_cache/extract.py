@@ -20,11 +20,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision
+from pose_cache.images import read_frame
 from pose_cache.joints import COCO17, H36M17
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, merge_stores, verify_store, write_store
 
@@ -188,25 +188,6 @@ def fingerprint(sequences: Iterable[FrameSequence]) -> str:
     for sequence in sequences:
         digest.update("\0".join((sequence.name, *sequence.frames)).encode() + b"\n")
     return digest.hexdigest()
-
-
-def read_frame(path: Path) -> np.ndarray | None:
-    """Decode an image file to (H, W, 3) uint8, BGR, whatever its channels and depth; None if that cannot be done.
-
-    A JPEG that is cut short counts as unreadable: decoders fill what is missing with grey.
-    """
-    import mmcv
-
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return None
-    if not data or (data.startswith(b"\xff\xd8") and b"\xff\xd9" not in data[-4096:]):
-        return None
-    try:
-        return mmcv.imfrombytes(data, flag="color", channel_order="bgr", backend="cv2")
-    except cv2.error:
-        return None
 
 
 def _check(sequences: Sequence[FrameSequence], root: Path) -> None:

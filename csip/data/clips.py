@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
+import pose_cache.images
 from csip.config import ClipSettings
 from csip.data.skeletons import Skeletons
 from csip.data.tracklets import Tracklet
@@ -73,15 +74,10 @@ def read_frame(path: Path, height: int, width: int) -> np.ndarray:
     CsipError
         The file is missing or no image can be decoded from it.
     """
-    try:
-        data = np.fromfile(path, dtype=np.uint8)
-    except OSError as error:
-        raise CsipError(f"{path}: cannot read this frame ({error.strerror})") from error
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    image = pose_cache.images.read_frame(path)
     if image is None:
-        raise CsipError(
-            f"{path}: not an image that can be decoded ({data.size} bytes); replace the frame or take it out of the data set"
-        )
+        what = f"not an image that can be decoded ({path.stat().st_size} bytes)" if path.exists() else "no such frame"
+        raise CsipError(f"{path}: {what}; replace it or take it out of the data set")
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

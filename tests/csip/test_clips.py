@@ -116,7 +116,10 @@ def test_frames_are_rgb_resized_and_normalized(tmp_path: Path) -> None:
     torch.testing.assert_close(values, expected)
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no image"])
+WHOLE = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 32, 3), dtype=np.uint8))[1].tobytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image", WHOLE[: len(WHOLE) // 2]])
 def test_broken_frames_are_named(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "0001C1T0001F001.jpg"
     if content is not None:
