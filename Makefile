@@ -2,7 +2,7 @@
 #   make demo                      everything on rendered people
 #   make evaluate DATASET=mars     everything on MARS, from data/mars on
 DATASET ?= demo
-PYTHON ?= $(shell command -v python3.11 || echo python3)
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 # Settings for every stage, e.g. SET="stage1.epochs=3 runtime.device=cpu"; flags for `csip synth`.
 SET ?=
 SYNTH ?=
