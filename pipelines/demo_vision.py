@@ -5,14 +5,16 @@ pretrained by supervised contrast between two walks of the same rendered person 
 frame, without text or skeletons. People, cameras and walks are those of a world (`SEED`) that no data set of this
 project shows. All of them come in pairs of twins, who wear the same clothing and pass the same cameras. In a batch a twin
 is met where the other one just was: what the camera and the clothing look like then speaks for the wrong person, and only
-the body is left to tell them apart.
+the body is left to tell them apart. Training has two cycles, the second one with a second term, the same contrast within
+each pair of twins alone.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,7 @@ from csip.data.clips import augment, normalize
 from csip.data.synthetic_walks import render_walk
 from csip.losses import LearnableTemperature, supervised_contrastive
 from csip.models.vision import VisionEncoder, create_vision
-from csip.training.common import cosine, seed_epoch
+from csip.training.common import cosine
 from pose_cache.joints import H36M17
 
 SEED = 31_415
@@ -38,6 +40,7 @@ CLIPS = ClipSettings(height=128, width=64, pad=4, erase=0.2)
 FRAMES = 4  # of a walk, a third of a second apart
 PAIRS = 32  # of twins in a batch
 CAMERAS = 60
+CYCLES = 2
 LR = 1e-3
 
 Report = Callable[[str, int, int, str], None]
@@ -46,14 +49,14 @@ Report = Callable[[str, int, int, str], None]
 def train_demo_vision(
     out: Path, *, people: int = 700, walks: int = 6, steps: int = 2200, workers: int = 2, report: Report
 ) -> dict[str, float]:
-    """Train the tower from nothing; write its weights (float16) to ``out`` and figures to ``out`` with ``.json``.
+    """Train the tower from nothing; write its weights (float16) to ``out`` and figures beside them (``.figures.json``).
 
     Parameters
     ----------
     people, walks
         Identities, and walks of each, every walk past a camera of its own.
     steps
-        Optimiser steps, of 2 x 2 x `PAIRS` walks' frames.
+        Optimiser steps of each cycle, of 2 x 2 x `PAIRS` walks' frames.
 
     Returns
     -------
@@ -64,28 +67,38 @@ def train_demo_vision(
     crops = render_people(people, walks, workers, report)
     torch.manual_seed(SEED)
     vision = create_vision(str(MODEL), None, (CLIPS.height, CLIPS.width)).train()
+    losses = [loss for cycle in range(CYCLES) for loss in _train_cycle(vision, crops, cycle, steps, report)]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.half().contiguous() for name, tensor in vision.visual.state_dict().items()}, out)
+    figures = {"loss": float(np.mean(losses[-max(steps // 10, 1) :])), "seconds": time.monotonic() - started}
+    recipe = {"seed": SEED, "people": people, "walks": walks, "frames": FRAMES, "cycles": CYCLES, "steps": steps}
+    out.with_suffix(".figures.json").write_text(json.dumps({**figures, **recipe}, indent=1) + "\n")
+    return figures
+
+
+def _train_cycle(
+    vision: VisionEncoder, crops: NDArray[np.uint8], cycle: int, steps: int, report: Report
+) -> Iterator[float]:
+    """Train for one cosine cycle; yield the loss of each step."""
     temperature = LearnableTemperature()
     parameters = [*vision.parameters(), *temperature.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.05)
-    losses = []
+    recent: deque[float] = deque(maxlen=50)
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LR * cosine(step, epochs=steps, warmup=steps // 20, floor=0.01)
-        seed_epoch(SEED, step)
-        first, second, labels = draw_batch(crops, np.random.default_rng((SEED, step)))
-        loss = contrast(vision, temperature, first, second, labels)
+        first, second, labels = draw_batch(crops, np.random.default_rng((SEED, cycle * steps + step)))
+        first, second = embed(vision, first), embed(vision, second)
+        loss = supervised_contrastive(first, second, labels, temperature.scale())
+        if cycle > 0:
+            loss = loss + contrast_twins(first, second, temperature.scale())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
-        losses.append(loss.item())
-        report("pretraining the image encoder", step + 1, steps, f"loss {np.mean(losses[-50:]):.3f}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.half().contiguous() for name, tensor in vision.visual.state_dict().items()}, out)
-    figures = {"loss": float(np.mean(losses[-max(steps // 10, 1) :])), "seconds": time.monotonic() - started}
-    recipe = {"seed": SEED, "people": people, "walks": walks, "frames": FRAMES, "steps": steps}
-    out.with_suffix(".json").write_text(json.dumps({**figures, **recipe}, indent=1) + "\n")
-    return figures
+        recent.append(loss.item())
+        report(f"pretraining the image encoder, cycle {cycle + 1}", step + 1, steps, f"loss {np.mean(recent):.3f}")
+        yield loss.item()
 
 
 def render_people(people: int, walks: int, workers: int, report: Report) -> NDArray[np.uint8]:
@@ -136,11 +149,16 @@ def draw_batch(crops: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tens
     return first, second, torch.tensor(people)
 
 
-def contrast(
-    vision: VisionEncoder, temperature: LearnableTemperature, first: Tensor, second: Tensor, labels: Tensor
-) -> Tensor:
-    """Return the supervised contrastive loss between two views (B, 3, H, W) of each person."""
+def embed(vision: VisionEncoder, images: Tensor) -> Tensor:
+    """Return unit features (B, C) in float32."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        projected = vision(torch.cat((first, second))).projected
-    unit = F.normalize(projected.float(), dim=1)
-    return supervised_contrastive(unit[: len(first)], unit[len(first) :], labels, temperature.scale())
+        projected = vision(images).projected
+    return F.normalize(projected.float(), dim=1)
+
+
+def contrast_twins(first: Tensor, second: Tensor, scale: Tensor) -> Tensor:
+    """Return the contrast, both ways, between the two views (B, C) of a person and of the twin, rows 2i and 2i + 1."""
+    one, two = first.unflatten(0, (-1, 2)), second.unflatten(0, (-1, 2))
+    logits = scale * one @ two.transpose(1, 2)  # (pairs, 2, 2): who of the two is it
+    target = torch.arange(2, device=first.device).expand(len(logits), 2)
+    return F.cross_entropy(logits.transpose(1, 2), target) + F.cross_entropy(logits, target)
