@@ -95,6 +95,8 @@ class Stage2Settings(Section):
     epochs: int = Field(80, ge=1)
     ids_per_batch: int = Field(4, ge=2)
     tracklets_per_id: int = Field(4, ge=2)
+    batches: Literal["random", "alike"] = "random"
+    """Which identities share a batch: any, or pairs whose image prototypes are most alike."""
     lr: float = Field(5e-6, gt=0)
     new_lr_factor: float = Field(10.0, gt=0)
     bias_lr_factor: float = Field(2.0, gt=0)

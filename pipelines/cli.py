@@ -50,14 +50,14 @@ Overwrite = Annotated[
 def synth(
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/demo"),
     seed: Annotated[int, typer.Option(help="Which people, cameras and walks.")] = 0,
-    train_ids: Annotated[int, typer.Option(help="People to train on.")] = 64,
+    train_ids: Annotated[int, typer.Option(help="People to train on.")] = 96,
     test_ids: Annotated[int, typer.Option(help="People to test on, never trained on.")] = 40,
     cameras: Annotated[int, typer.Option(help="Cameras; each sees everybody.")] = 3,
     tracklets: Annotated[int, typer.Option(help="Walks of a person past a camera.")] = 2,
     frames: Annotated[int, typer.Option(help="Frames a walk.")] = 16,
     height: Annotated[int, typer.Option(help="Height of a crop, pixels.")] = 128,
     width: Annotated[int, typer.Option(help="Width of a crop, pixels.")] = 64,
-    twins: Annotated[float, typer.Option(help="Share of the people who have a twin in the same clothing.")] = 0.5,
+    twins: Annotated[float, typer.Option(help="Share of the people who have a twin in the same clothing.")] = 0.4,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
 ) -> None:

@@ -55,8 +55,9 @@ class RichMonitor:
         """Move the bar of ``task``."""
         if task not in self._bars or self._progress.tasks[self._bars[task]].total != total:
             self._bars[task] = self._progress.add_task(task, total=total, note=note)
+        before = self._progress.tasks[self._bars[task]].completed
         self._progress.update(self._bars[task], completed=done, note=note)
-        if not console.is_terminal and (done >= total or (note and done % max(total // 10, 1) == 0)):
+        if not console.is_terminal and done > before and (done >= total or (note and done % max(total // 10, 1) == 0)):
             console.print(f"  {task}: {done}/{total}  {note}".rstrip())
 
     def say(self, text: str) -> None:

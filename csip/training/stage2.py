@@ -93,7 +93,13 @@ def train_stage2(
     writer = SummaryWriter(str(folder), purge_step=progress["epoch"])
 
     clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips)
-    sampler = IdentityBatches(label_of.tolist(), chosen.ids_per_batch, chosen.tracklets_per_id, settings.runtime.seed)
+    sampler = IdentityBatches(
+        label_of.tolist(),
+        chosen.ids_per_batch,
+        chosen.tracklets_per_id,
+        settings.runtime.seed,
+        neighbours=nearest(visual) if chosen.batches == "alike" else None,
+    )
     means: dict[str, float] = {}
     for epoch in range(progress["epoch"], chosen.epochs):
         seed_epoch(settings.runtime.seed, epoch)
@@ -223,6 +229,13 @@ def prototypes(features: np.ndarray, labels: np.ndarray, settings: Settings) -> 
     sums = torch.zeros(len(count), features.shape[1]).index_add_(0, torch.from_numpy(labels), tracklets)
     means = sums / torch.from_numpy(count).float()[:, None]
     return nn.functional.normalize(means, dim=1) if settings.stage1.normalize else means
+
+
+def nearest(prototypes: Tensor, count: int = 16) -> np.ndarray:
+    """Return for each identity the labels of the others whose prototypes (N, C) have the largest cosine, (N, count)."""
+    unit = nn.functional.normalize(prototypes, dim=1)
+    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
+    return similarity.topk(min(count, len(unit) - 1), dim=1).indices.numpy()
 
 
 def refresh_prototypes(
