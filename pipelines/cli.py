@@ -57,7 +57,7 @@ def synth(
     frames: Annotated[int, typer.Option(help="Frames a walk.")] = 16,
     height: Annotated[int, typer.Option(help="Height of a crop, pixels.")] = 128,
     width: Annotated[int, typer.Option(help="Width of a crop, pixels.")] = 64,
-    twins: Annotated[float, typer.Option(help="Share of the people who have a twin in the same clothing.")] = 0.4,
+    twins: Annotated[float, typer.Option(help="Share of the people who have a twin in the same clothing.")] = 0.25,
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
 ) -> None:

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("CSIP_SHARED", PROJECT.parent / "shared"))
 KINECT = SHARED / "data" / "kinect-reid"
 TINY = "stage1.epochs=2 stage2.epochs=2 stage2.ids_per_batch=3 skeleton_encoder.depth=2 dataset.val_ids=2 runtime.workers=0"
-PEOPLE = "--train-ids 8 --test-ids 4 --cameras 2 --tracklets 2 --frames 8"
+PEOPLE = "--train-ids 8 --test-ids 4 --cameras 2 --tracklets 2 --frames 8 --twins 0.5"
 
 
 @pytest.fixture(scope="module")
