@@ -254,10 +254,9 @@ def refresh_prototypes(
     ends = np.cumsum([len(t.frames) for t in train])
     means = np.stack([f.mean(axis=0) for f in np.split(frames, ends[:-1])])
     now = prototypes(means, labels, settings).to(device)
-    mixed = momentum * model.pfu.visual + (1 - momentum) * now
-    model.pfu.set_prototypes(
-        nn.functional.normalize(mixed, dim=1) if settings.stage1.normalize else mixed, model.pfu.skeleton
-    )
+    # Where directions are compared, the updater keeps prototypes at a norm of its own: mix directions.
+    before = nn.functional.normalize(model.pfu.visual, dim=1) if settings.stage1.normalize else model.pfu.visual
+    model.pfu.set_prototypes(momentum * before + (1 - momentum) * now, model.pfu.skeleton)
 
 
 # ---- model -----------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from csip.features import frame_features
 from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.training.stage1 import train_stage1
-from csip.training.stage2 import load_trained, prototypes, train_stage2
+from csip.training.stage2 import load_trained, prototypes, refresh_prototypes, train_stage2
 
 STAGES = {1: train_stage1, 2: train_stage2}
 
@@ -65,7 +65,9 @@ def test_stage1_learns_and_reports_retrieval_on_held_out_identities(settings: Se
     assert 0 <= long["retrieval"]["map"] <= 1
     tensors, description = load_model(tmp_path / "long" / "stage1" / "model.safetensors", "stage1")
     assert description["joint_set"] == "h36m17" and description["dataset"] == "walkers"
-    assert float(tensors["encoder.scale"]) == pytest.approx(0.35, abs=0.2), "metres: about a third of one from the pelvis"
+    assert float(tensors["encoder.scale"]) == pytest.approx(0.35, abs=0.2), (
+        "metres: about a third of one from the pelvis"
+    )
 
 
 def test_stage2_chooses_its_epoch_on_held_out_identities(trained, settings: Settings) -> None:
@@ -95,9 +97,7 @@ class _StopAfter(Silent):
 
 
 @pytest.mark.parametrize("stage", [1, 2])
-def test_stopped_training_resumes_to_the_same_weights(
-    stage: int, trained, settings: Settings, tmp_path: Path
-) -> None:
+def test_stopped_training_resumes_to_the_same_weights(stage: int, trained, settings: Settings, tmp_path: Path) -> None:
     whole = trained(settings)
     dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
     inputs = (dataset, skeletons) if stage == 1 else (dataset, skeletons, whole / "stage1")
@@ -209,6 +209,23 @@ def test_prototypes_are_means_by_identity(settings: Settings) -> None:
     assert torch.allclose(prototypes(features, labels, settings).norm(dim=1), torch.ones(3))
     with pytest.raises(CsipError, match="no tracklet for label 1"):
         prototypes(features[:2], labels[:2], settings)
+
+
+def test_refreshed_prototypes_are_the_mean_direction_of_old_and_new(trained, settings: Settings) -> None:
+    model, _, _ = load_trained(trained(settings) / "stage2" / "model.safetensors", settings, "walkers")
+    dataset = load_dataset(settings.dataset)
+    train = [t for t in dataset.train if t.pid in sorted({t.pid for t in dataset.train})[: len(model.pfu.visual)]]
+    labels = np.array([sorted({t.pid for t in train}).index(t.pid) for t in train])
+    old = torch.randn(model.pfu.visual.shape, generator=torch.Generator().manual_seed(0))
+
+    def refreshed(momentum: float) -> torch.Tensor:
+        model.pfu.set_prototypes(old, model.pfu.skeleton)
+        chosen = change(settings, "stage2", prototype_momentum=momentum)
+        refresh_prototypes(model, dataset.root, train, labels, chosen, torch.device("cpu"), Silent())
+        return torch.nn.functional.normalize(model.pfu.visual, dim=1)
+
+    half = refreshed(0.0) + torch.nn.functional.normalize(old, dim=1)
+    torch.testing.assert_close(refreshed(0.5), torch.nn.functional.normalize(half, dim=1))
 
 
 def test_skeletons_pair_with_frames_by_name(settings: Settings) -> None:
