@@ -4,8 +4,8 @@ CLIP's own weights come from pictures and captions; a tower that a laptop trains
 pretrained by supervised contrast between two walks of the same rendered person past different cameras, frame by
 frame, without text or skeletons. People, cameras and walks are those of a world (`SEED`) that no data set of this
 project shows. All of them come in pairs of twins, who wear the same clothing and pass the same cameras. In a batch a twin
-is met where the other one just was: what the camera and the clothing look like then speaks for the wrong person, and only
-the body is left to tell them apart. Training has two cycles, the second one with a second term, the same contrast within
+is met where the other one just was, among others who pass the same few cameras: what the camera and the clothing look like
+then speaks for the wrong person, and only the body is left to tell them apart. A second term is the same contrast within
 each pair of twins alone.
 """
 
@@ -39,15 +39,15 @@ MODEL = CONFIGS / "vision" / "demo.json"
 CLIPS = ClipSettings(height=128, width=64, pad=4, erase=0.2)
 FRAMES = 4  # of a walk, a third of a second apart
 PAIRS = 32  # of twins in a batch
+PLACES = 4  # pairs who pass the same cameras are drawn together, this many such groups a batch
 CAMERAS = 60
-CYCLES = 2
 LR = 1e-3
 
 Report = Callable[[str, int, int, str], None]
 
 
 def train_demo_vision(
-    out: Path, *, people: int = 700, walks: int = 6, steps: int = 2200, workers: int = 2, report: Report
+    out: Path, *, people: int = 2000, walks: int = 4, steps: int = 8000, workers: int = 2, report: Report
 ) -> dict[str, float]:
     """Train the tower from nothing; write its weights (float16) to ``out`` and figures beside them (``.figures.json``).
 
@@ -56,7 +56,7 @@ def train_demo_vision(
     people, walks
         Identities, and walks of each, every walk past a camera of its own.
     steps
-        Optimiser steps of each cycle, of 2 x 2 x `PAIRS` walks' frames.
+        Optimiser steps, of 2 x 2 x `PAIRS` walks' frames.
 
     Returns
     -------
@@ -67,18 +67,16 @@ def train_demo_vision(
     crops = render_people(people, walks, workers, report)
     torch.manual_seed(SEED)
     vision = create_vision(str(MODEL), None, (CLIPS.height, CLIPS.width)).train()
-    losses = [loss for cycle in range(CYCLES) for loss in _train_cycle(vision, crops, cycle, steps, report)]
+    losses = list(_train(vision, crops, steps, report))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.half().contiguous() for name, tensor in vision.visual.state_dict().items()}, out)
     figures = {"loss": float(np.mean(losses[-max(steps // 10, 1) :])), "seconds": time.monotonic() - started}
-    recipe = {"seed": SEED, "people": people, "walks": walks, "frames": FRAMES, "cycles": CYCLES, "steps": steps}
+    recipe = {"seed": SEED, "people": people, "walks": walks, "frames": FRAMES, "steps": steps}
     out.with_suffix(".figures.json").write_text(json.dumps({**figures, **recipe}, indent=1) + "\n")
     return figures
 
 
-def _train_cycle(
-    vision: VisionEncoder, crops: NDArray[np.uint8], cycle: int, steps: int, report: Report
-) -> Iterator[float]:
+def _train(vision: VisionEncoder, crops: NDArray[np.uint8], steps: int, report: Report) -> Iterator[float]:
     """Train for one cosine cycle; yield the loss of each step."""
     temperature = LearnableTemperature()
     parameters = [*vision.parameters(), *temperature.parameters()]
@@ -87,17 +85,16 @@ def _train_cycle(
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LR * cosine(step, epochs=steps, warmup=steps // 20, floor=0.01)
-        first, second, labels = draw_batch(crops, np.random.default_rng((SEED, cycle * steps + step)))
+        first, second, labels = draw_batch(crops, np.random.default_rng((SEED, step)))
         first, second = embed(vision, first), embed(vision, second)
         loss = supervised_contrastive(first, second, labels, temperature.scale())
-        if cycle > 0:
-            loss = loss + contrast_twins(first, second, temperature.scale())
+        loss = loss + contrast_twins(first, second, temperature.scale())
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         recent.append(loss.item())
-        report(f"pretraining the image encoder, cycle {cycle + 1}", step + 1, steps, f"loss {np.mean(recent):.3f}")
+        report("pretraining the image encoder", step + 1, steps, f"loss {np.mean(recent):.3f}")
         yield loss.item()
 
 
@@ -138,8 +135,8 @@ def draw_batch(crops: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tens
     """
     people: list[int] = []
     views: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    for pair in rng.choice(len(crops) // 2, size=PAIRS, replace=False):
-        walks = rng.choice(crops.shape[1], size=2, replace=False)
+    walks = rng.choice(crops.shape[1], size=2, replace=False)
+    for pair in _draw_pairs(len(crops) // 2, rng):
         for person, order in ((2 * pair, walks), (2 * pair + 1, walks[::-1])):
             people.append(person)
             for view, walk in zip(views, order, strict=True):
@@ -147,6 +144,14 @@ def draw_batch(crops: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tens
                 view.append(augment(frame, np.zeros((1, H36M17.size, 3), np.float32), H36M17, CLIPS, rng)[0][0])
     first, second = (normalize(torch.from_numpy(np.stack(view)), CLIPS) for view in views)
     return first, second, torch.tensor(people)
+
+
+def _draw_pairs(pairs: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Draw `PAIRS` pairs of `PLACES` groups; where there are too few pairs for that, of all."""
+    group = np.arange(pairs) % CAMERAS
+    places = rng.choice(min(CAMERAS, pairs), size=min(PLACES, pairs), replace=False)
+    near = np.flatnonzero(np.isin(group, places))
+    return rng.choice(near if len(near) >= PAIRS else pairs, size=min(PAIRS, pairs), replace=False)
 
 
 def embed(vision: VisionEncoder, images: Tensor) -> Tensor:

@@ -173,12 +173,12 @@ def _draw_body(rng: np.random.Generator) -> Body:
         return float(rng.uniform(1 - spread, 1 + spread))
 
     height = rng.uniform(1.52, 1.92)
-    leg_share = factor(0.07)
+    leg_share = factor(0.09)
     legs = 0.515 * height * leg_share
     torso = 0.285 * height * (1 - 1.4 * (leg_share - 1)) * factor(0.03)
     ankle_height = 0.045 * height
     thigh_share = rng.uniform(0.47, 0.535)
-    arms = 0.335 * height * factor(0.07)
+    arms = 0.335 * height * factor(0.09)
     upper_share = rng.uniform(0.51, 0.575)
     return Body(
         thigh=(legs - ankle_height) * thigh_share,
@@ -187,17 +187,17 @@ def _draw_body(rng: np.random.Generator) -> Body:
         foot=0.135 * height * factor(0.08),
         torso=torso,
         neck=0.048 * height * factor(0.25),
-        head=0.138 * height * factor(0.12),
-        shoulder=0.108 * height * factor(0.16),
-        hip=0.052 * height * factor(0.12),
+        head=0.138 * height * factor(0.15),
+        shoulder=0.108 * height * factor(0.22),
+        hip=0.052 * height * factor(0.18),
         upper_arm=arms * upper_share,
         forearm=arms * (1 - upper_share),
         hand=0.09 * height,
-        trunk_girth=factor(0.25),
-        belly=float(rng.uniform(0.0, 1.0) ** 2),
-        pelvis_girth=factor(0.15),
-        arm_girth=factor(0.25),
-        leg_girth=factor(0.25),
+        trunk_girth=factor(0.38),
+        belly=float(rng.uniform(0.0, 1.2) ** 1.5),
+        pelvis_girth=factor(0.25),
+        arm_girth=factor(0.38),
+        leg_girth=factor(0.38),
     )
 
 
