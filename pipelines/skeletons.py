@@ -18,6 +18,7 @@ from pose_cache.estimator import Precision, estimator_spec, resolve_device
 from pose_cache.extract import ExtractSummary, FrameSequence, extract
 from pose_cache.interchange import ImportReport
 from pose_cache.joints import COCO17
+from pose_cache.json_tree import JsonFolder
 from pose_cache.preview import draw_contact_sheet
 from pose_cache.store import SkeletonStore, verify_store
 
@@ -88,7 +89,7 @@ def import_kinect(dataset: Dataset, arrays: Path, out: Path, *, mirrored: bool) 
 
 def import_json(dataset: Dataset, folder: Path, out: Path, *, splits: Sequence[str] = ("train",)) -> ImportReport:
     """Import JSON skeletons, one file a frame, for tracklets of a data set."""
-    return _say_report(interchange.import_json(folder, frame_sequences(dataset, splits), out))
+    return _say_report(interchange.import_json([JsonFolder(folder)], frame_sequences(dataset, splits), out))
 
 
 def preview(

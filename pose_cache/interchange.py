@@ -1,20 +1,27 @@
-"""Skeletons that others estimated, brought into the cache: Kinect arrays, and one JSON file a frame.
+"""Skeletons in other programs' formats: Kinect arrays into the cache, one JSON file a frame into it and out of it.
 
 What does not fit together is listed in the report, never skipped in silence; its frames are in the cache, not valid.
 """
 
 import json
 import zipfile
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
+from joblib import Parallel, delayed
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.extract import FrameSequence, fingerprint
 from pose_cache.joints import H36M17, KINECT20, kinect20_to_h36m
-from pose_cache.store import Provenance, TrackletSkeletons, write_store
+from pose_cache.json_tree import JsonFolder, JsonTree, json_path, read_points, write_points
+from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
+
+Progress = Callable[[int, int], None]
+_CHUNK: Final = 1024  # files that a worker reads or writes at once
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,42 @@ class ImportReport:
     valid: int
     problems: tuple[str, ...]
     unused: tuple[str, ...]
+
+    def write(self, path: Path) -> None:
+        """Write all of it into a text file."""
+        lines = [
+            f"{self.out}: skeletons of {self.valid} of {self.frames} frames, {self.tracklets} tracklets",
+            f"\n{len(self.problems)} without a skeleton",
+            *self.problems,
+            f"\n{len(self.unused)} in the source, but of no frame",
+            *self.unused,
+        ]
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("\n".join(lines) + "\n")
+        partial.replace(path)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes
+    ----------
+    folder : Path
+        The folder of JSON files.
+    tracklets : int
+        In the cache.
+    written, kept : int
+        Files made, and files that an earlier export had made.
+    invalid : tuple of str
+        The frames that have no file.
+    """
+
+    folder: Path
+    tracklets: int
+    written: int
+    kept: int
+    invalid: tuple[str, ...]
 
 
 def import_kinect(
@@ -91,50 +134,169 @@ def import_kinect(
     return _write(read(), sequences, out, "kinect", details, arrays, problems, lambda: sorted(set(found) - used))
 
 
-def import_json(folder: Path, sequences: Sequence[FrameSequence], out: Path, *, unit: str = "m") -> ImportReport:
+def import_json(
+    folders: Sequence[JsonFolder],
+    sequences: Sequence[FrameSequence],
+    out: Path,
+    *,
+    unit: str = "m",
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> ImportReport:
     """Import one JSON file a frame, {"keypoints": [[x, y, z] x 17]}, in Human3.6M order and camera axes.
 
     Parameters
     ----------
-    folder : Path
-        The folder of JSON files, which mirrors the folders of the images, with or without the first ones: the frame
-        `bbox_train/0001/F1.jpg` is found at `bbox_train/0001/F1.json`, `0001/F1.json` or `F1.json` in it.
+    folders : sequence of JsonFolder
+        The folders of JSON files; `pose_cache.json_tree` says how they mirror the folders of the images, and
+        `find_json_folders` finds them.
     sequences : sequence of FrameSequence
         The tracklets to find skeletons for.
     out : Path
         The file to make.
     unit : str
         The unit of the numbers.
+    workers : int
+        Processes that read files (joblib's, so that `joblib.parallel_config` can name another backend).
+    progress : callable, optional
+        Called with the frames done and all frames.
 
     Raises
     ------
     PoseCacheError
         If there is no such folder or it has a skeleton for no frame.
     """
-    if not folder.is_dir():
-        raise PoseCacheError(f"{folder}: no such folder of JSON skeletons")
+    tree = JsonTree(folders)
+    for sequence in sequences:
+        for frame in sequence.frames:
+            tree.claim(frame)
     problems: list[str] = []
-    used: set[Path] = set()
 
     def read() -> Iterator[TrackletSkeletons]:
-        for sequence in sequences:
-            points = np.full((len(sequence.frames), H36M17.size, 3), np.nan, np.float32)
-            for row, frame in enumerate(sequence.frames):
-                path = next((path for path in _json_paths(folder, frame) if path.is_file()), None)
-                if path is None:
-                    problems.append(f"{frame}: no JSON file for it in {folder}")
-                    continue
-                used.add(path)
-                points[row], problem = _json_points(path)
-                problems.extend([f"{frame}: {problem}"] if problem else [])
-            yield _tracklet(sequence, points)
+        chunks = list(_chunks(sequences))
+        found = deque[list[tuple[str | None, str | None]]]()
 
-    def unused() -> list[str]:
-        return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.json") if path not in used)
+        def tasks() -> Iterator[Any]:
+            for chunk in chunks:
+                found.append([tree.find(frame) for one in chunk for frame in one.frames])
+                yield delayed(read_points)([path for path, _ in found[-1]])
 
-    return _write(
-        read(), sequences, out, "json", {"source": "JSON files", "unit": unit}, folder, problems, unused, unit
-    )
+        done, total = 0, sum(len(one.frames) for one in sequences)
+        results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(tasks())
+        for chunk, (points, wrong) in zip(chunks, results, strict=True):
+            reasons = [problem or reason for problem, (_, reason) in zip(wrong, found.popleft(), strict=True)]
+            start = 0
+            for one in chunk:
+                rows = slice(start, start + len(one.frames))
+                listed = zip(one.frames, reasons[rows], strict=True)
+                problems.extend(f"{frame}: {reason}" for frame, reason in listed if reason)
+                yield _tracklet(one, points[rows])
+                start = rows.stop
+            done += start
+            if progress is not None:
+                progress(done, total)
+
+    source = folders[0].path if len(folders) == 1 else Path(", ".join(str(folder.path) for folder in folders))
+    details = {"source": "JSON files", "unit": unit}
+    return _write(read(), sequences, out, "json", details, source, problems, lambda: list(tree.unused()), unit)
+
+
+def export_json(
+    store: SkeletonStore, folder: Path, *, workers: int = 1, progress: Progress | None = None
+) -> ExportReport:
+    """Write one JSON file a frame, as `import_json` reads them, mirroring all the folders of the images.
+
+    Frames that are not valid get no file: they are listed in `folder`/invalid.txt. 2D keypoints are not exported. An
+    export that was stopped goes on where it was: each file appears whole or not at all.
+
+    Parameters
+    ----------
+    store : SkeletonStore
+        The skeletons, of 17 Human3.6M joints.
+    folder : Path
+        The folder to make.
+    workers : int
+        Processes that write files.
+    progress : callable, optional
+        Called with the frames done and all frames.
+
+    Raises
+    ------
+    PoseCacheError
+        If the joints are others, two frames would have the same file, the folder holds anything but an export of the same
+        skeletons, or the disk refuses.
+    """
+    if store.joint_set is not H36M17:
+        raise PoseCacheError(f"{store.path} has joints of {store.joint_set.name}; the JSON files hold {H36M17.name}")
+    owners: dict[str, str] = {}
+    invalid: list[str] = []
+    for name in store.names:
+        tracklet = store.read(name)
+        invalid += [frame for frame, is_valid in zip(tracklet.frames, tracklet.valid, strict=True) if not is_valid]
+        for frame in tracklet.frames:
+            path = json_path(frame)
+            if path in owners:
+                raise PoseCacheError(f"{frame} and {owners[path]} would both have the file {path}: cannot export")
+            owners[path] = frame
+    del owners
+    keep = _claim_export(folder, store)
+    kept, written = 0, 0
+
+    def tasks() -> Iterator[Any]:
+        files: list[str] = []
+        joints: list[np.ndarray] = []
+        for name in store.names:
+            tracklet = store.read(name)
+            files += [
+                json_path(frame) for frame, is_valid in zip(tracklet.frames, tracklet.valid, strict=True) if is_valid
+            ]
+            joints.append(tracklet.joints[tracklet.valid])
+            if len(files) >= _CHUNK:
+                yield delayed(write_points)(str(folder), files, np.concatenate(joints), keep)
+                files, joints = [], []
+        if files:
+            yield delayed(write_points)(str(folder), files, np.concatenate(joints), keep)
+
+    for made, left in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(tasks()):
+        kept, written = kept + left, written + made
+        if progress is not None:
+            progress(kept + written + len(invalid), store.frame_count)
+    (folder / "invalid.txt").write_text("".join(f"{frame}\n" for frame in invalid))
+    return ExportReport(folder, len(store), written, kept, tuple(invalid))
+
+
+def _claim_export(folder: Path, store: SkeletonStore) -> bool:
+    """Mark the folder as an export of this cache; tell whether one has begun there."""
+    mark = folder / ".csip-export"
+    ours = json.dumps({"skeletons": store.digest, "joint_set": store.joint_set.name, "unit": store.provenance.unit})
+    if mark.is_file():
+        if mark.read_text() == ours:
+            return True
+        raise PoseCacheError(f"{folder} is an export of other skeletons: delete it or choose another folder")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise PoseCacheError(
+            f"{folder} is there already and is no export of a cache: choose a folder that is not there"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(ours)
+    except OSError as error:
+        raise PoseCacheError(f"cannot write {mark}: {error.strerror}") from error
+    return False
+
+
+def _chunks(sequences: Sequence[FrameSequence]) -> Iterator[list[FrameSequence]]:
+    """Yield neighbours of together some _CHUNK frames: what a worker is given at once."""
+    chunk: list[FrameSequence] = []
+    frames = 0
+    for sequence in sequences:
+        chunk.append(sequence)
+        frames += len(sequence.frames)
+        if frames >= _CHUNK:
+            yield chunk
+            chunk, frames = [], 0
+    if chunk:
+        yield chunk
 
 
 def _kinect_keys(name: str) -> list[str]:
@@ -149,24 +311,6 @@ def _kinect_points(array: np.ndarray, frames: int, mirrored: bool) -> tuple[np.n
         return None, f"its array has the shape {array.shape}, expected ({frames}, {KINECT20.size}, 3)"
     points = array.astype(np.float32) * np.array([1, -1, 1], np.float32)
     return kinect20_to_h36m(points[:, KINECT20.mirror_order] if mirrored else points), None
-
-
-def _json_paths(folder: Path, frame: str) -> Iterator[Path]:
-    parts = PurePosixPath(frame).with_suffix(".json").parts
-    return (folder.joinpath(*parts[first:]) for first in range(len(parts)))
-
-
-def _json_points(path: Path) -> tuple[np.ndarray, str | None]:
-    """Return joints (17, 3), not a number where the file has none, and what is wrong with it."""
-    nothing = np.full((H36M17.size, 3), np.nan, np.float32)
-    try:
-        content = json.loads(path.read_text())
-        points = np.array(content["keypoints"], np.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return nothing, f'{path} does not hold {{"keypoints": [[x, y, z], ...]}}: {type(error).__name__} {error}'
-    if points.shape != nothing.shape:
-        return nothing, f"{path} has keypoints of the shape {points.shape}, expected {nothing.shape}"
-    return points, None if np.isfinite(points).all() else f"{path} has keypoints that are not finite"
 
 
 def _tracklet(sequence: FrameSequence, points: np.ndarray | None) -> TrackletSkeletons:

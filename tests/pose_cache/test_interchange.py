@@ -9,6 +9,7 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.extract import FrameSequence, fingerprint
 from pose_cache.interchange import import_json, import_kinect
 from pose_cache.joints import H36M17, KINECT20
+from pose_cache.json_tree import JsonFolder
 from pose_cache.store import SkeletonStore, verify_store
 
 SHARED = Path(os.environ.get("CSIP_SHARED") or Path(__file__).resolve().parents[2].parent / "shared")
@@ -93,7 +94,7 @@ def test_json_files_are_paired_by_the_frames_names(tmp_path: Path, dropped: int)
             path = tmp_path.joinpath("skeleton_3d", *Path(frame).with_suffix(".json").parts[dropped:])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps({"keypoints": truth[frame].tolist()}))
-    report = import_json(tmp_path / "skeleton_3d", sequences, tmp_path / "out.h5")
+    report = import_json([JsonFolder(tmp_path / "skeleton_3d")], sequences, tmp_path / "out.h5")
     assert (report.valid, report.problems, report.unused) == (5, (), ())
     with SkeletonStore(tmp_path / "out.h5") as store:
         for one in sequences:
@@ -115,13 +116,13 @@ def test_json_files_that_do_not_fit_are_listed(tmp_path: Path):
     }
     for stem, text in contents.items():
         (folder / f"{stem}.json").write_text(text)
-    report = import_json(tmp_path / "skeleton_3d", [sequence("a", 6)], tmp_path / "out.h5")
+    report = import_json([JsonFolder(tmp_path / "skeleton_3d")], [sequence("a", 6)], tmp_path / "out.h5")
     assert report.valid == 1 and report.unused == ("a/extra.json",)
     assert [line.split(":")[0] for line in report.problems] == [f"a/{index:03d}.jpg" for index in range(1, 6)]
     assert "no JSON file" in report.problems[-1] and "(16, 3)" in report.problems[0]
     assert SkeletonStore(tmp_path / "out.h5").valid("a").tolist() == [True] + [False] * 5
     with pytest.raises(PoseCacheError, match="no such folder"):
-        import_json(tmp_path / "gone", [sequence("a", 6)], tmp_path / "out.h5")
+        import_json([JsonFolder(tmp_path / "gone")], [sequence("a", 6)], tmp_path / "out.h5")
 
 
 @pytest.mark.skipif(not KINECT.is_dir(), reason="the real Kinect recordings are not here (CSIP_SHARED)")
