@@ -53,6 +53,8 @@ class ClipSettings(Section):
     flip: float = Field(0.5, ge=0, le=1)
     pad: int = Field(10, ge=0)
     erase: float = Field(0.5, ge=0, le=1)
+    max_gap: int = Field(5, ge=0)
+    """Frames without a pose between two that have one are interpolated if they are at most this many in a row."""
 
 
 class VisionSettings(Section):

@@ -23,7 +23,7 @@ class Skeletons:
     joints
         One (T, J, 3) float32 array a tracklet: camera axes, the cache's unit, the root joint at the origin.
     valid
-        One (T,) bool array a tracklet; where False the joints are zero.
+        One (T,) bool array a tracklet; where False the joints are zero. True also for interpolated frames.
     """
 
     def __init__(self, joint_set: JointSet, joints: list[np.ndarray], valid: list[np.ndarray]) -> None:
@@ -33,6 +33,10 @@ class Skeletons:
         """Return joints (T, J, 3) and valid (T,) of the chosen frames of one tracklet."""
         return self.joints[tracklet][frames], self.valid[tracklet][frames]
 
+    def known(self) -> np.ndarray:
+        """Return (tracklets,) bool: which have a skeleton in any frame."""
+        return np.array([valid.any() for valid in self.valid])
+
     def scale(self) -> float:
         """Root mean square coordinate over all valid frames: what makes metres and pixels comparable."""
         total = sum(float(np.square(j, dtype=np.float64).sum()) for j in self.joints)
@@ -40,10 +44,19 @@ class Skeletons:
         return float(np.sqrt(total / count))
 
 
-def load_skeletons(path: Path, tracklets: Sequence[Tracklet]) -> Skeletons:
+def load_skeletons(path: Path, tracklets: Sequence[Tracklet], max_gap: int = 0) -> Skeletons:
     """Read the skeletons of these tracklets from a cache.
 
     Frames and skeletons pair by frame name; a frame that the cache does not have is an invalid one.
+
+    Parameters
+    ----------
+    path
+        The cache.
+    tracklets
+        Whose skeletons to read.
+    max_gap
+        Gaps of at most this many frames are filled, see `fill_gaps`.
 
     Raises
     ------
@@ -66,8 +79,40 @@ def load_skeletons(path: Path, tracklets: Sequence[Tracklet]) -> Skeletons:
             rows = np.array([row.get(frame, -1) for frame in tracklet.frames])
             seen = (rows >= 0) & stored.valid[rows]
             centred = stored.joints[rows] - stored.joints[rows][:, root : root + 1]
-            joints.append(np.where(seen[:, None, None], centred, 0).astype(np.float32))
-            valid.append(seen)
+            points, known = fill_gaps(np.where(seen[:, None, None], centred, 0).astype(np.float32), seen, max_gap)
+            joints.append(points)
+            valid.append(known)
     if not any(v.any() for v in valid):
         raise CsipError(f"{path}: no frame of the {len(tracklets)} tracklets has a valid skeleton")
     return Skeletons(joint_set, joints, valid)
+
+
+def fill_gaps(joints: np.ndarray, valid: np.ndarray, max_gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolate frames without a pose, linearly in time, where valid ones are near on both sides.
+
+    Parameters
+    ----------
+    joints : ndarray, shape (T, J, 3), float32
+        Root-centred, consecutive frames.
+    valid : ndarray, shape (T,), bool
+        Which frames have a pose.
+    max_gap
+        Frames of the longest gap that is filled. Longer ones, and the frames before the first pose and after the last,
+        stay as they are: a person moves on in ways that a straight line, or none, does not tell.
+
+    Returns
+    -------
+    joints, valid
+        Of the same shapes, new where anything changed.
+    """
+    known = np.flatnonzero(valid)
+    missing = np.diff(known) - 1
+    gaps = np.flatnonzero((missing > 0) & (missing <= max_gap))
+    if not len(gaps):
+        return joints, valid
+    joints, valid = joints.copy(), valid.copy()
+    for first, last in zip(known[gaps], known[gaps + 1], strict=True):
+        share = (np.arange(1, last - first, dtype=np.float32) / (last - first))[:, None, None]
+        joints[first + 1 : last] = (1 - share) * joints[first] + share * joints[last]
+        valid[first + 1 : last] = True
+    return joints, valid

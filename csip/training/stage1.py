@@ -60,7 +60,7 @@ def train_stage1(
     state = run.open(overwrite)
     fabric = make_fabric(settings.runtime)
 
-    skeletons = load_skeletons(skeleton_path, train)
+    skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
     torch.manual_seed(settings.runtime.seed)
     vision = create_vision(
         settings.vision.model, settings.vision.pretrained, (settings.clips.height, settings.clips.width)
@@ -125,9 +125,10 @@ def train_stage1(
 
     retrieval = None
     if held:
-        bodies = embed_skeletons(encoder, load_skeletons(skeleton_path, held), settings.clips.frames, fabric.device)
+        unseen = load_skeletons(skeleton_path, held, settings.clips.max_gap)
+        bodies = embed_skeletons(encoder, unseen, settings.clips.frames, fabric.device)
         looks = np.stack([tracklet.mean(axis=0) for tracklet in features[len(train) :]])
-        retrieval = _retrieval(bodies, looks, held)
+        retrieval = _retrieval(bodies, unseen.known(), looks, held)
         writer.add_scalar("stage1/retrieval_map", retrieval["map"], chosen.epochs)
     writer.close()
     tensors = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
@@ -244,13 +245,16 @@ def embed_skeletons(
     return np.stack(result)
 
 
-def _retrieval(bodies: np.ndarray, looks: np.ndarray, held: Sequence[Tracklet]) -> dict[str, float]:
-    """Rank the image features (M, C) of held-out tracklets for each one's skeleton feature (M, C), other cameras only."""
+def _retrieval(bodies: np.ndarray, known: np.ndarray, looks: np.ndarray, held: Sequence[Tracklet]) -> dict[str, float]:
+    """Rank the image features (M, C) of held-out tracklets for each one's skeleton feature (M, C), other cameras only.
+
+    Tracklets without a skeleton, (M,) `known`, are no queries.
+    """
     ids = np.array([t.pid for t in held])
     cameras = np.array([t.camera for t in held])
     unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (bodies, looks)]
-    scores = rank(unit[0], ids, cameras, unit[1], ids, cameras)
-    expected = chance(ids, cameras, ids, cameras)
+    scores = rank(unit[0][known], ids[known], cameras[known], unit[1], ids, cameras)
+    expected = chance(ids[known], cameras[known], ids, cameras)
     return {
         "rank1": scores.rank1,
         "map": scores.map,

@@ -71,15 +71,15 @@ def train_stage2(
     state = run.open(overwrite)
     fabric = make_fabric(settings.runtime)
 
-    skeletons = load_skeletons(skeleton_path, train)
+    skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
     model = build_model(encoder, 1 / temperature.scale().item(), len(labels), len(cameras), settings)
     features = frame_features(
         stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric.device, monitor
     )[: len(train)]
     label_of = np.array([labels[t.pid] for t in train])
     visual = prototypes(np.stack([f.mean(axis=0) for f in features]), label_of, settings)
-    skeleton = prototypes(embed_skeletons(encoder, skeletons, settings.clips.frames, fabric.device), label_of, settings)
-    model.pfu.set_prototypes(visual, skeleton)
+    bodies = embed_skeletons(encoder, skeletons, settings.clips.frames, fabric.device)
+    model.pfu.set_prototypes(visual, skeleton_prototypes(bodies, skeletons.known(), visual, label_of, settings))
 
     optimizer = torch.optim.Adam(parameter_groups(model, settings))
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -229,6 +229,24 @@ def prototypes(features: np.ndarray, labels: np.ndarray, settings: Settings) -> 
     sums = torch.zeros(len(count), features.shape[1]).index_add_(0, torch.from_numpy(labels), tracklets)
     means = sums / torch.from_numpy(count).float()[:, None]
     return nn.functional.normalize(means, dim=1) if settings.stage1.normalize else means
+
+
+def skeleton_prototypes(
+    features: np.ndarray, known: np.ndarray, visual: Tensor, labels: np.ndarray, settings: Settings
+) -> Tensor:
+    """Average the skeleton features (M, C) of the tracklets that have a skeleton, (M,) `known`, by identity.
+
+    An identity without any skeleton gets its image prototype, a row of `visual` (N, C): the fusion then changes nothing.
+
+    Returns
+    -------
+    Tensor, shape (N, C)
+        Row = label.
+    """
+    result = visual.clone()
+    labels_seen, rows = np.unique(labels[known], return_inverse=True)
+    result[labels_seen] = prototypes(features[known], rows, settings)
+    return result
 
 
 def nearest(prototypes: Tensor, count: int = 16) -> np.ndarray:
