@@ -179,4 +179,5 @@ def map_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:
     offset = dataset.id.get_offset()
     if offset is None:
         return np.empty(dataset.shape, dataset.dtype)
-    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape)
+    # As a plain array: slices of a memmap are memmaps again, which takes longer than reading a clip.
+    return np.memmap(path, dataset.dtype, "r", offset, dataset.shape).view(np.ndarray)

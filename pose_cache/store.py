@@ -100,17 +100,16 @@ class SkeletonStore:
             self._joints = map_dataset(self.path, file["joints"])
             self._keypoints2d = map_dataset(self.path, file["keypoints2d"])
             self._frames = map_dataset(self.path, file["frames"])
-        self._starts: np.ndarray = table["start"]
-        self._lengths: np.ndarray = table["length"]
         self.names: tuple[str, ...] = tuple(name.decode() for name in table["name"].tolist())
-        self._rows = {name: row for row, name in enumerate(self.names)}
+        spans = zip(table["start"].tolist(), (table["start"] + table["length"]).tolist(), strict=True)
+        self._slices = {name: slice(*span) for name, span in zip(self.names, spans, strict=True)}
 
     def __len__(self) -> int:
         """Count the tracklets, M."""
         return len(self.names)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._rows
+        return name in self._slices
 
     def __enter__(self) -> "SkeletonStore":
         return self
@@ -152,14 +151,13 @@ class SkeletonStore:
         return _picked(self._valid[self._slice(name)], indices)
 
     def _slice(self, name: str) -> slice:
-        row = self._rows.get(name)
-        if row is None:
+        try:
+            return self._slices[name]
+        except KeyError:
             raise PoseCacheError(
                 f"{self.path} has no skeletons of tracklet {name!r} (it has {len(self)} tracklets, the first is "
                 f"{self.names[0] if self.names else 'none'!r}): extract or import them again for this dataset"
-            )
-        start = int(self._starts[row])
-        return slice(start, start + int(self._lengths[row]))
+            ) from None
 
 
 def write_store(path: Path, tracklets: Iterable[TrackletSkeletons], provenance: Provenance) -> None:
@@ -372,4 +370,4 @@ def _difference(one: Provenance, one_layout: Layout, other: Provenance, other_la
 
 def _picked(rows: np.ndarray, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
     """Copy the rows at the indices into a plain array."""
-    return np.array(rows) if indices is None else np.array(rows[np.asarray(indices)])
+    return np.array(rows) if indices is None else rows.take(indices, 0)
