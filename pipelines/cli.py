@@ -42,6 +42,8 @@ Set = Annotated[
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a finished run, or an unfinished one with other inputs.")
 ]
+Workers = Annotated[int, typer.Option("--workers", help="Processes.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace a cache that was made otherwise.")]
 
 # The stages import torch and MMPose, which takes seconds: each command does it when it runs, so that --help is quick.
 
@@ -125,6 +127,7 @@ def skeletons_import_kinect(
     root: Root = None,
     out: Annotated[Path | None, typer.Option(help="The cache to make.", show_default=False)] = None,
     mirrored: Annotated[bool, typer.Option("--mirrored", help="The sensor's left is the person's right.")] = False,
+    force: Replace = False,
 ) -> None:
     """Make the cache of Kinect v1 skeletons."""
     from csip.data.datasets import load_dataset
@@ -132,24 +135,66 @@ def skeletons_import_kinect(
     from pipelines import skeletons as stage
 
     settings = paths.settings_for(dataset, config, root, [])
-    stage.import_kinect(load_dataset(settings.dataset), arrays, paths.skeleton_file(settings, out), mirrored=mirrored)
+    cache = paths.skeleton_file(settings, out)
+    stage.import_kinect(load_dataset(settings.dataset), arrays, cache, mirrored=mirrored, force=force)
 
 
 @skeletons_app.command("import-json")
 def skeletons_import_json(
-    folder: Annotated[Path, typer.Argument(help="Folder of JSON files, one a frame, that mirrors the images.")],
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Folder of JSON files that mirrors the images; by default skeleton_3d* beside them.",
+            show_default=False,
+        ),
+    ] = None,
     dataset: Dataset = None,
     config: Config = None,
     root: Root = None,
     out: Annotated[Path | None, typer.Option(help="The cache to make.", show_default=False)] = None,
+    unit: Annotated[str, typer.Option(help="Unit of the numbers.")] = "m",
+    test_too: Annotated[bool, typer.Option("--test-too", help="Also query and gallery.")] = False,
+    workers: Workers = 2,
+    force: Replace = False,
 ) -> None:
-    """Make the cache of per-frame JSON skeletons, the layout of the method's authors."""
+    """Make the cache of JSON skeletons, one file a frame: the layout of the method's authors."""
     from csip.data.datasets import load_dataset
     from pipelines import paths
     from pipelines import skeletons as stage
 
     settings = paths.settings_for(dataset, config, root, [])
-    stage.import_json(load_dataset(settings.dataset), folder, paths.skeleton_file(settings, out))
+    stage.import_json(
+        load_dataset(settings.dataset),
+        folder,
+        paths.skeleton_file(settings, out),
+        splits=stage.SPLITS if test_too else ("train",),
+        unit=unit,
+        workers=workers,
+        force=force,
+    )
+
+
+@skeletons_app.command("export-json")
+def skeletons_export_json(
+    cache: Annotated[Path, typer.Argument(help="The cache.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    workers: Workers = 2,
+) -> None:
+    """Write a cache as JSON files, one a frame; goes on where it was stopped."""
+    from pipelines import skeletons as stage
+
+    stage.export_json(cache, folder, workers=workers)
+
+
+@skeletons_app.command("info")
+def skeletons_info(
+    cache: Annotated[Path, typer.Argument(help="The cache.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+) -> None:
+    """Say what is in a cache and where it comes from."""
+    from pipelines import skeletons as stage
+
+    stage.info(cache, as_json=as_json)
 
 
 @skeletons_app.command("preview")

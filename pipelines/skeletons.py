@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from csip.data.tracklets import Dataset, Tracklet
 from csip.errors import CsipError
 from pipelines.console import RichMonitor, console
 from pose_cache import interchange
+from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import Precision, estimator_spec, resolve_device
 from pose_cache.extract import ExtractSummary, FrameSequence, extract
-from pose_cache.interchange import ImportReport
+from pose_cache.interchange import ExportReport, ImportReport
 from pose_cache.joints import COCO17
-from pose_cache.json_tree import JsonFolder
+from pose_cache.json_tree import JsonFolder, find_json_folders
 from pose_cache.preview import draw_contact_sheet
 from pose_cache.store import SkeletonStore, verify_store
+from pose_cache.summary import CacheSummary, summarize_store
 
 SPLITS = ("train", "query", "gallery")
 _LISTED = 10
@@ -82,14 +86,104 @@ def extract_skeletons(
     return summary
 
 
-def import_kinect(dataset: Dataset, arrays: Path, out: Path, *, mirrored: bool) -> ImportReport:
+def import_kinect(dataset: Dataset, arrays: Path, out: Path, *, mirrored: bool, force: bool = False) -> ImportReport:
     """Import Kinect v1 skeletons (.npz) for all tracklets of a data set."""
-    return _say_report(interchange.import_kinect(arrays, frame_sequences(dataset, SPLITS), out, mirrored=mirrored))
+    with _replacing(out, "kinect", force):
+        report = interchange.import_kinect(arrays, frame_sequences(dataset, SPLITS), out, mirrored=mirrored)
+    return _say_report(report)
 
 
-def import_json(dataset: Dataset, folder: Path, out: Path, *, splits: Sequence[str] = ("train",)) -> ImportReport:
-    """Import JSON skeletons, one file a frame, for tracklets of a data set."""
-    return _say_report(interchange.import_json([JsonFolder(folder)], frame_sequences(dataset, splits), out))
+def import_json(
+    dataset: Dataset,
+    folder: Path | None,
+    out: Path,
+    *,
+    splits: Sequence[str] = ("train",),
+    unit: str = "m",
+    workers: int = 1,
+    force: bool = False,
+) -> ImportReport:
+    """Import JSON skeletons, one file a frame, for tracklets of a data set.
+
+    Parameters
+    ----------
+    dataset
+        The data set.
+    folder
+        The folder of JSON files; None finds the one beside the images.
+    out
+        The cache file. What does not fit is listed in full beside it, in `out` with the suffix .import.txt.
+    splits
+        Of "train", "query" and "gallery".
+    unit
+        Of the numbers.
+    workers
+        Processes that read files.
+    force
+        Replace a cache that was made otherwise.
+
+    Raises
+    ------
+    CsipError
+        Another kind of cache is there, and `force` is not given.
+    """
+    sequences = frame_sequences(dataset, splits)
+    folders = [JsonFolder(folder)] if folder else find_json_folders(dataset.root, (s.frames[0] for s in sequences))
+    for found in folders:
+        console.print(f"reading the skeletons in {found.path}", markup=False, soft_wrap=True)
+    with _replacing(out, "json", force), RichMonitor() as monitor:
+        report = interchange.import_json(
+            folders, sequences, out, unit=unit, workers=workers,
+            progress=lambda done, total: monitor.progress("importing skeletons", done, total),
+        )  # fmt: skip
+    return _say_report(report)
+
+
+def export_json(cache: Path, folder: Path, *, workers: int = 1) -> ExportReport:
+    """Write one JSON file a frame, mirroring the folders of the images; goes on where it was stopped."""
+    with SkeletonStore(cache) as store, RichMonitor() as monitor:
+        report = interchange.export_json(
+            store, folder, workers=workers,
+            progress=lambda done, total: monitor.progress("exporting skeletons", done, total),
+        )  # fmt: skip
+    kept = f" ({report.kept:,} there already)" if report.kept else ""
+    console.print(f"exported {report.written + report.kept:,} frames{kept}, {report.tracklets:,} tracklets -> {folder}")
+    _say_list(report.invalid, f"not valid and left out, all in {folder / 'invalid.txt'}")
+    return report
+
+
+def info(cache: Path, *, as_json: bool = False) -> CacheSummary:
+    """Print what is in a cache, for people or as one JSON object."""
+    found = summarize_store(cache)
+    if as_json:
+        console.print(json.dumps(asdict(found), indent=1), markup=False, soft_wrap=True)
+        return found
+    share = f" ({found.valid / found.frames:.2%})" if found.frames else ""
+    lengths = ", ".join(f"{name} {value:,.4g}" for name, value in found.lengths.items())
+    gaps = f"{found.gaps:,} between poses, the longest of {found.longest_gap:,} frames" if found.gaps else "none"
+    rows = {
+        "tracklets": f"{found.tracklets:,}, {found.without_pose:,} without a pose",
+        "frames": f"{found.frames:,}, {found.valid:,} valid{share}",
+        "frames a tracklet": lengths or "-",
+        "gaps": gaps,
+        "joints": f"{found.joint_set}, {found.joints} in 3D, {found.keypoints2d} keypoints in 2D",
+        "unit": found.unit,
+        "estimator": found.estimator,
+        **{
+            f"  {name}": value if isinstance(value, str) else json.dumps(value) for name, value in found.details.items()
+        },
+        "skeletons' digest": found.digest,
+        "frames' fingerprint": found.dataset or "-",
+        "software": ", ".join(f"{name} {version}" for name, version in found.software.items()) or "-",
+        "created": found.created,
+        "format": f"version {found.version}",
+        "size": f"{found.bytes / 1e6:,.1f} MB"
+        + (f", {found.bytes / found.frames:,.0f} bytes a frame" if found.frames else ""),
+    }
+    console.print(found.path, markup=False, soft_wrap=True)
+    for name, text in rows.items():
+        console.print(f"  {name:<20} {text}", markup=False, soft_wrap=True)
+    return found
 
 
 def preview(
@@ -219,7 +313,29 @@ def _say_report(report: ImportReport) -> ImportReport:
     )
     _say_list(report.problems, "without a skeleton")
     _say_list(report.unused, "in the source, but of no frame")
+    listing = report.out.with_suffix(".import.txt")
+    report.write(listing)
+    if report.problems or report.unused:
+        console.print(f"  all of them are listed in {listing}", markup=False, soft_wrap=True)
     return report
+
+
+@contextmanager
+def _replacing(out: Path, kind: str, force: bool) -> Iterator[None]:
+    """Refuse to replace a cache that was not made by an import of this kind; once replaced, its figures go, too."""
+    other = None
+    if out.exists():
+        try:
+            other = SkeletonStore(out).provenance.estimator
+        except PoseCacheError:
+            other = "what cannot be told: it is damaged"
+    if other not in (None, kind) and not force:
+        raise CsipError(
+            f"{out} is there already, made by {other}: replace it with --force, or write to another file with --out"
+        )
+    yield
+    if other not in (None, kind):
+        out.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _say_list(lines: Sequence[str], what: str) -> None:

@@ -172,7 +172,8 @@ class _Listing:
         if folder not in self._places:
             parts = PurePosixPath(folder).parts[self._skip :]
             # The first of its folders that is there at the top settles how many are left out: no guessing further down.
-            first = next((index for index, part in enumerate(parts) if part in self._top), len(parts))
+            nowhere = len(parts) if "" in self._files else 0
+            first = next((index for index, part in enumerate(parts) if part in self._top), nowhere)
             self._places[folder] = "/".join(parts[first:])
         return self._places[folder], _stem(name)
 

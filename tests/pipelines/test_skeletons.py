@@ -77,14 +77,75 @@ def test_imports_previews_and_checks_say_what_they_did(dataset: Dataset, tmp_pat
     assert "p1/a" in capsys.readouterr().out
 
 
-def test_json_skeletons_are_imported_for_the_training_tracklets(dataset: Dataset, tmp_path: Path, capsys):
-    (tmp_path / "json" / "p1" / "a").mkdir(parents=True)
-    for index in range(2):
-        text = json.dumps({"keypoints": np.ones((17, 3)).tolist()})
-        (tmp_path / "json" / "p1" / "a" / f"{index}.json").write_text(text)
-    skeletons.import_json(dataset, tmp_path / "json", tmp_path / "out.h5")
-    assert "2 of 3 frames" in capsys.readouterr().out
-    assert SkeletonStore(tmp_path / "out.h5").valid("p1/a").tolist() == [True, True, False]
+def test_json_skeletons_beside_the_images_are_found_and_what_is_missing_is_listed_in_full(
+    dataset: Dataset, tmp_path: Path, capsys
+):
+    text = json.dumps({"keypoints": np.ones((17, 3)).tolist()})
+    for name in ("p1/a/0", "p1/a/1", "p2/b/0", "p1/a/other"):
+        file = dataset.root / "skeleton_3d_hmr2.0" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    out = tmp_path / "out.h5"
+    skeletons.import_json(dataset, None, out)
+    printed = capsys.readouterr().out
+    assert "skeleton_3d_hmr2.0" in printed and "2 of 3 frames" in printed
+    assert SkeletonStore(out).valid("p1/a").tolist() == [True, True, False]
+    listed = (tmp_path / "out.import.txt").read_text()
+    assert "p1/a/2.jpg: no JSON file" in listed and "\np1/a/other.json\n" in listed and "p2/b/: 1 files" in listed
+    skeletons.import_json(dataset, dataset.root / "skeleton_3d_hmr2.0", out, splits=skeletons.SPLITS, unit="mm")
+    listed = (tmp_path / "out.import.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in listed if ".jpg" in line] == [
+        "p1/a/2.jpg", "p2/b/1.jpg", "p2/b/2.jpg", "p3/c/0.jpg", "p3/c/1.jpg", "p3/c/2.jpg",
+    ]  # fmt: skip
+    assert SkeletonStore(out).provenance.unit == "mm"
+
+
+def test_an_import_replaces_an_extracted_cache_only_when_told_to(dataset: Dataset, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(skeletons, "estimator_spec", lambda name: SMALL)
+    out = tmp_path / "skeletons.h5"
+    skeletons.extract_skeletons(dataset, out, device="cpu")
+    (tmp_path / "json").mkdir()
+    (tmp_path / "json/0.json").write_text(json.dumps({"keypoints": np.ones((17, 3)).tolist()}))
+    with pytest.raises(CsipError, match=r"skeletons\.h5 is there already, made by small: replace it with --force"):
+        skeletons.import_json(dataset, tmp_path / "json", out)
+    assert SkeletonStore(out).provenance.estimator == "small" and (tmp_path / "skeletons.json").exists()
+    skeletons.import_json(dataset, tmp_path / "json", out, force=True)
+    assert SkeletonStore(out).provenance.estimator == "json"
+    assert not (tmp_path / "skeletons.json").exists(), "the figures of the extraction are not those of the import"
+    skeletons.import_json(dataset, tmp_path / "json", out)
+
+
+def test_info_says_what_is_in_a_cache_to_people_and_programs(dataset: Dataset, tmp_path: Path, capsys):
+    points = np.random.default_rng(1).normal(size=(3, 20, 3)).astype(np.float32)
+    np.savez(tmp_path / "k.npz", p1_a=points, p2_b=points)
+    out = tmp_path / "skeletons.h5"
+    skeletons.import_kinect(dataset, tmp_path / "k.npz", out, mirrored=True)
+    capsys.readouterr()
+    skeletons.info(out)
+    printed = capsys.readouterr().out
+    for words in ("3, 1 without a pose", "9, 6 valid (66.67%)", "h36m17", "mirrored", SkeletonStore(out).digest):
+        assert words in printed
+    skeletons.info(out, as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert (found["frames"], found["valid"], found["estimator"]) == (9, 6, "kinect")
+    assert found["details"] == {"source": "Kinect v1", "mirrored": True}
+
+
+def test_an_exported_cache_can_be_imported(dataset: Dataset, tmp_path: Path, capsys):
+    points = np.random.default_rng(1).normal(size=(3, 20, 3)).astype(np.float32)
+    points[1] = np.nan
+    np.savez(tmp_path / "k.npz", p1_a=points, p2_b=points, p3_c=points)
+    skeletons.import_kinect(dataset, tmp_path / "k.npz", tmp_path / "k.h5", mirrored=False)
+    capsys.readouterr()
+    skeletons.export_json(tmp_path / "k.h5", tmp_path / "json")
+    printed = capsys.readouterr().out
+    assert "exported 6 frames" in printed and "3 not valid and left out" in printed and "p1/a/1.jpg" in printed
+    report = skeletons.import_json(dataset, tmp_path / "json", tmp_path / "back.h5", splits=skeletons.SPLITS)
+    assert report.valid == 6 and report.unused == ()
+    for name in ("p1/a", "p2/b", "p3/c"):
+        before, after = (SkeletonStore(tmp_path / file).read(name) for file in ("k.h5", "back.h5"))
+        np.testing.assert_array_equal(after.joints, before.joints)
+        np.testing.assert_array_equal(after.valid, before.valid)
 
 
 def test_errors_against_the_truth_ignore_rotation_and_scale_and_grow_with_noise(tmp_path: Path):
