@@ -205,6 +205,10 @@ def skeletons_preview(
     skeletons: Cache = None,
     out: Annotated[Path | None, typer.Option(help="The picture, if not beside the cache.", show_default=False)] = None,
     tracklets: Annotated[int, typer.Option(help="How many, spread over the cache.")] = 6,
+    frames: Annotated[int, typer.Option(help="Frames of each, spread over it.")] = 4,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="This tracklet instead; may be repeated.", show_default=False)
+    ] = None,
 ) -> None:
     """Draw crops with their 2D and 3D skeletons."""
     from pipelines import paths
@@ -212,7 +216,14 @@ def skeletons_preview(
 
     settings = paths.settings_for(dataset, config, root, [])
     cache = paths.skeleton_file(settings, skeletons)
-    stage.preview(cache, settings.dataset.path, out or cache.with_suffix(".png"), tracklets=tracklets)
+    stage.preview(
+        cache,
+        settings.dataset.path,
+        out or cache.with_suffix(".png"),
+        tracklets=tracklets,
+        frames=frames,
+        names=name or (),
+    )
 
 
 @skeletons_app.command("verify")

@@ -192,7 +192,8 @@ def preview(
     """Draw a contact sheet of some tracklets."""
     with SkeletonStore(cache) as store:
         draw_contact_sheet(store, root, out, tracklets=tracklets, frames=frames, names=names)
-    console.print(f"picture of {len(names) or tracklets} tracklets -> {out}")
+        drawn = len(names) or min(tracklets, len(store))
+    console.print(f"picture of {drawn} tracklets -> {out}")
     return out
 
 

@@ -28,7 +28,8 @@ def draw_contact_sheet(
 
     A row is a tracklet. For each of its frames there is the crop with the 2D keypoints, the 3D skeleton from the front (x to
     the right, y down, as the camera sees it) and from the side (z, away from the camera, to the right). The person's
-    right side is red, the left side blue.
+    right side is red, the left side blue. Of a frame without a pose the views stay empty and the keypoints, if any were found,
+    are grey.
 
     Parameters
     ----------
@@ -91,7 +92,7 @@ def _draw_crop(tracklet: TrackletSkeletons, row: int, root: Path) -> np.ndarray:
     picture = cv2.resize(crop, (max(1, round(crop.shape[1] * scale)), _HEIGHT), interpolation=cv2.INTER_AREA)
     keypoints = tracklet.keypoints2d[row]
     if len(keypoints) == COCO17.size and keypoints.any():
-        _draw_bones(picture, (keypoints[:, :2] + 0.5) * scale, COCO17)
+        _draw_bones(picture, (keypoints[:, :2] + 0.5) * scale, COCO17, None if tracklet.valid[row] else _GREY)
     return picture
 
 
@@ -105,14 +106,17 @@ def _draw_view(points: np.ndarray, joints: JointSet, reach: float, valid: bool) 
     return picture
 
 
-def _draw_bones(picture: np.ndarray, points: np.ndarray, joints: JointSet) -> None:
+def _draw_bones(
+    picture: np.ndarray, points: np.ndarray, joints: JointSet, colour: tuple[int, int, int] | None = None
+) -> None:
+    """Draw bones and joints, in one colour or in those of the sides."""
     # Four more bits of position than pixels have: thin lines stay smooth.
     fixed = np.clip(points * 16, -(2**20), 2**20).round().astype(int)
     for a, b in joints.bones:
-        colour = _colour(joints.joints[b], joints.joints[a])
-        cv2.line(picture, fixed[a].tolist(), fixed[b].tolist(), colour, 2, cv2.LINE_AA, shift=4)
+        side = colour or _colour(joints.joints[b], joints.joints[a])
+        cv2.line(picture, fixed[a].tolist(), fixed[b].tolist(), side, 2, cv2.LINE_AA, shift=4)
     for name, point in zip(joints.joints, fixed, strict=True):
-        cv2.circle(picture, point.tolist(), 40, _colour(name, name), -1, cv2.LINE_AA, shift=4)
+        cv2.circle(picture, point.tolist(), 40, colour or _colour(name, name), -1, cv2.LINE_AA, shift=4)
 
 
 def _colour(name: str, other: str) -> tuple[int, int, int]:

@@ -62,3 +62,26 @@ def test_an_empty_cache_and_an_unknown_tracklet_are_refused(tmp_path: Path):
     write_store(tmp_path / "s.h5", [], Provenance("test", "h36m17", "m"))
     with pytest.raises(PoseCacheError, match="no tracklets to draw"):
         draw_contact_sheet(SkeletonStore(tmp_path / "s.h5"), tmp_path, tmp_path / "sheet.png")
+
+
+def test_frames_without_a_pose_have_empty_views_and_grey_keypoints_if_any(tmp_path: Path):
+    joints, keypoints = standing()
+    (tmp_path / "a").mkdir()
+    for index in range(2):
+        cv2.imwrite(str(tmp_path / f"a/{index}.png"), np.full((128, 64, 3), 255, np.uint8))
+    frames, valid = ("a/0.png", "a/1.png", "a/gone.png"), np.array([True, False, False])
+    for count in (17, 0):  # an import has no keypoints
+        points = np.stack([keypoints] * 3)[:, :count]
+        tracklet = TrackletSkeletons("a", frames, np.stack([joints] * 3), points, valid)
+        write_store(tmp_path / "s.h5", [tracklet], Provenance("test", "h36m17", "m"))
+        draw_contact_sheet(SkeletonStore(tmp_path / "s.h5"), tmp_path, tmp_path / "sheet.png", frames=3)
+        row = cv2.imread(str(tmp_path / "sheet.png")).astype(int)[44 : 44 + 224]
+        colourful = np.ptp(row, axis=2) > 30
+        dark = (row < 200).any(axis=2)
+        cell = 112 + 6 + 2 * 150
+        assert colourful[:, :112].any() == dark[:, :112].any() == (count > 0)
+        assert colourful[:, 118:cell].any()
+        assert not colourful[:, cell:].any()
+        assert dark[:, cell : cell + 112].any() == (count > 0)  # the second crop
+        for start in (cell + 118, cell + 268, 2 * cell, 2 * cell + 118, 2 * cell + 268):  # a few words each
+            assert 20 < dark[:, start : start + 110].sum() < 600
