@@ -2,6 +2,14 @@
 
 Protocol: gallery entries of the query's own identity *and* camera are removed, because they are the query seen again;
 junk (pid -1) is dropped from both sides; distractors (MARS has pid 0) are an identity that no query has and stay.
+
+Ties: entries at equal distance are one step of the ranking, whatever the order of the gallery. Average precision takes the
+precision after the whole step, as scikit-learn does; for the rank of the first match (CMC) and of the last (mINP) the
+step's non-matches come before its matches, so that a tie never helps: a model that says the same of everybody has
+Rank-1 0.
+
+No ranking is ever sorted out in full. The figures depend on how many non-matches are as near as each match, and those are
+counted block by block, so that memory depends neither on the number of queries nor on the size of the gallery.
 """
 
 from collections.abc import Mapping
@@ -10,11 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
+from csip.distances import Distances, FeatureDistances, GivenDistances, parts
 from csip.errors import CsipError
 
 RANKS = (1, 5, 10, 20)
 JUNK = -1
+_ROWS = 4096  # rows of features that are checked at once
 
 
 @dataclass(frozen=True)
@@ -86,68 +97,74 @@ def rank(
     *,
     ranks: tuple[int, ...] = RANKS,
     camera_filter: bool = True,
-    chunk: int = 256,
+    chunk: int = 1024,
+    gallery_chunk: int = 8192,
+    device: str | torch.device = "cpu",
 ) -> Ranking:
     """Rank the gallery for each query by Euclidean distance and score the rankings.
 
-    Entries at equal distance keep the gallery's order. Average precision is the mean of the precisions at the
-    ranks of the matches.
+    Distances are computed in float64; those that differ by less than their rounding (1e-12 of the largest squared
+    norm) are equal.
 
     Parameters
     ----------
     query_features, gallery_features : array_like
-        (Q, D) and (G, D).
+        (Q, D) and (G, D); memory-mapped arrays are read in parts.
     query_ids, query_cameras, gallery_ids, gallery_cameras : array_like
         (Q,) and (G,) integers.
     ranks : tuple of int
         The k of the CMC; a k beyond the gallery counts the whole gallery.
     camera_filter : bool
         Whether to remove gallery entries of a query's own identity and camera.
-    chunk : int
-        Queries ranked at once; memory is O(chunk G).
+    chunk, gallery_chunk : int
+        Queries and gallery entries compared at once; memory is O((chunk + gallery_chunk) D + chunk gallery_chunk), and
+        beside it a few numbers for each query, each gallery entry, and each match of the queries of a chunk.
+    device : str or torch.device
+        Where the distances are computed.
 
     Raises
     ------
     CsipError
-        If lengths differ, a feature is not finite, or no query has a match.
+        If lengths differ, there are no queries, a feature is not finite, or no query has a match.
     """
-    queries, gallery = _as_features("query", query_features), _as_features("gallery", gallery_features)
+    queries, gallery = _checked_features("query", query_features), _checked_features("gallery", gallery_features)
     if queries.shape[1] != gallery.shape[1]:
         raise CsipError(
             f"query features have {queries.shape[1]} columns and gallery features {gallery.shape[1]}: "
             "embed both with the same model"
         )
-    q_ids, q_cameras = _as_labels("query", len(queries), query_ids, query_cameras)
-    g_ids, g_cameras = _as_labels("gallery", len(gallery), gallery_ids, gallery_cameras)
+    labels = _Labels(len(queries), query_ids, query_cameras, len(gallery), gallery_ids, gallery_cameras)
+    distances = FeatureDistances(queries, gallery, torch.device(device))
+    return _score(distances, labels, ranks, camera_filter, chunk, gallery_chunk)
 
-    kept = torch.from_numpy(g_ids != JUNK)
-    gallery, ids, cameras = gallery[kept], torch.from_numpy(g_ids)[kept], torch.from_numpy(g_cameras)[kept]
-    average_precision = np.full(len(queries), np.nan)
-    inverse_negative_penalty = np.full(len(queries), np.nan)
-    first_hit = np.zeros(len(queries), dtype=np.int64)
-    positions = torch.arange(1, len(gallery) + 1, dtype=torch.float64)
-    squares = gallery.square().sum(dim=1)
-    for start in range(0, len(queries) if len(gallery) else 0, chunk):
-        part = slice(start, start + chunk)
-        own = torch.from_numpy(q_ids[part])[:, None]
-        same = (ids == own) & (own != JUNK)
-        # |q|^2 is the same for all entries of a row and does not change their order.
-        distance = squares - 2 * queries[part] @ gallery.T
-        if camera_filter:
-            removed = same & (cameras == torch.from_numpy(q_cameras[part])[:, None])
-            distance[removed] = torch.inf
-            same = same & ~removed
-        match = same.gather(1, distance.argsort(dim=1, stable=True))
-        count = match.sum(dim=1)
-        valid = count > 0
-        match, count = match[valid], count[valid]
-        rows = start + np.flatnonzero(valid.numpy())
-        precision = match.cumsum(dim=1) / positions
-        average_precision[rows] = ((precision * match).sum(dim=1) / count).numpy()
-        last = (match * positions).amax(dim=1)
-        inverse_negative_penalty[rows] = (count / last).numpy()
-        first_hit[rows] = match.int().argmax(dim=1).numpy() + 1
-    return _summarize(average_precision, inverse_negative_penalty, first_hit, ranks)
+
+def rank_distances(
+    distances: ArrayLike,
+    query_ids: ArrayLike,
+    query_cameras: ArrayLike,
+    gallery_ids: ArrayLike,
+    gallery_cameras: ArrayLike,
+    *,
+    ranks: tuple[int, ...] = RANKS,
+    camera_filter: bool = True,
+    chunk: int = 1024,
+    gallery_chunk: int = 8192,
+) -> Ranking:
+    """Score the rankings that a matrix of distances (Q, G) gives; the rest as in :func:`rank`.
+
+    Raises
+    ------
+    CsipError
+        If lengths differ, there are no queries, a distance is not finite, or no query has a match.
+    """
+    matrix = np.asarray(distances)
+    if matrix.ndim != 2:
+        raise CsipError(f"distances: expected (queries, gallery entries), got shape {matrix.shape}")
+    for part in parts(len(matrix), chunk):
+        if not np.isfinite(matrix[part]).all():
+            raise CsipError(f"distances: some of the rows {part.start} to {part.stop - 1} are not finite")
+    labels = _Labels(matrix.shape[0], query_ids, query_cameras, matrix.shape[1], gallery_ids, gallery_cameras)
+    return _score(GivenDistances(matrix), labels, ranks, camera_filter, chunk, gallery_chunk)
 
 
 def chance(
@@ -174,21 +191,19 @@ def chance(
     CsipError
         If lengths differ or no query has a match.
     """
-    q_ids, q_cameras = _as_labels("query", None, query_ids, query_cameras)
-    g_ids, g_cameras = _as_labels("gallery", None, gallery_ids, gallery_cameras)
-    g_cameras = g_cameras[g_ids != JUNK]
-    g_ids = g_ids[g_ids != JUNK]
+    labels = _Labels(None, query_ids, query_cameras, None, gallery_ids, gallery_cameras)
+    total = int((labels.g_ids != JUNK).sum())
     entries, matches = [], []
-    for pid, camera in zip(q_ids, q_cameras, strict=True):
-        same = g_ids == pid
-        removed = same & (g_cameras == camera) if camera_filter else np.zeros_like(same)
-        if pid != JUNK and (same & ~removed).any():
-            entries.append(len(g_ids) - removed.sum())
-            matches.append((same & ~removed).sum())
+    for pid, camera in zip(labels.q_ids, labels.q_cameras, strict=True):
+        same = labels.gallery_of(pid)
+        kept = same[labels.g_cameras[same] != camera] if camera_filter else same
+        if pid != JUNK and len(kept):
+            entries.append(total - (len(same) - len(kept)))
+            matches.append(len(kept))
     if not entries:
-        raise CsipError(_no_valid_queries(len(q_ids)))
+        raise CsipError(_no_valid_queries(len(labels.q_ids)))
     n, m = np.array(entries, dtype=np.float64), np.array(matches, dtype=np.float64)
-    harmonic = np.concatenate(([0.0], np.cumsum(1 / np.arange(1, len(g_ids) + 1))))[n.astype(int)]
+    harmonic = np.concatenate(([0.0], np.cumsum(1 / np.arange(1, total + 1))))[n.astype(int)]
     expected_ap = (harmonic + (m - 1) * (n - harmonic) / np.maximum(n - 1, 1)) / n
     cmc = {}
     for k in ranks:
@@ -199,15 +214,140 @@ def chance(
     return ChanceScores(cmc, float(expected_ap.mean()))
 
 
-def _as_features(side: str, values: ArrayLike) -> torch.Tensor:
+# ---- how good the figures are ----------------------------------------------------------------------------------------
+
+
+def confidence_intervals(
+    ranking: Ranking, *, level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """Percentile bootstrap over the valid queries: between which values the figures of other such queries would fall.
+
+    The gallery and the model stay as they are, so this is the uncertainty due to the choice of queries alone.
+
+    Returns
+    -------
+    dict
+        (low, high) by ``rankK`` for each K of the ranking's CMC, ``map`` and ``minp``.
+    """
+    if not 0 < level < 1 or samples < 1:
+        raise CsipError(f"confidence_intervals: level {level} (expected within 0 to 1), samples {samples} (at least 1)")
+    hits = ranking.first_hit[ranking.valid]
+    columns = {f"rank{k}": (hits <= k).astype(np.float64) for k in ranking.cmc}
+    columns["map"] = ranking.average_precision[ranking.valid]
+    columns["minp"] = ranking.inverse_negative_penalty[ranking.valid]
+    values = np.stack(list(columns.values()), axis=1)
+    rng = np.random.default_rng(seed)
+    count = len(values)
+    means = np.stack([
+        np.bincount(rng.integers(count, size=count), minlength=count) @ values / count for _ in range(samples)
+    ])  # fmt: skip
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return {name: (float(a), float(b)) for name, a, b in zip(columns, low, high, strict=True)}
+
+
+def by_camera(ranking: Ranking, query_cameras: ArrayLike) -> dict[int, Ranking]:
+    """Return the figures of each camera's queries, by camera; a camera without a valid query is left out."""
+    cameras = np.asarray(query_cameras)
+    if cameras.shape != ranking.valid.shape:
+        raise CsipError(f"by_camera: expected {len(ranking.valid)} cameras, one a query, got shape {cameras.shape}")
+    return {int(camera): ranking.subset(cameras == camera) for camera in np.unique(cameras[ranking.valid])}
+
+
+# ---- counting --------------------------------------------------------------------------------------------------------
+
+
+class _Labels:
+    """Identities and cameras of both sides, and which gallery entries an identity has."""
+
+    def __init__(
+        self,
+        queries: int | None,
+        query_ids: ArrayLike,
+        query_cameras: ArrayLike,
+        gallery: int | None,
+        gallery_ids: ArrayLike,
+        gallery_cameras: ArrayLike,
+    ) -> None:
+        self.q_ids, self.q_cameras = _as_labels("query", queries, query_ids, query_cameras)
+        self.g_ids, self.g_cameras = _as_labels("gallery", gallery, gallery_ids, gallery_cameras)
+        if not len(self.q_ids):
+            raise CsipError("there are no queries: the data set's query part is empty, or everything was filtered out")
+        self._order = np.argsort(self.g_ids, kind="stable")
+        self._sorted = self.g_ids[self._order]
+
+    def gallery_of(self, pid: int) -> np.ndarray:
+        """Return the gallery entries of an identity, in ascending order."""
+        first, end = np.searchsorted(self._sorted, [pid, pid + 1])
+        return self._order[first:end]
+
+    def matches(self, rows: slice, camera_filter: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Return row (from 0 at the slice's start) and gallery entry of each match of these queries."""
+        found = [self.gallery_of(pid) if pid != JUNK else np.empty(0, np.int64) for pid in self.q_ids[rows]]
+        row = np.repeat(np.arange(len(found)), [len(entries) for entries in found])
+        entry = np.concatenate(found)
+        if camera_filter:
+            kept = self.g_cameras[entry] != self.q_cameras[rows][row]
+            row, entry = row[kept], entry[kept]
+        return row, entry
+
+
+def _score(
+    distances: Distances, labels: _Labels, ranks: tuple[int, ...], camera_filter: bool, chunk: int, gallery_chunk: int
+) -> Ranking:
+    queries = len(labels.q_ids)
+    average_precision, inverse_negative_penalty = np.full((2, queries), np.nan)
+    first_hit = np.zeros(queries, dtype=np.int64)
+    for part in parts(queries, chunk):
+        row, entry = labels.matches(part, camera_filter)
+        if not len(row):
+            continue
+        near = distances.pairs(row + part.start, entry)
+        order = np.lexsort((near, row))
+        row, near = row[order], near[order]
+        count = np.bincount(row, minlength=part.stop - part.start)
+        place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        table = np.full((len(count), count.max()), np.inf)
+        table[row, place] = near
+        steps = torch.from_numpy(table)
+        ends = steps + distances.tolerance
+        others = _count_others(distances, labels, part, gallery_chunk, ends).numpy()
+        found = torch.searchsorted(steps, ends, right=True).numpy()
+
+        valid = np.flatnonzero(count)
+        precision = np.zeros_like(table)
+        precision[row, place] = (found / (found + others))[row, place]
+        average_precision[part.start + valid] = precision.sum(axis=1)[valid] / count[valid]
+        last = others[valid, count[valid] - 1]
+        inverse_negative_penalty[part.start + valid] = count[valid] / (count[valid] + last)
+        first_hit[part.start + valid] = 1 + others[valid, 0]
+    return _summarize(average_precision, inverse_negative_penalty, first_hit, ranks)
+
+
+def _count_others(distances: Distances, labels: _Labels, rows: slice, gallery_chunk: int, ends: Tensor) -> Tensor:
+    """Count, for each query of a chunk and each of its ascending distances `ends` (R, M), the non-matches up to there."""
+    ends = ends.to(distances.device)
+    height, width = ends.shape
+    own = torch.from_numpy(labels.q_ids[rows]).to(distances.device)[:, None]
+    first_bin = torch.arange(height, device=distances.device)[:, None] * (width + 1)
+    counts = torch.zeros(height * (width + 1), dtype=torch.int64, device=distances.device)
+    for columns, block in distances.blocks(rows, parts(len(labels.g_ids), gallery_chunk)):
+        ids = torch.from_numpy(labels.g_ids[columns]).to(distances.device)
+        block.masked_fill_((ids == own) | (ids == JUNK), torch.inf)
+        # Infinite distances fall behind the last of a query's own ends, where nothing is read.
+        bins = torch.searchsorted(ends, block)
+        counts += torch.bincount(bins.add_(first_bin).flatten(), minlength=len(counts))
+    return counts.view(height, width + 1)[:, :width].cumsum(dim=1).cpu()
+
+
+def _checked_features(side: str, values: ArrayLike) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 2:
         raise CsipError(f"{side} features: expected (entries, width), got shape {array.shape}")
-    if not np.isfinite(array).all():
-        rows = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    finite = np.concatenate([np.isfinite(array[part]).all(axis=1) for part in parts(len(array), _ROWS)] or [[]])
+    if not finite.all():
+        rows = np.flatnonzero(~finite)
         raise CsipError(f"{side} features: {len(rows)} of {len(array)} rows are not finite, the first is row {rows[0]}")
-    # In float64, |g|^2 - 2 <q, g> keeps small distances between features of large norm.
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
+    return array
 
 
 def _as_labels(side: str, length: int | None, ids: ArrayLike, cameras: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -7,31 +7,35 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from csip.errors import CsipError
-from csip.metrics import chance, rank
+from csip.metrics import by_camera, chance, confidence_intervals, rank, rank_distances
 
 
 def score_by_loops(qf, qi, qc, gf, gi, gc, camera_filter=True):
-    """Average precision, inverse negative penalty and first hit of each query, None where it has no match."""
+    """Average precision, inverse negative penalty and first hit of each query, None where it has no match.
+
+    Average precision is scikit-learn's. For the other two the ranking is written out, at equal distance the non-matches
+    first.
+    """
     results = []
     for f, pid, camera in zip(qf, qi, qc, strict=True):
         entries = []
         for j in range(len(gf)):
             own = gi[j] == pid and gc[j] == camera and camera_filter
             if gi[j] != -1 and not own:
-                entries.append((float(((f - gf[j]) ** 2).sum()), j))
+                entries.append((float(((f - gf[j]) ** 2).sum()), bool(gi[j] == pid)))
         entries.sort()
-        hits = [r for r, (_, j) in enumerate(entries, start=1) if gi[j] == pid]
+        hits = [r for r, (_, match) in enumerate(entries, start=1) if match]
         if pid == -1 or not hits:
             results.append(None)
             continue
-        precision = [(k + 1) / r for k, r in enumerate(hits)]
-        results.append((np.mean(precision), len(hits) / hits[-1], hits[0]))
+        ap = average_precision_score([match for _, match in entries], [-distance for distance, _ in entries])
+        results.append((ap, len(hits) / hits[-1], hits[0]))
     return results
 
 
 @st.composite
 def retrievals(draw):
-    """Few integer coordinates make ties; ids hold junk (-1) and distractors (0)."""
+    """Few integer coordinates make ties, few people single matches; ids hold junk (-1) and distractors (0)."""
     queries, gallery = draw(st.integers(1, 6)), draw(st.integers(1, 14))
     rng = np.random.default_rng(draw(st.integers(0, 10_000)))
     return (
@@ -44,15 +48,23 @@ def retrievals(draw):
     )
 
 
-@given(retrievals(), st.booleans(), st.integers(1, 3))
-@settings(max_examples=150, deadline=None)
-def test_rank_is_brute_force(data, camera_filter, chunk):
+@given(retrievals(), st.booleans(), st.integers(1, 3), st.integers(1, 15))
+@settings(max_examples=300, deadline=None)
+def test_rank_is_brute_force_and_scikit_learns_average_precision(data, camera_filter, chunk, gallery_chunk):
+    options = {"camera_filter": camera_filter, "chunk": chunk, "gallery_chunk": gallery_chunk}
+    qf, qi, qc, gf, gi, gc = data
+    distances = np.linalg.norm(qf[:, None] - gf[None], axis=2)
     expected = score_by_loops(*data, camera_filter)
     if all(one is None for one in expected):
         with pytest.raises(CsipError, match="none of the"):
-            rank(*data, camera_filter=camera_filter, chunk=chunk)
+            rank(*data, **options)
+        with pytest.raises(CsipError, match="none of the"):
+            rank_distances(distances, qi, qc, gi, gc, **options)
         return
-    scores = rank(*data, camera_filter=camera_filter, chunk=chunk)
+    scores = rank(*data, **options)
+    given_distances = rank_distances(distances, qi, qc, gi, gc, **options)
+    np.testing.assert_array_equal(given_distances.average_precision, scores.average_precision)
+    np.testing.assert_array_equal(given_distances.first_hit, scores.first_hit)
     assert scores.valid.tolist() == [one is not None for one in expected]
     assert scores.valid_queries == sum(one is not None for one in expected)
     found = [one for one in expected if one is not None]
@@ -67,21 +79,40 @@ def test_rank_is_brute_force(data, camera_filter, chunk):
     assert scores.rank1 == scores.cmc[1]
 
 
-def test_average_precision_is_scikit_learns():
+def test_the_order_of_a_large_gallery_changes_nothing():
     rng = np.random.default_rng(0)
-    query, gallery = rng.normal(size=(5, 8)), rng.normal(size=(60, 8))
-    query_ids, gallery_ids = rng.integers(1, 6, 5), rng.integers(0, 6, 60)
-    scores = rank(query, query_ids, np.zeros(5, int), gallery, gallery_ids, np.ones(60, int))
-    for i in range(5):
-        similarity = -np.linalg.norm(query[i] - gallery, axis=1)
-        expected = average_precision_score(gallery_ids == query_ids[i], similarity)
-        assert scores.average_precision[i] == pytest.approx(expected)
+    query, gallery = rng.normal(size=(30, 8)).astype(np.float32), rng.normal(size=(700, 8)).astype(np.float32)
+    query_ids, gallery_ids = rng.integers(1, 40, 30), rng.integers(0, 40, 700)
+    gallery[350:] = gallery[:350]  # every entry has an equal one, often of somebody else
+    expected = rank(query, query_ids, np.zeros(30, int), gallery, gallery_ids, np.ones(700, int))
+    order = rng.permutation(700)
+    scores = rank(
+        query, query_ids, np.zeros(30, int), gallery[order], gallery_ids[order], np.ones(700, int),
+        chunk=7, gallery_chunk=101,
+    )  # fmt: skip
+    np.testing.assert_allclose(scores.average_precision, expected.average_precision, rtol=1e-12)
+    np.testing.assert_array_equal(scores.first_hit, expected.first_hit)
+    np.testing.assert_array_equal(scores.inverse_negative_penalty, expected.inverse_negative_penalty)
 
 
-def test_ties_keep_the_gallerys_order():
+def test_a_tie_never_helps():
+    """A model that describes everybody alike finds nobody, wherever the matches stand in the gallery."""
     ids = np.arange(1, 2001)
-    scores = rank(np.zeros((2, 3)), [1, 700], [0, 0], np.ones((2000, 3)), ids, np.ones(2000, int))
-    assert scores.first_hit.tolist() == [1, 700]
+    features = np.random.default_rng(0).normal(size=256)
+    scores = rank(np.tile(features, (2, 1)), [1, 700], [0, 0], np.tile(features, (2000, 1)), ids, np.ones(2000, int))
+    assert scores.first_hit.tolist() == [2000, 2000]
+    assert scores.map == pytest.approx(1 / 2000)
+
+
+def test_features_may_lie_on_the_disk(tmp_path):
+    rng = np.random.default_rng(3)
+    query, gallery = rng.normal(size=(5, 4)), rng.normal(size=(50, 4))
+    np.save(tmp_path / "gallery.npy", gallery)
+    labels = (rng.integers(1, 4, 50), np.ones(50, int))
+    mapped = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    assert rank(query, [1, 2, 3, 1, 2], [0] * 5, mapped, *labels).map == pytest.approx(
+        rank(query, [1, 2, 3, 1, 2], [0] * 5, gallery, *labels).map
+    )
 
 
 def test_small_distances_between_large_features_are_kept():
@@ -126,12 +157,66 @@ GOOD = {
         ({"query_ids": [-1, -1]}, "none of the 2 queries"),
         ({"gallery_ids": [-1, -1, -1]}, "none of the 2 queries"),
         ({"query_features": np.zeros(2)}, r"expected \(entries, width\)"),
+        ({"query_features": np.zeros((0, 3)), "query_ids": [], "query_cameras": []}, "there are no queries"),
+        ({"gallery_features": np.zeros((0, 3)), "gallery_ids": [], "gallery_cameras": []}, "none of the 2 queries"),
     ],
 )
 def test_rank_refuses_what_it_cannot_score(change, message):
     rank(**GOOD)
     with pytest.raises(CsipError, match=message):
         rank(**(GOOD | change))
+
+
+def test_rank_distances_refuses_what_it_cannot_score():
+    labels = ([1, 2], [0, 0], [1, 2, 0], [1, 1, 1])
+    rank_distances(np.ones((2, 3)), *labels)
+    with pytest.raises(CsipError, match="query ids: expected 3 of them"):
+        rank_distances(np.ones((3, 3)), *labels)
+    with pytest.raises(CsipError, match="rows 0 to 1 are not finite"):
+        rank_distances(np.array([[0, 0, 0], [0, np.nan, 0]]), *labels)
+    with pytest.raises(CsipError, match=r"expected \(queries, gallery entries\)"):
+        rank_distances(np.ones(6), *labels)
+
+
+def random_ranking(queries=300):
+    rng = np.random.default_rng(5)
+    ids, cameras = rng.integers(1, 30, queries), rng.integers(0, 4, queries)
+    ids[:10] = 99  # nobody in the gallery
+    gallery_ids = rng.integers(0, 30, 400)
+    centres = rng.normal(size=(100, 6))
+    features = [centres[i] + rng.normal(size=(len(i), 6)) for i in (ids, gallery_ids)]
+    return rank(features[0], ids, cameras, features[1], gallery_ids, rng.integers(0, 4, 400)), cameras
+
+
+def test_confidence_intervals_are_those_of_the_mean():
+    scores, _ = random_ranking()
+    intervals = confidence_intervals(scores)
+    assert set(intervals) == {"rank1", "rank5", "rank10", "rank20", "map", "minp"}
+    ap = scores.average_precision[scores.valid]
+    low, high = intervals["map"]
+    assert low < scores.map < high
+    assert (high - low) / 2 == pytest.approx(1.96 * ap.std() / np.sqrt(len(ap)), rel=0.1)
+    p = scores.rank1
+    low, high = intervals["rank1"]
+    assert (high - low) / 2 == pytest.approx(1.96 * np.sqrt(p * (1 - p) / len(ap)), rel=0.15)
+    assert confidence_intervals(scores) == intervals != confidence_intervals(scores, seed=1)
+    narrow = confidence_intervals(scores, level=0.5)["map"]
+    assert intervals["map"][0] < narrow[0] < narrow[1] < intervals["map"][1]
+    with pytest.raises(CsipError, match="level 95"):
+        confidence_intervals(scores, level=95)
+
+
+def test_cameras_scores_make_up_the_whole():
+    scores, cameras = random_ranking()
+    table = by_camera(scores, cameras)
+    assert list(table) == [0, 1, 2, 3]
+    assert sum(one.valid_queries for one in table.values()) == scores.valid_queries == 290
+    weighted = sum(one.valid_queries * one.map for one in table.values()) / scores.valid_queries
+    assert weighted == pytest.approx(scores.map)
+    only_first = by_camera(scores, np.where(np.arange(300) < 10, 7, 1))
+    assert list(only_first) == [1], "a camera without a valid query has no figures"
+    with pytest.raises(CsipError, match="expected 300 cameras"):
+        by_camera(scores, cameras[1:])
 
 
 def test_chance_is_the_mean_over_all_orders():
