@@ -29,7 +29,7 @@ class Distances(Protocol):
         ...
 
     def blocks(self, rows: slice, columns: Iterator[slice]) -> Iterator[tuple[slice, Tensor]]:
-        """Yield, for each slice of the gallery, the slice and the distances of these queries to it, float64."""
+        """Yield, for each slice of the gallery, the slice and the distances of these queries to it, floats."""
         ...
 
 
@@ -40,14 +40,14 @@ class GivenDistances:
     tolerance = 0.0
 
     def __init__(self, matrix: np.ndarray) -> None:
-        self.matrix = matrix
+        self.matrix = matrix if matrix.dtype in (np.float32, np.float64) else matrix.astype(np.float64)
 
     def pairs(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         return self.matrix[rows, columns].astype(np.float64)
 
     def blocks(self, rows: slice, columns: Iterator[slice]) -> Iterator[tuple[slice, Tensor]]:
         for part in columns:
-            yield part, torch.from_numpy(np.array(self.matrix[rows, part], dtype=np.float64))
+            yield part, torch.from_numpy(np.ascontiguousarray(self.matrix[rows, part]))
 
 
 class FeatureDistances:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from torch import Tensor
 
 from csip.distances import Distances, FeatureDistances, GivenDistances, parts
 from csip.errors import CsipError
@@ -308,10 +307,9 @@ def _score(
         place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         table = np.full((len(count), count.max()), np.inf)
         table[row, place] = near
-        steps = torch.from_numpy(table)
-        ends = steps + distances.tolerance
-        others = _count_others(distances, labels, part, gallery_chunk, ends).numpy()
-        found = torch.searchsorted(steps, ends, right=True).numpy()
+        ends = table + distances.tolerance
+        others = _count_others(distances, labels, part, gallery_chunk, ends, count)
+        found = torch.searchsorted(torch.from_numpy(table), torch.from_numpy(ends), right=True).numpy()
 
         valid = np.flatnonzero(count)
         precision = np.zeros_like(table)
@@ -323,20 +321,29 @@ def _score(
     return _summarize(average_precision, inverse_negative_penalty, first_hit, ranks)
 
 
-def _count_others(distances: Distances, labels: _Labels, rows: slice, gallery_chunk: int, ends: Tensor) -> Tensor:
-    """Count, for each query of a chunk and each of its ascending distances `ends` (R, M), the non-matches up to there."""
-    ends = ends.to(distances.device)
-    height, width = ends.shape
-    own = torch.from_numpy(labels.q_ids[rows]).to(distances.device)[:, None]
-    first_bin = torch.arange(height, device=distances.device)[:, None] * (width + 1)
-    counts = torch.zeros(height * (width + 1), dtype=torch.int64, device=distances.device)
+def _count_others(
+    distances: Distances, labels: _Labels, rows: slice, gallery_chunk: int, ends: np.ndarray, count: np.ndarray
+) -> np.ndarray:
+    """Count, for each of the ascending distances `ends` (R, M) of a chunk's queries, the non-matches up to there.
+
+    Of row r only the first ``count[r]`` ends are real.
+    """
+    farthest = np.where(count > 0, ends[np.arange(len(ends)), count - 1], -np.inf)
+    counts = np.zeros(ends.shape, dtype=np.int64)
     for columns, block in distances.blocks(rows, parts(len(labels.g_ids), gallery_chunk)):
-        ids = torch.from_numpy(labels.g_ids[columns]).to(distances.device)
-        block.masked_fill_((ids == own) | (ids == JUNK), torch.inf)
-        # Infinite distances fall behind the last of a query's own ends, where nothing is read.
-        bins = torch.searchsorted(ends, block)
-        counts += torch.bincount(bins.add_(first_bin).flatten(), minlength=len(counts))
-    return counts.view(height, width + 1)[:, :width].cumsum(dim=1).cpu()
+        limit = torch.from_numpy(farthest).to(block)[:, None]
+        # What lies behind the last match changes no figure. Of a good model's distances that is nearly everything.
+        near = np.flatnonzero((block <= limit).cpu().numpy())
+        values = block.flatten()[torch.from_numpy(near).to(block.device)].cpu().numpy()
+        row, column = np.divmod(near, block.shape[1])
+        ids = labels.g_ids[columns][column]
+        other = (ids != labels.q_ids[rows][row]) & (ids != JUNK)
+        row, values = row[other], values[other]
+        bounds = np.searchsorted(row, np.arange(len(ends) + 1))
+        for r in np.unique(row):
+            place = np.searchsorted(ends[r, : count[r]], values[bounds[r] : bounds[r + 1]])
+            counts[r] += np.bincount(place, minlength=ends.shape[1])
+    return counts.cumsum(axis=1)
 
 
 def _checked_features(side: str, values: ArrayLike) -> np.ndarray:
