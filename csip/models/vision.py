@@ -21,6 +21,9 @@ from pose_cache.compat import guard_torchvision
 NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
 QUICK = "-quickgelu"
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
+HUB = "hf-hub:"
+# Scalars beside the parameters, which only OpenAI's own archives of CLIP hold.
+OPENAI_MARKS = frozenset({"input_resolution", "context_length", "vocab_size"})
 
 
 class VisionOutput(NamedTuple):
@@ -85,7 +88,9 @@ class VisionEncoder(nn.Module):
         return VisionOutput(tokens, tokens[:, 0], tokens[:, 0] @ visual.proj)
 
 
-def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cameras: int = 0) -> VisionEncoder:
+def create_vision(
+    model: str, pretrained: str | None, size: tuple[int, int], cameras: int = 0, load: bool = True
+) -> VisionEncoder:
     """Build the image encoder.
 
     Parameters
@@ -94,14 +99,17 @@ def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cam
         Name of an OpenCLIP model with a plain vision transformer (``ViT-B-16``), or path of a model's JSON file. A
         file that is not there is looked for among the project's configs (``vision/demo.json``), weights likewise.
     pretrained : str or None
-        OpenCLIP's tag of weights (``openai``), downloaded on first use; a local file, .safetensors or .pt, of a
-        whole CLIP or of its visual tower alone; None for random weights. With a tag, the activation is the one that
-        the weights were trained with (``openai`` means ``-quickgelu``); with a file it is the model's: say
-        ``ViT-B-16-quickgelu`` for OpenAI's weights.
+        OpenCLIP's tag of weights (``openai``) or ``hf-hub:ORGANISATION/NAME``, downloaded on first use; a local file,
+        .safetensors or .pt, of a whole CLIP or of its visual tower alone; None for random weights. With a tag, the
+        activation is the one that the weights were trained with (``openai`` means ``-quickgelu``); otherwise it is the
+        model's: say ``ViT-B-16-quickgelu`` for OpenAI's weights.
     size : tuple of int
         (height, width) of the images, pixels; the positional embedding is resized to its grid.
     cameras : int
         Rows of the camera embedding.
+    load : bool
+        False leaves random weights in place, for a model whose own weights follow: `pretrained` then decides the
+        activation alone, and nothing is read or downloaded.
 
     Raises
     ------
@@ -118,19 +126,21 @@ def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cam
         raise CsipError(f"{model}: images of {size[0]}x{size[1]} pixels do not hold a patch of {patch} pixels")
 
     quick_gelu, weights_file = config.get("quick_gelu", False), None
-    if pretrained is not None and Path(pretrained).suffix in WEIGHT_FILES:
-        weights_file = _shipped(pretrained)
+    if pretrained is not None and pretrained.startswith(HUB):
+        weights_file = _from_hub(model, pretrained, quick_gelu) if load else None
+    elif pretrained is not None and Path(pretrained).suffix in WEIGHT_FILES:
+        weights_file = _shipped(pretrained) if load else None
     elif pretrained is not None:
         known = model.removesuffix(QUICK)
         source = open_clip.get_pretrained_cfg(known, pretrained)
         if not source:
             tags = ", ".join(open_clip.list_pretrained_tags_by_model(known)) or "none"
             raise CsipError(
-                f"vision.pretrained: {pretrained!r} is neither a file ({', '.join(WEIGHT_FILES)}) "
+                f"vision.pretrained: {pretrained!r} is neither a file ({', '.join(WEIGHT_FILES)}), nor {HUB}..., "
                 f"nor a tag of {model}; its tags: {tags}"
             )
         quick_gelu = source.get("quick_gelu", False)
-        weights_file = _download(known, pretrained, source)
+        weights_file = _download(known, pretrained, source) if load else None
 
     visual = open_clip.CLIP(
         embed_dim=config["embed_dim"],
@@ -141,7 +151,12 @@ def create_vision(model: str, pretrained: str | None, size: tuple[int, int], cam
     if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
         raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
     if weights_file is not None:
-        weights = _read_weights(weights_file)
+        weights, from_openai = _read_weights(weights_file)
+        if from_openai and not quick_gelu:
+            fix = '"quick_gelu": true in it' if model.endswith(".json") else f"vision.model: {model + QUICK}"
+            raise CsipError(
+                f"{weights_file}: OpenAI's weights, trained with the quick GELU, which {model} has not; set {fix}"
+            )
         try:
             if "positional_embedding" in weights:
                 weights["positional_embedding"] = resize_positions(
@@ -229,18 +244,48 @@ def _download(model: str, tag: str, source: dict[str, Any]) -> Path:
     try:
         return Path(open_clip.download_pretrained(source))
     except Exception as error:  # whatever stands between here and the file: name, proxy, certificate, disk
-        hub = source.get("hf_hub", "").rstrip("/")
-        address = f"https://huggingface.co/{hub}/resolve/main/open_clip_model.safetensors" if hub else source["url"]
+        repository, _, file = source.get("hf_hub", "").rpartition("/")
+        address = _hub_address(repository, file) if repository else source["url"]
+        activated = model + QUICK if source.get("quick_gelu") else model
+        raise _offline(f"{tag!r} of {model}", address, activated, error) from error
+
+
+def _from_hub(model: str, name: str, quick_gelu: bool) -> Path:
+    """Download weights that OpenCLIP's tags do not name, and check that `model` has their activation."""
+    from open_clip.pretrained import download_pretrained_from_hf
+
+    repository = name.removeprefix(HUB)
+    try:
+        described = Path(download_pretrained_from_hf(repository, filename="open_clip_config.json"))
+        content = json.loads(described.read_text())
+        weights = Path(download_pretrained_from_hf(repository))
+    except Exception as error:
+        raise _offline(name, _hub_address(repository), model, error) from error
+    wanted = content.get("model_cfg", content).get("quick_gelu", False)
+    if wanted != quick_gelu and not model.endswith(".json"):
+        named = model + QUICK if wanted else model.removesuffix(QUICK)
         raise CsipError(
-            f"vision.pretrained: could not download {tag!r} of {model} ({type(error).__name__}). "
-            f"Where there is a network, fetch\n  {address}\nthen put it on this machine and set\n"
-            f"  vision.model: {model + QUICK if source.get('quick_gelu') else model}\n"
-            f"  vision.pretrained: path/to/{Path(address).name}"
-        ) from error
+            f"vision.pretrained: {name} was trained with {'the quick' if wanted else 'the plain'} GELU, which {model} has "
+            f"not; set vision.model: {named}"
+        )
+    return weights
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the visual tower's float32 weights from a file of it or of the whole CLIP."""
+def _hub_address(repository: str, file: str = "") -> str:
+    return f"https://huggingface.co/{repository}/resolve/main/{file or 'open_clip_model.safetensors'}"
+
+
+def _offline(what: str, address: str, model: str, error: Exception) -> CsipError:
+    file = Path(address).name
+    return CsipError(
+        f"vision.pretrained: could not download {what} ({type(error).__name__}). "
+        f"Where there is a network, fetch\n  {address}\nthen put it on this machine, e.g. as data/weights/{file}, and set\n"
+        f"  vision.model: {model}\n  vision.pretrained: data/weights/{file}"
+    )
+
+
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
+    """Return the visual tower's float32 weights from a file of it or of the whole CLIP, and whether it is OpenAI's own."""
     if not path.is_file():
         raise CsipError(
             f"vision.pretrained: there is no file {path}; put the weights there, or give one of OpenCLIP's tags "
@@ -262,9 +307,11 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise CsipError(f"{path}: expected a mapping of names to tensors")
     weights = {name.removeprefix("module."): value.float() for name, value in content.items()}
+    from_openai = weights.keys() >= OPENAI_MARKS
     if not any(name.startswith("visual.") for name in weights):
-        return weights
-    return {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")}
+        return weights, from_openai
+    tower = {name.removeprefix("visual."): value for name, value in weights.items() if name.startswith("visual.")}
+    return tower, from_openai
 
 
 def _is_torchscript(path: Path) -> bool:

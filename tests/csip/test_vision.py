@@ -6,12 +6,13 @@ import torch
 from safetensors.torch import save_file
 
 from csip.errors import CsipError
-from csip.models.vision import create_vision, resize_positions
+from csip.models.vision import OPENAI_MARKS, create_vision, resize_positions
 from pose_cache.compat import guard_torchvision
 
 guard_torchvision()
 import open_clip  # noqa: E402  (only safe behind the guard)
 from open_clip.model import resize_pos_embed  # noqa: E402
+from open_clip.transformer import QuickGELU  # noqa: E402
 
 CONFIG = {
     "embed_dim": 12,
@@ -63,24 +64,108 @@ def test_its_own_state_loads_as_weights(model, tmp_path):
     assert torch.equal(again(images()).projected, encoder(images()).projected)
 
 
-def test_weights_of_a_torchscript_archive_load(model, clip, tmp_path):
-    """OpenAI publishes CLIP as TorchScript."""
+def openai_archive(clip, path):
+    """Write a CLIP as OpenAI publishes it: a TorchScript archive in half precision, with three scalars beside."""
+    whole = torch.nn.Module()
+    for name, value in {**clip.state_dict(), **{mark: torch.tensor(32) for mark in OPENAI_MARKS}}.items():
+        *parents, leaf = name.split(".")
+        module = whole
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, torch.nn.Module())
+            module = getattr(module, parent)
+        module.register_buffer(leaf, value.half() if value.is_floating_point() else value)
+    torch.jit.trace_module(Traced(whole), {"forward": torch.zeros(1)}).save(str(path))
 
-    class Holder(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.visual = torch.nn.Module()
-            for name, value in clip.visual.state_dict().items():
-                if "." not in name:
-                    self.visual.register_buffer(name, value)
 
-        def forward(self, x):
-            return x
+class Traced(torch.nn.Module):
+    def __init__(self, whole):
+        super().__init__()
+        for name, child in [*whole.named_children(), *whole.named_buffers(recurse=False)]:
+            if isinstance(child, torch.nn.Module):
+                self.add_module(name, child)
+            else:
+                self.register_buffer(name, child)
 
-    path = tmp_path / "archive.pt"
-    torch.jit.script(Holder()).save(str(path))
-    with pytest.raises(CsipError, match=r"Missing key.*transformer"):  # read, and found to lack the blocks
-        create_vision(model, str(path), (32, 16))
+    def forward(self, x):
+        return x + 0
+
+
+def test_openai_archives_load_and_want_the_quick_gelu(model, tmp_path):
+    torch.manual_seed(0)
+    source = open_clip.CLIP(**json.loads(json.dumps(CONFIG)), quick_gelu=True).half().float().eval()
+    archive = tmp_path / "ViT.pt"
+    openai_archive(source, archive)
+    with pytest.raises(CsipError, match=r'ViT\.pt: OpenAI\'s weights, trained with the quick GELU.*"quick_gelu": true'):
+        create_vision(model, str(archive), (32, 16))
+    quick = tmp_path / "quick.json"
+    quick.write_text(json.dumps({**CONFIG, "quick_gelu": True}))
+    encoder = create_vision(str(quick), str(archive), (32, 16)).eval()
+    torch.testing.assert_close(encoder(images()).projected, source.encode_image(images()))
+    with pytest.raises(CsipError, match=r"set vision\.model: ViT-B-16-quickgelu"):
+        create_vision("ViT-B-16", str(archive), (256, 128))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_training_checkpoints_load_whatever_wraps_them(model, clip, tmp_path, prefix):
+    """What open_clip's trainer writes: counters beside the weights, a prefix for each wrapped model."""
+    weights = {prefix + name: value for name, value in clip.state_dict().items()}
+    torch.save({"epoch": 3, "name": "laion", "state_dict": weights}, tmp_path / "epoch_3.pt")
+    encoder = create_vision(model, str(tmp_path / "epoch_3.pt"), (32, 16)).eval()
+    torch.testing.assert_close(encoder(images()).projected, clip.encode_image(images()))
+
+
+@pytest.mark.parametrize("name", ["ViT-B-32-quickgelu", "ViT-B-16", "ViT-L-14", "ViT-H-14"])
+def test_published_architectures_equal_open_clip(name, tmp_path):
+    """Every width, head and patch of the original; one block, for speed."""
+    config = open_clip.get_model_config(name)
+    config["vision_cfg"]["layers"], config["text_cfg"] = 1, CONFIG["text_cfg"]
+    (tmp_path / "one.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    source = open_clip.CLIP(**json.loads(json.dumps(config))).eval()
+    save_file(source.visual.state_dict(), tmp_path / "one.safetensors")
+    encoder = create_vision(str(tmp_path / "one.json"), str(tmp_path / "one.safetensors"), (224, 224)).eval()
+    with torch.no_grad():
+        ours, theirs = encoder(images(1, 224, 224)).projected, source.encode_image(images(1, 224, 224))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(("tag", "quick"), [("openai", True), ("laion2b_s34b_b88k", False)])
+def test_without_loading_a_tag_still_brings_its_activation(monkeypatch, tag, quick):
+    """A trained model is read back where there is no network and no file of what it started from."""
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda source: pytest.fail("downloads"))
+    config = open_clip.get_model_config("ViT-B-16")
+    config["vision_cfg"].update(layers=1, width=64)
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: config)
+    encoder = create_vision("ViT-B-16", tag, (32, 16), load=False)
+    assert any(isinstance(module, QuickGELU) for module in encoder.modules()) is quick
+    create_vision("ViT-B-16", "absent.safetensors", (32, 16), load=False)
+    create_vision("ViT-B-16", "hf-hub:nobody/nothing", (32, 16), load=False)
+
+
+def test_weights_from_the_hub_by_name(monkeypatch, model, clip, tmp_path):
+    from open_clip import pretrained
+
+    save_file(clip.state_dict(), tmp_path / "open_clip_model.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": {**CONFIG, "quick_gelu": True}}))
+    monkeypatch.setattr(
+        pretrained,
+        "download_pretrained_from_hf",
+        lambda name, filename="open_clip_model.safetensors": str(tmp_path / filename),
+    )
+    encoder = create_vision(model, "hf-hub:somebody/clip", (32, 16)).eval()
+    torch.testing.assert_close(encoder(images()).projected, clip.encode_image(images()))
+    with pytest.raises(
+        CsipError, match=r"the quick GELU, which ViT-B-16 has not; set vision.model: ViT-B-16-quickgelu"
+    ):
+        create_vision("ViT-B-16", "hf-hub:somebody/clip", (256, 128))
+
+    def fail(name, filename=""):
+        raise FileNotFoundError("no network")
+
+    monkeypatch.setattr(pretrained, "download_pretrained_from_hf", fail)
+    with pytest.raises(CsipError, match=r"fetch\n  https://huggingface.co/somebody/clip/resolve/main/open_clip_model"):
+        create_vision(model, "hf-hub:somebody/clip", (32, 16))
 
 
 def test_cameras_add_to_the_cls_token_and_unknown_ones_do_not(model):
@@ -135,9 +220,10 @@ def test_weights_of_another_input_size_load(model, clip, tmp_path):
     assert encoder(images(2, 64, 32)).tokens.shape == (2, 1 + 8 * 4, 32)
 
 
-@pytest.mark.parametrize(("named", "tag", "quick"), [
-    ("ViT-B-16", "openai", True), ("ViT-B-16-quickgelu", "openai", True), ("ViT-B-16", "laion2b_s34b_b88k", False),
-])
+@pytest.mark.parametrize(
+    ("named", "tag", "quick"),
+    [("ViT-B-16", "openai", True), ("ViT-B-16-quickgelu", "openai", True), ("ViT-B-16", "laion2b_s34b_b88k", False)],
+)
 def test_a_tag_brings_its_activation_and_the_grid_its_positions(monkeypatch, tmp_path, named, tag, quick):
     """Without network: the download hands out weights of a CLIP with one block."""
     small = {"width": 32, "layers": 1, "head_width": 16, "patch_size": 16, "image_size": 224}
@@ -161,8 +247,11 @@ def test_without_network_the_error_says_what_to_fetch(monkeypatch):
     with pytest.raises(CsipError) as caught:
         create_vision("ViT-B-16", "openai", (256, 128))
     message = str(caught.value)
-    assert "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/resolve/main/open_clip_model.safetensors" in message
-    assert "vision.model: ViT-B-16-quickgelu" in message and "vision.pretrained: path/to/" in message
+    assert (
+        "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/resolve/main/open_clip_model.safetensors"
+        in message
+    )
+    assert "vision.model: ViT-B-16-quickgelu" in message and "vision.pretrained: data/weights/" in message
 
 
 @pytest.mark.parametrize(
@@ -172,7 +261,7 @@ def test_without_network_the_error_says_what_to_fetch(monkeypatch):
         ("absent.json", None, (32, 16), "no model file absent.json"),
         ("RN50", None, (256, 128), "no plain vision transformer"),
         ("coca_ViT-B-32", None, (256, 128), "no vision transformer with a CLS token"),
-        ("ViT-B-16", "opnai", (256, 128), "neither a file .* nor a tag of ViT-B-16; its tags: openai"),
+        ("ViT-B-16", "opnai", (256, 128), "neither a file .*nor a tag of ViT-B-16; its tags: openai"),
         ("ViT-B-16", "absent.safetensors", (256, 128), "no file absent.safetensors"),
         ("ViT-B-16", None, (8, 128), "do not hold a patch of 16"),
     ],
