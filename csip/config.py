@@ -27,11 +27,15 @@ class DatasetSettings(Section):
     """Which tracklets, and which of them train."""
 
     name: str
-    layout: Literal["mars", "folder"] = "folder"
+    layout: Literal["mars", "lsvid", "ilidsvid", "prid2011", "folder"] = "folder"
     root: Path | None = None
     """Folder of the data set; ``data/NAME`` where it is not given."""
     gallery: Literal["with_queries", "without_queries"] = "with_queries"
-    """MARS only: whether the query tracklets are in the gallery (the original protocol) or not."""
+    """Whether query tracklets stay in the gallery (the original protocol of MARS and LS-VID) or are taken out of it."""
+    split: int = Field(0, ge=0)
+    """iLIDS-VID and PRID2011: which of the divisions into people who train and people who are tested, from 0."""
+    piece_frames: int | None = Field(48, ge=1)
+    """LS-VID: frames of the pieces that longer training tracklets are cut into; null keeps them whole."""
     train_share: float = Field(0.5, gt=0, lt=1)
     """Folder layout without train/ and test/ folders: share of the people that train."""
     val_ids: int = Field(0, ge=0)
@@ -84,6 +88,8 @@ class Stage1Settings(Section):
     min_lr: float = Field(1e-6, ge=0)
     warmup_epochs: int = Field(5, ge=0)
     weight_decay: float = Field(1e-4, ge=0)
+    val_every: int = Field(10, ge=1)
+    """Epochs between two measurements of skeleton-to-image retrieval on the held-out identities."""
     clips_per_tracklet: int = Field(1, ge=1)
     """Random clips of each tracklet in one epoch."""
     normalize: bool = True
@@ -121,6 +127,10 @@ class Stage2Settings(Section):
     train_skeleton_encoder: bool = False
     detach_visual: bool = True
     camera_embedding: bool = True
+    clip_gradient: float | None = Field(None, gt=0)
+    """Largest norm of the gradient of all parameters; longer ones are shortened to it."""
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the weights; where given, the average is what is validated and kept."""
     val_every: int = Field(5, ge=1)
 
 
@@ -128,6 +138,16 @@ class EvaluationSettings(Section):
     """How tracklets are embedded and ranked."""
 
     sampling: Literal["dense", "rrs"] = "dense"
+    level: Literal["tracklet", "clip"] = "tracklet"
+    """What is ranked: tracklets, the mean of their clips, or every clip on its own."""
+    bootstrap: int = Field(1000, ge=0)
+    """Samples of queries that the 95 % confidence intervals come from; 0 gives none."""
+    rerank: bool = False
+    """Also score k-reciprocal re-ranking, which uses the other queries."""
+    rerank_k1: int = Field(20, ge=1)
+    rerank_k2: int = Field(6, ge=1)
+    rerank_mix: float = Field(0.3, ge=0, le=1)
+    """Weight of the original distance, lambda of the paper."""
     part_norm: bool = True
     compare_untrained: bool = False
     """Also score the same model before its two stages of training, with random and with its initial weights."""
@@ -144,6 +164,12 @@ class RuntimeSettings(Section):
     """Processes that decode frames."""
     embed_batch: int = Field(128, ge=1)
     """Frames embedded at once where nothing is trained."""
+    save_minutes: float = Field(10.0, ge=0)
+    """Training is saved after each epoch, and within an epoch when this much time has passed since."""
+    compile: bool = False
+    """Let torch.compile translate the image encoder: minutes at the start, faster steps on a GPU."""
+    recompute: bool = False
+    """Keep no activations of the image encoder's blocks, but compute them again for the gradient: less memory, more time."""
 
 
 class Settings(Section):

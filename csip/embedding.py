@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,11 @@ from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 
 
+def clips_of(length: int, frames: int, sampling: Literal["dense", "rrs"]) -> np.ndarray:
+    """Return the frames of each clip that a tracklet of `length` frames is tested as, (clips, frames)."""
+    return sample_dense(length, frames) if sampling == "dense" else sample_centres(length, frames)
+
+
 class TestClips(TorchDataset):
     """The clips of tracklets as the test sees them, one tracklet an item: (tracklet, (clips, T, 3, H, W) uint8)."""
 
@@ -28,20 +33,19 @@ class TestClips(TorchDataset):
         self, root: Path, tracklets: Sequence[Tracklet], settings: Settings, sampling: Literal["dense", "rrs"]
     ) -> None:
         self.root, self.tracklets, self.settings = root, tracklets, settings.clips
-        self.sample = sample_dense if sampling == "dense" else sample_centres
+        self.sampling = sampling
 
     def __len__(self) -> int:
         return len(self.tracklets)
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
         frames = self.tracklets[index].frames
-        clips = self.sample(len(frames), self.settings.frames)
+        clips = clips_of(len(frames), self.settings.frames, self.sampling)
         used, position = np.unique(clips, return_inverse=True)
         images = read_frames(self.root, [frames[i] for i in used], self.settings)
         return index, torch.from_numpy(images[position.reshape(clips.shape)])
 
 
-@torch.inference_mode()
 def embed_tracklets(
     model: ReIDModel,
     root: Path,
@@ -66,6 +70,42 @@ def embed_tracklets(
     ndarray, shape (tracklets, 2 D + C), float32
         Unit length.
     """
+    clips = _embed(model, root, tracklets, camera_rows, settings, device, monitor, sampling)
+    return np.stack([torch.nn.functional.normalize(one.mean(dim=0), dim=0).cpu().numpy() for one in clips])
+
+
+def embed_clips(
+    model: ReIDModel,
+    root: Path,
+    tracklets: Sequence[Tracklet],
+    camera_rows: dict[int, int],
+    settings: Settings,
+    device: torch.device,
+    monitor: Monitor,
+    sampling: Literal["dense", "rrs"] | None = None,
+) -> list[np.ndarray]:
+    """Embed every clip of the tracklets on its own; parameters as in :func:`embed_tracklets`.
+
+    Returns
+    -------
+    list of ndarray, each (clips, 2 D + C), float32
+        One array a tracklet, rows of unit length.
+    """
+    clips = _embed(model, root, tracklets, camera_rows, settings, device, monitor, sampling)
+    return [torch.nn.functional.normalize(one, dim=1).cpu().numpy() for one in clips]
+
+
+def _embed(
+    model: ReIDModel,
+    root: Path,
+    tracklets: Sequence[Tracklet],
+    camera_rows: dict[int, int],
+    settings: Settings,
+    device: torch.device,
+    monitor: Monitor,
+    sampling: Literal["dense", "rrs"] | None,
+) -> Iterator[Tensor]:
+    """Yield the descriptors of each tracklet's clips, (clips, 2 D + C) float32, on the device."""
     unknown = sorted({t.camera for t in tracklets} - camera_rows.keys())
     if unknown and model.vision.camera_embedding is not None:
         monitor.say(f"cameras {', '.join(map(str, unknown))} were not there in training: they get no camera embedding")
@@ -73,14 +113,12 @@ def embed_tracklets(
     loader = DataLoader(clips, batch_size=None, num_workers=settings.runtime.workers)
     at_once = max(settings.runtime.embed_batch // settings.clips.frames, 1)
     model = model.to(device).eval()
-    descriptors: list[np.ndarray] = []
     for index, images in loader:
         row = camera_rows.get(tracklets[index].camera, -1)
         parts = []
-        for chunk in images.split(at_once):
-            camera = torch.full((len(chunk),), row, device=device)
-            parts.append(model.embed(normalize(chunk.to(device), settings.clips), camera).float())
-        mean = torch.cat(parts).mean(dim=0)
-        descriptors.append(torch.nn.functional.normalize(mean, dim=0).cpu().numpy())
+        with torch.inference_mode():
+            for chunk in images.split(at_once):
+                camera = torch.full((len(chunk),), row, device=device)
+                parts.append(model.embed(normalize(chunk.to(device), settings.clips), camera).float())
+        yield torch.cat(parts)
         monitor.progress("embedding tracklets", index + 1, len(tracklets))
-    return np.stack(descriptors)

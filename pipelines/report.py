@@ -66,19 +66,32 @@ def run(settings: Settings, run_folder: Path) -> None:
 def _ranking(scored: dict[str, Any]) -> list[str]:
     protocol, figures = scored["protocol"], scored["figures"]
     alike = "lookalikes" in figures
+    split = "" if protocol["split"] is None else f"split {protocol['split']}; "
     lines = [
-        f"{figures['valid_queries']} queries, {protocol['gallery_tracklets']} gallery tracklets, identities never trained on; "
+        f"{figures['valid_queries']} valid queries of {protocol['query_entries']}, {protocol['gallery_entries']} gallery "
+        f"{'tracklets' if protocol['level'] == 'tracklet' else 'clips'}, identities never trained on; {split}"
         f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, other cameras only.",
         "",
-        "| model | Rank-1 | Rank-5 | mAP |"
+        "| model | Rank-1 | Rank-5 | mAP | mINP |"
         + (" look-alikes: Rank-1 | mAP | against their twin alone: Rank-1 |" if alike else ""),
-        "|---|---:|---:|---:|" + ("---:|---:|---:|" if alike else ""),
+        "|---|---:|---:|---:|---:|" + ("---:|---:|---:|" if alike else ""),
     ]
-    for label, row in (*scored["compared"].items(), ("**trained**", figures)):
-        values = [row["rank1"], row["rank5"], row["map"]]
+    rows = [*scored["compared"].items(), ("**trained**", figures)]
+    rows += [("trained, re-ranked", figures["reranked"])] if "reranked" in figures else []
+    for label, row in rows:
+        values = [row["rank1"], row["rank5"], row["map"], row.get("minp")]
         if alike:
-            values += [row["lookalikes"][key] for key in ("rank1", "map", "pair_rank1")]
-        lines.append(f"| {label} | " + " | ".join(f"{100 * value:.1f}" for value in values) + " |")
+            values += [row.get("lookalikes", {}).get(key) for key in ("rank1", "map", "pair_rank1")]
+        lines.append(f"| {label} | " + " | ".join("" if v is None else f"{100 * v:.1f}" for v in values) + " |")
+    if figures["intervals"]:
+        spans = {
+            key: "{:.1f} to {:.1f}".format(*(100 * v for v in figures["intervals"][key])) for key in ("rank1", "map")
+        }
+        lines += ["", f"Intervals ({protocol['intervals']}): Rank-1 {spans['rank1']}, mAP {spans['map']}."]
+    lines += ["", "| query's camera | queries | valid | Rank-1 | mAP |", "|---|---:|---:|---:|---:|"]
+    for camera, row in figures["cameras"].items():
+        shares = [f"{100 * row[key]:.1f}" if key in row else "" for key in ("rank1", "map")]
+        lines.append(f"| {camera} | {row['queries']} | {row['valid_queries']} | {' | '.join(shares)} |")
     if alike:
         lines += [
             "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,25 @@ class Dataset:
             empty = [t.name for t in tracklets if not t.frames]
             if empty:
                 raise CsipError(f"{self.root}: {part} tracklet {empty[0]} has no frames")
+
+    @property
+    def queries_in_gallery(self) -> int:
+        """Number of query tracklets that are in the gallery too."""
+        return len({t.name for t in self.query} & {t.name for t in self.gallery})
+
+    def without_queries(self) -> Dataset:
+        """Return the data set with the query tracklets taken out of the gallery.
+
+        Raises
+        ------
+        CsipError
+            Nothing is left in the gallery.
+        """
+        asked = {t.name for t in self.query}
+        left = tuple(t for t in self.gallery if t.name not in asked)
+        if not left:
+            raise CsipError(f"{self.root}: dataset.gallery is without_queries, but every gallery tracklet is a query")
+        return replace(self, gallery=left)
 
 
 def hold_out(train: Sequence[Tracklet], val_ids: int) -> tuple[tuple[Tracklet, ...], tuple[Tracklet, ...]]:

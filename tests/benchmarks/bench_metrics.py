@@ -127,7 +127,8 @@ def main() -> None:
 
     median = {name: statistics.median(values) for name, values in times.items()}
     print(
-        f"{QUERIES} queries, {GALLERY} gallery tracklets, {WIDTH} numbers each; mAP {ours.map:.1%}; {torch.get_num_threads()} threads"
+        f"{QUERIES} queries, {GALLERY} gallery tracklets, {WIDTH} numbers each, mAP {ours.map:.1%}; "
+        f"{torch.get_num_threads()} threads"
     )
     print(f"{'':32}{'ours':>10}{'loop':>10}{'ratio':>8}")
     for what, one, other in (("from features", "ours", "loop"), ("from distances", "ours_given", "loop_given")):
