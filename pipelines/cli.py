@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from pipelines.console import errors
 
 INTERRUPTED = 130  # what Typer exits with after Ctrl-C
+TERMINATED = 143
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -95,6 +99,21 @@ def skeletons(
         int | None,
         typer.Option(help="Crops estimated at once, if not 16 on a CPU and 256 on a GPU.", show_default=False),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(help="A worker each, e.g. cuda:0,cuda:1 or cpu,cpu; if not runtime.device.", show_default=False),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="Torch threads of each worker on a CPU; decides the last bits.", show_default=False),
+    ] = None,
+    precision: Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the 2D model.")] = "32",
+    backend: Annotated[
+        str | None, typer.Option(help="Joblib backend: loky, threading, dask, ray, ...", show_default=False)
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(help="JOB/JOBS: do this share; `merge` joins the shares.", show_default=False)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a cache that another estimator made.")] = False,
 ) -> None:
     """Extract the 3D skeletons of the training tracklets; goes on where it was stopped."""
@@ -103,6 +122,7 @@ def skeletons(
     from csip.data.datasets import load_dataset
     from pipelines import paths
     from pipelines import skeletons as stage
+    from pose_cache.extract import Share
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
     stage.extract_skeletons(
@@ -110,11 +130,41 @@ def skeletons(
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
         splits=stage.SPLITS if test_too else ("train",),
-        device=settings.runtime.device,
+        device=devices or settings.runtime.device,
         batch_size=batch_size,
         shard_frames=shard_frames,
         workers=max(settings.runtime.workers, 1),
+        threads=threads,
+        backend=backend,
+        share=None if shard is None else Share.parse(shard),
         flip_test=flip_test,
+        precision=precision,
+        force=force,
+    )
+
+
+@skeletons_app.command("merge")
+def skeletons_merge(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The cache, if not skeletons.h5 in the data set.", show_default=False)
+    ] = None,
+    test_too: Annotated[bool, typer.Option("--test-too", help="As the jobs were told.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a cache that another estimator made.")] = False,
+) -> None:
+    """Join what the jobs of `csip skeletons --shard` have extracted, once all are done."""
+    from csip.data.datasets import load_dataset
+    from pipelines import paths
+    from pipelines import skeletons as stage
+
+    settings = paths.settings_for(dataset, config, root, [])
+    stage.merge(
+        load_dataset(settings.dataset),
+        paths.skeleton_file(settings, out),
+        estimator=settings.estimator,
+        splits=stage.SPLITS if test_too else ("train",),
         force=force,
     )
 
@@ -345,12 +395,23 @@ def main() -> None:
     # Deprecations inside the pinned stack are nothing that its user can mend.
     for module in ("mmengine", "mmcv", "mmdet", "mmpose", "torch", "timm", "lightning_fabric"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    # A job that is told to end leaves its files and workers in order, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except (CsipError, PoseCacheError) as error:
         errors.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        errors.print(f"error: {error.strerror}: {error.filename}", markup=False, soft_wrap=True)
+        sys.exit(1)
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
+        if stop.code in (INTERRUPTED, TERMINATED):
             errors.print("stopped; what was finished is kept, and the same command goes on from there")
         raise
+
+
+def _terminate(*_: object) -> None:
+    sys.exit(TERMINATED)

@@ -18,7 +18,7 @@ from pipelines.console import RichMonitor, console
 from pose_cache import interchange
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import Precision, estimator_spec, resolve_device
-from pose_cache.extract import ExtractSummary, FrameSequence, extract
+from pose_cache.extract import ExtractSummary, FrameSequence, Share, extract, merge_shards
 from pose_cache.interchange import ExportReport, ImportReport
 from pose_cache.joints import COCO17
 from pose_cache.json_tree import JsonFolder, find_json_folders
@@ -40,6 +40,9 @@ def extract_skeletons(
     batch_size: int | None = None,
     shard_frames: int = 4096,
     workers: int = 2,
+    threads: int | None = None,
+    backend: str | None = None,
+    share: Share | None = None,
     flip_test: bool = False,
     precision: Precision = "32",
     force: bool = False,
@@ -57,32 +60,44 @@ def extract_skeletons(
     splits
         Of "train", "query" and "gallery". Training needs the skeletons of the training tracklets only.
     device
-        "auto", or a torch device.
+        "auto", or a torch device, or several with commas between them.
     batch_size
         Crops estimated at once; by default what suits the device.
     shard_frames
-        What a killed run can lose at most.
+        What a killed worker can lose at most.
     workers
-        Threads that decode ahead.
+        Threads that decode ahead, for each device.
+    threads, backend, share, force
+        See `pose_cache.extract.extract`. A share writes no figures.
     flip_test, precision
         See `pose_cache.estimator.PoseEstimator`.
-    force
-        Replace a cache that another estimator made.
     """
-    spec, device = estimator_spec(estimator), resolve_device(device)
+    spec = estimator_spec(estimator)
+    if backend is None:  # on a cluster "auto" is for its machines to find out
+        device = ",".join(resolve_device(one.strip()) for one in device.split(","))
     size = batch_size or (256 if device.startswith("cuda") else 16)
     sequences = frame_sequences(dataset, splits)
     with RichMonitor() as monitor:
         summary = extract(
             sequences, dataset.root, spec, out, device=device, batch_size=size, shard_frames=shard_frames,
-            flip_test=flip_test, precision=precision, workers=workers, force=force,
-            progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
+            flip_test=flip_test, precision=precision, workers=workers, threads=threads, backend=backend, share=share,
+            force=force, progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
         )  # fmt: skip
     _say_summary(summary)
     if summary.up_to_date:
         out.touch()  # what was asked for is there: Make need not ask again
-    else:
+    elif share is None:
         _write_record(summary, estimator, dataset.root)
+    return summary
+
+
+def merge(
+    dataset: Dataset, out: Path, *, estimator: str = "human3d", splits: Sequence[str] = ("train",), force: bool = False
+) -> ExtractSummary:
+    """Join what the jobs of a data set have extracted into `out`, and write its figures as `extract_skeletons` does."""
+    summary = merge_shards(frame_sequences(dataset, splits), dataset.root, out, force=force)
+    _say_summary(summary)
+    _write_record(summary, estimator, dataset.root)
     return summary
 
 
@@ -283,6 +298,7 @@ def _write_record(summary: ExtractSummary, estimator: str, root: Path) -> None:
         "tracklets": summary.tracklets,
         "frames": summary.frames,
         "invalid": summary.missing + summary.unreadable + summary.without_pose,
+        "images": {kind.label: count for kind, count in summary.kinds.items()},
         "frames_per_second": summary.frames_per_second,
         "seconds": summary.seconds,
     }
@@ -298,14 +314,20 @@ def _say_summary(summary: ExtractSummary) -> None:
     if summary.up_to_date:
         console.print(f"skeletons: up to date, {what} -> {summary.out}")
     else:
-        kept = f" ({summary.kept_frames:,} frames kept from an earlier run)" if summary.kept_frames else ""
+        kept = f" ({summary.kept_frames:,} frames kept from before)" if summary.kept_frames else ""
         speed = f"{summary.seconds:.0f} s, {summary.frames_per_second:,.0f} frames/s"
-        console.print(f"skeletons: {what}{kept}, {speed} -> {summary.out}")
-    counts = {"missing": summary.missing, "unreadable": summary.unreadable, "without a pose": summary.without_pose}
-    if any(counts.values()):
-        console.print("  not valid: " + ", ".join(f"{count:,} {name}" for name, count in counts.items() if count))
-    for frame in summary.examples:
-        console.print(f"  missing or unreadable: {frame}", markup=False, soft_wrap=True)
+        part = "" if summary.share is None else f"share {summary.share} of "
+        console.print(f"skeletons: {part}{what}{kept}, {speed} -> {summary.out}", markup=False)
+    unusable = {kind.label: count for kind, count in summary.kinds.items() if not kind.usable}
+    lost = unusable | ({"without a pose": summary.without_pose} if summary.without_pose else {})
+    converted = {kind.label: count for kind, count in summary.kinds.items() if kind.usable}
+    for title, counts in (("not valid", lost), ("converted", converted)):
+        if counts:
+            console.print(f"  {title}: " + ", ".join(f"{count:,} {label}" for label, count in counts.items()))
+    for example in summary.examples:
+        console.print(f"  no usable picture: {example}", markup=False, soft_wrap=True)
+    if summary.share is not None and not summary.up_to_date:
+        console.print("  when all shares are done: csip skeletons merge")
 
 
 def _say_report(report: ImportReport) -> ImportReport:

@@ -1,92 +1,62 @@
 """From frames on the disk to a skeleton cache: plan, decode ahead, estimate, write shards, resume, merge.
 
 The sequences are cut into shards of consecutive tracklets, a pure function of the sequences and `shard_frames`. Each
-shard is estimated on its own and written whole into the folder OUT.shards. A run that was killed loses the shard it was
-in; the next one keeps every finished shard that is healthy, of the same frames and of the same estimator, and does the
-rest. As no batch reaches over the end of a shard, the finished file is the same either way, to the bit with the same
-batch size on the same device with as many threads.
+shard is estimated on its own, by whichever worker, and written whole into the folder OUT.shards. A run that was killed
+loses the shards it was in; the next one keeps every finished tracklet and does the rest. As no batch reaches over the end
+of a shard, the finished file is the same either way, to the bit with the same batch size and shards on the same kind of
+device with as many threads.
 
-Frames that are missing, or that no image can be decoded from (a JPEG cut short included), are not valid: their joints and
-keypoints are zeros. Frames on which the keypoints score too low are not valid either, but their keypoints are kept. For
-lifting, gaps are filled along time, so that they do not disturb their neighbours.
+What is kept: a tracklet of a healthy shard or of an existing `out`, by the same estimator, of the same frames in the same
+order, whose data match their checksum, and none of whose files has changed since. A file has changed if its size differs, or if
+it was modified after the extraction began and its CRC-32 differs; what was missing and is there now has changed, too. A
+file that is gone has not: one may delete images and keep their skeletons. All others, new ones included, are estimated
+again, alone: other tracklets of their shard are not, and the file may then differ from one made at once in the last
+bits of floating-point sums.
+
+Frames without a usable picture (`pose_cache.images` says which) are not valid: their joints and keypoints are zeros.
+Frames on which the keypoints score too low are not valid either, but their keypoints are kept. For lifting, gaps are
+filled along time, so that they do not disturb their neighbours.
+
+One run at a time writes an `out`; jobs that each do their own share of it may run at once, on any machines that share
+the folder.
 """
 
 import hashlib
+import re
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
+from typing import Final
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision
-from pose_cache.images import read_frame
-from pose_cache.joints import COCO17, H36M17
-from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, merge_stores, verify_store, write_store
+from pose_cache.hdf5 import PARTIAL
+from pose_cache.lock import held, holders
+from pose_cache.merge import Piece, merge_pieces
+from pose_cache.outcome import ExtractSummary, summarize
+from pose_cache.plan import (
+    Finished,
+    FrameSequence,
+    Share,
+    changed_tracklets,
+    check_sequences,
+    find_finished,
+    fingerprint,
+    pieces_of,
+    plan_shards,
+    share_of,
+)
+from pose_cache.shard import ShardJob
+from pose_cache.store import SkeletonStore
+from pose_cache.workers import Recipe, make_here, make_with_workers
+
+__all__ = ["ExtractSummary", "FrameSequence", "Share", "extract", "fingerprint", "merge_shards", "plan_shards"]
 
 Progress = Callable[[int, int], None]
-_EXAMPLES = 5
-
-
-@dataclass(frozen=True)
-class FrameSequence:
-    """The frames of one tracklet, in order of time.
-
-    Attributes
-    ----------
-    name : str
-        Unique in the dataset.
-    frames : tuple of str
-        Frame paths relative to the dataset's root, "/" between folders.
-    """
-
-    name: str
-    frames: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ExtractSummary:
-    """What a call of `extract` found and did.
-
-    Attributes
-    ----------
-    out : Path
-        The cache file.
-    up_to_date : bool
-        It was there already, of the same frames and the same estimator; nothing was done.
-    tracklets, frames : int
-        In the file.
-    kept_frames : int
-        Frames of shards that an earlier run had finished.
-    missing, unreadable : int
-        Frames without a file, and files that no image can be decoded from.
-    without_pose : int
-        Frames that were read, but whose keypoints scored too low.
-    examples : tuple of str
-        The first few missing or unreadable frames.
-    seconds : float
-        Time this call took.
-    """
-
-    out: Path
-    up_to_date: bool
-    tracklets: int
-    frames: int
-    kept_frames: int
-    missing: int
-    unreadable: int
-    without_pose: int
-    examples: tuple[str, ...]
-    seconds: float
-
-    @property
-    def frames_per_second(self) -> float:
-        """Frames estimated by this call a second of it."""
-        return (self.frames - self.kept_frames) / self.seconds if self.seconds > 0 else 0.0
+_NAMED: Final = 3
 
 
 def extract(
@@ -101,6 +71,9 @@ def extract(
     flip_test: bool = False,
     precision: Precision = "32",
     workers: int = 2,
+    threads: int | None = None,
+    backend: str | None = None,
+    share: Share | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> ExtractSummary:
@@ -117,17 +90,24 @@ def extract(
     out : Path
         The file to make.
     device : str
-        A torch device, or "auto".
+        A torch device, or "auto"; or several with commas between them, and a worker process for each.
     batch_size : int
         Crops estimated at once.
     shard_frames : int
-        A shard is closed when it has this many frames: what a killed run can lose at most.
+        A shard is closed when it has this many frames: what a killed worker can lose at most.
     flip_test, precision
         See `PoseEstimator`.
     workers : int
-        Threads that decode frames ahead of the estimator.
+        Threads that decode frames ahead of the estimator, for each device.
+    threads : int, optional
+        Threads of torch on a CPU, for each device; torch's own number if not given.
+    backend : str, optional
+        The joblib backend that runs the workers: "loky" (the default for several devices), "threading", "dask", "ray" or
+        another that is registered. On a cluster all machines see the same folders, and its workers take `device`.
+    share : Share, optional
+        Do only this part of the shards and do not merge; `merge_shards` does when all parts are done.
     force : bool
-        Replace an `out` that another estimator made, or that is damaged.
+        Replace an `out` or shards that another estimator made, or an `out` that is damaged.
     progress : callable, optional
         Called with the frames done, those of finished shards included, and all frames.
 
@@ -138,228 +118,217 @@ def extract(
     Raises
     ------
     PoseCacheError
-        If there is nothing to do, all frames are missing, or `out` is of another estimator and not `force`.
+        If there is nothing to do, all frames are missing, somebody else is writing `out`, the disk refuses, or `out` or
+        its shards are of another estimator and not `force`.
     """
     started = time.monotonic()
-    _check(sequences, root)
-    estimator = PoseEstimator(spec, device, flip_test, precision)
-    if _is_finished(out, sequences, estimator, force):
-        return _summary(out, root, True, sum(len(one.frames) for one in sequences), started)
+    if min(batch_size, shard_frames, threads or 1) < 1:
+        raise PoseCacheError("the batch size, the frames of a shard and the threads have to be at least 1")
+    check_sequences(sequences, root)
+    devices = [name.strip() for name in device.split(",")]
+    alone = backend is None and len(devices) == 1
+    # Where workers estimate, this process only needs the estimator's digest.
+    estimator = PoseEstimator(spec, devices[0] if alone else "cpu", flip_test, precision)
+    recipe = Recipe(spec, flip_test, precision, estimator.digest, root, batch_size, workers, threads)
+    folder = _folder(out)
+    if not folder.exists() and _is_up_to_date(out, sequences, recipe, force):
+        return summarize(out, None, True, [_whole(out)], None, started)
 
-    shards = plan_shards(sequences, shard_frames)
-    folder = out.with_name(out.name + ".shards")
-    done, kept, total = 0, 0, sum(len(one.frames) for one in sequences)
-    paths = []
-    for number, shard in enumerate(shards):
-        path = folder / f"{number:05d}.h5"
-        frames = sum(len(one.frames) for one in shard)
-        provenance = _provenance(estimator, shard)
-        if _is_shard(path, provenance):
-            kept += frames
-        else:
-            report = None if progress is None else _shifted(progress, done, total)
-            write_store(path, _estimate(estimator, shard, root, batch_size, workers, report), provenance)
-        done += frames
-        paths.append(path)
-        if progress is not None:
-            progress(done, total)
-    merge_stores(paths, out, _provenance(estimator, sequences))
-    shutil.rmtree(folder)
-    return _summary(out, root, False, kept, started)
+    with _writing(out, folder, share):
+        if _is_up_to_date(out, sequences, recipe, force):
+            if share is None:
+                _remove(folder)
+            return summarize(out, None, True, [_whole(out)], None, started)
+        _refuse_foreign(folder, recipe, force)
+        shards = share_of(plan_shards(sequences, shard_frames), share)
+        mine = [one for shard in shards for one in shard]
+        finished = find_finished(_shard_files(folder), _existing(out), mine, recipe.digest, root)
+        jobs = _jobs(shards, finished, folder, recipe.digest)
+        total, left = sum(len(one.frames) for one in mine), sum(job.frame_count for job in jobs)
 
+        def report(frames: int) -> None:
+            if progress is not None:
+                progress(total - left + frames, total)
 
-def plan_shards(sequences: Sequence[FrameSequence], shard_frames: int) -> list[tuple[FrameSequence, ...]]:
-    """Cut the sequences into shards: consecutive tracklets until there are `shard_frames` frames."""
-    shards: list[tuple[FrameSequence, ...]] = []
-    current: list[FrameSequence] = []
-    count = 0
-    for sequence in sequences:
-        current.append(sequence)
-        count += len(sequence.frames)
-        if count >= shard_frames:
-            shards.append(tuple(current))
-            current, count = [], 0
-    return [*shards, tuple(current)] if current else shards
-
-
-def fingerprint(sequences: Iterable[FrameSequence]) -> str:
-    """Return the SHA-256 over the names of the sequences and their frames, in order."""
-    digest = hashlib.sha256()
-    for sequence in sequences:
-        digest.update("\0".join((sequence.name, *sequence.frames)).encode() + b"\n")
-    return digest.hexdigest()
+        report(0)
+        if alone:
+            make_here(estimator, jobs, recipe, devices[0], report)
+        elif jobs:
+            del estimator
+            make_with_workers(jobs, recipe, devices, backend or "loky", folder, report)
+        for job in jobs:
+            finished |= {one.name: Finished(job.path, row) for row, one in enumerate(job.sequences)}
+        if share is not None:
+            _done_file(folder, share).touch()
+            return summarize(out, share, False, pieces_of(mine, finished), total - left, started)
+        _finish(sequences, finished, out, folder)
+    return summarize(out, None, False, [_whole(out)], total - left, started)
 
 
-def _check(sequences: Sequence[FrameSequence], root: Path) -> None:
-    if not sequences:
-        raise PoseCacheError(f"no tracklets to extract skeletons of in {root}")
-    if empty := [one.name for one in sequences if not one.frames]:
-        raise PoseCacheError(f"tracklet {empty[0]!r} has no frames")
-    names = [one.name for one in sequences]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise PoseCacheError(f"the tracklet {twice!r} comes twice; names must be unique in a dataset")
-    if not any((root / frame).is_file() for one in sequences for frame in one.frames):
+def merge_shards(sequences: Sequence[FrameSequence], root: Path, out: Path, *, force: bool = False) -> ExtractSummary:
+    """Join the shards that several jobs have made into the cache file, and remove them.
+
+    Parameters
+    ----------
+    sequences, root, out
+        As the jobs were given them.
+    force : bool
+        Replace an `out` that another estimator made.
+
+    Returns
+    -------
+    ExtractSummary
+
+    Raises
+    ------
+    PoseCacheError
+        If a job is still at work, tracklets are missing (the message says which jobs have not finished), or `out` or some
+        shards are of another estimator.
+    """
+    started = time.monotonic()
+    check_sequences(sequences, root)
+    folder = _folder(out)
+    digests = {digest: path for path in _shard_files(folder) if (digest := _digest(path)) is not None}
+    if not digests:
         raise PoseCacheError(
-            f"none of the {sum(len(one.frames) for one in sequences)} frames is there: the first would be "
-            f"{root / sequences[0].frames[0]}. Is the dataset's root right?"
+            f"nothing to merge: no shards in {folder}. Make them with `csip skeletons --shard JOB/JOBS`"
         )
+    if len(digests) > 1:
+        one, other, *_ = digests.values()
+        raise PoseCacheError(f"{one} and {other} are of different estimators: delete {folder}, and extract again")
+    (digest,) = digests
+    with _writing(out, folder, None):
+        if not force:
+            _refuse_other(out, digest, "the shards")
+        finished = find_finished(_shard_files(folder), _existing(out), sequences, digest, root)
+        if missing := [one.name for one in sequences if one.name not in finished]:
+            raise PoseCacheError(_missing(missing, len(sequences), folder))
+        _finish(sequences, finished, out, folder)
+    return summarize(out, None, False, [_whole(out)], sum(len(one.frames) for one in sequences), started)
 
 
-def _is_finished(out: Path, sequences: Sequence[FrameSequence], estimator: PoseEstimator, force: bool) -> bool:
+def _folder(out: Path) -> Path:
+    return out.with_name(out.name + ".shards")
+
+
+def _shard_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.h5"))
+
+
+def _existing(out: Path) -> Path | None:
+    return out if out.exists() else None
+
+
+def _whole(out: Path) -> Piece:
+    return Piece(out, 0, len(SkeletonStore(out)))
+
+
+def _digest(path: Path) -> str | None:
+    """Return the estimator's digest of a cache file; None if it cannot be read."""
+    try:
+        return SkeletonStore(path).provenance.details.get("digest")
+    except PoseCacheError:
+        return None
+
+
+def _jobs(
+    shards: Sequence[tuple[FrameSequence, ...]], finished: Mapping[str, Finished], folder: Path, digest: str
+) -> list[ShardJob]:
+    """Return what is left of the shards. A file's name tells its content, so that no finished one is written over."""
+    jobs = []
+    for shard in shards:
+        if left := tuple(one for one in shard if one.name not in finished):
+            name = hashlib.sha256(f"{digest}{fingerprint(left)}".encode()).hexdigest()[:16]
+            jobs.append(ShardJob(folder / f"{name}.h5", left))
+            jobs[-1].path.unlink(missing_ok=True)  # damaged, or of frames that have changed
+    return jobs
+
+
+@contextmanager
+def _writing(out: Path, folder: Path, share: Share | None) -> Iterator[None]:
+    """Be the one who writes `out`, or one of those who each do a share."""
+    if share is None:
+        if jobs := holders(folder, "job-*.lock"):
+            raise PoseCacheError(
+                f"{out} is being written by {len(jobs)} jobs: {'; '.join(jobs)}. Wait for them, or stop them"
+            )
+        with held(folder / "lock", str(out)):
+            for partial in [*folder.glob(f"*{PARTIAL}"), *out.parent.glob(f"{out.name}.*{PARTIAL}")]:
+                partial.unlink(missing_ok=True)  # of runs that were killed
+            yield
+    else:
+        with (
+            held(folder / "lock", str(out), shared=True),
+            held(folder / f"job-{share.index}-of-{share.count}.lock", f"the share {share} of {out}"),
+        ):
+            _done_file(folder, share).unlink(missing_ok=True)
+            yield
+
+
+def _done_file(folder: Path, share: Share) -> Path:
+    return folder / f"job-{share.index}-of-{share.count}.done"
+
+
+def _is_up_to_date(out: Path, sequences: Sequence[FrameSequence], recipe: Recipe, force: bool) -> bool:
     """Tell whether `out` is what would be made; refuse to replace what another estimator made."""
     if not out.exists():
         return False
-    try:
-        with SkeletonStore(out) as store:
-            made = store.provenance
-    except PoseCacheError:
-        if force:
+    if force:
+        if _digest(out) != recipe.digest:
             return False
-        raise
-    wanted = _provenance(estimator, sequences)
-    if made.details.get("digest") == estimator.digest:
-        return made.dataset == wanted.dataset
-    if not force:
+    else:
+        _refuse_other(out, recipe.digest, f"{recipe.spec.name!r}")
+    store = SkeletonStore(out)
+    if store.provenance.dataset != fingerprint(sequences):
+        return False
+    return not changed_tracklets(store, store.names, recipe.root)
+
+
+def _refuse_other(out: Path, digest: str, ours: str) -> None:
+    if out.exists() and (made := SkeletonStore(out).provenance).details.get("digest") != digest:
         raise PoseCacheError(
-            f"{out} was made by the estimator {made.estimator!r} with other configs, weights or options than "
-            f"{estimator.spec.name!r} has now: replace it with --force, or write to another file"
+            f"{out} was made by the estimator {made.estimator!r} with other configs, weights or options than {ours} has "
+            "now: replace it with --force, or write to another file"
         )
-    return False
 
 
-def _is_shard(path: Path, provenance: Provenance) -> bool:
-    """Tell whether an earlier run has finished this shard."""
-    if not path.is_file():
-        return False
-    try:
-        with SkeletonStore(path) as store:
-            found = store.provenance
-    except PoseCacheError:
-        return False
-    same = (found.dataset, found.details.get("digest")) == (provenance.dataset, provenance.details["digest"])
-    return same and not verify_store(path)
+def _refuse_foreign(folder: Path, recipe: Recipe, force: bool) -> None:
+    """Refuse to mix in what another estimator has begun; with force, remove it."""
+    for path in _shard_files(folder):
+        if (digest := _digest(path)) is None or digest == recipe.digest:
+            continue
+        if not force:
+            raise PoseCacheError(
+                f"{folder} holds shards that an estimator with other configs, weights or options than "
+                f"{recipe.spec.name!r} has now did not finish: drop them with --force, or write to another file"
+            )
+        path.unlink(missing_ok=True)
 
 
-def _provenance(estimator: PoseEstimator, sequences: Sequence[FrameSequence]) -> Provenance:
-    spec = estimator.spec
-    return Provenance(spec.name, H36M17.name, spec.unit, estimator.details, fingerprint(sequences))
+def _finish(sequences: Sequence[FrameSequence], finished: Mapping[str, Finished], out: Path, folder: Path) -> None:
+    """Put the file together, and then remove the shards."""
+    pieces = pieces_of(sequences, finished)
+    provenance = SkeletonStore(pieces[0].path).provenance
+    merge_pieces(pieces, out, replace(provenance, dataset=fingerprint(sequences)))
+    _remove(folder)
 
 
-def _estimate(
-    estimator: PoseEstimator,
-    sequences: Sequence[FrameSequence],
-    root: Path,
-    batch_size: int,
-    workers: int,
-    progress: Callable[[int], None] | None,
-) -> list[TrackletSkeletons]:
-    """Estimate one shard: 2D over all its frames in full batches, then every tracklet lifted whole."""
-    paths = [root / frame for sequence in sequences for frame in sequence.frames]
-    keypoints = np.zeros((len(paths), COCO17.size, 3), np.float32)
-    sizes = np.zeros((len(paths), 2), np.int64)
-    batch: list[tuple[int, np.ndarray]] = []
-
-    def flush() -> None:
-        rows = [row for row, _ in batch]
-        keypoints[rows] = estimator.detect_prepared(np.stack([crop for _, crop in batch]), sizes[rows])
-        batch.clear()
-
-    for row, frame in enumerate(_decoded(estimator, paths, workers, 2 * batch_size + workers)):
-        if frame is not None:
-            prepared, sizes[row] = frame
-            batch.append((row, prepared))
-        if len(batch) == batch_size:
-            flush()
-        if progress is not None and (row + 1) % batch_size == 0:
-            progress(row + 1)
-    if batch:
-        flush()
-    finite = np.isfinite(keypoints).all(axis=(1, 2))
-    keypoints[~finite] = 0
-    valid = (sizes[:, 0] > 0) & finite & (keypoints[..., 2].mean(axis=1) >= estimator.spec.min_score)
-    return _lifted(estimator, sequences, keypoints, sizes, valid)
+def _remove(folder: Path) -> None:
+    """Remove the folder of shards, the lock last: who waits for it finds `out` finished."""
+    for path in folder.iterdir():
+        if path.name != "lock":
+            path.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lifted(
-    estimator: PoseEstimator,
-    sequences: Sequence[FrameSequence],
-    keypoints: np.ndarray,
-    sizes: np.ndarray,
-    valid: np.ndarray,
-) -> list[TrackletSkeletons]:
-    """Lift the tracklets that have a valid frame, and cut the flat arrays into tracklets."""
-    ends = np.cumsum([len(one.frames) for one in sequences])
-    rows = [slice(int(end) - len(one.frames), int(end)) for one, end in zip(sequences, ends, strict=True)]
-    seen = [number for number, span in enumerate(rows) if valid[span].any()]
-    lifted = estimator.lift([_filled(keypoints[rows[n]], sizes[rows[n]], valid[rows[n]]) for n in seen])
-    joints = np.zeros((len(keypoints), H36M17.size, 3), np.float32)
-    for number, found in zip(seen, lifted, strict=True):
-        joints[rows[number]] = found
-    valid = valid & np.isfinite(joints).all(axis=(1, 2))
-    joints[~valid] = 0
-    return [
-        TrackletSkeletons(one.name, one.frames, joints[span], keypoints[span], valid[span])
-        for one, span in zip(sequences, rows, strict=True)
-    ]
-
-
-def _filled(keypoints: np.ndarray, sizes: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fill frames that are not valid: linearly between their valid neighbours, constant beyond the ends."""
-    if valid.all():
-        return keypoints, sizes
-    time_, known = np.arange(len(valid)), np.flatnonzero(valid)
-    flat = np.concatenate([keypoints.reshape(len(valid), -1), sizes], axis=1)
-    filled = np.stack([np.interp(time_, known, column[known]) for column in flat.T], axis=1)
-    return filled[:, :-2].reshape(keypoints.shape).astype(np.float32), filled[:, -2:]
-
-
-def _decoded(
-    estimator: PoseEstimator, paths: Sequence[Path], workers: int, ahead: int
-) -> Iterator[tuple[np.ndarray, tuple[int, int]] | None]:
-    """Decode and warp frames in threads, at most `ahead` of what is asked for; None for what cannot be read."""
-
-    def load(path: Path) -> tuple[np.ndarray, tuple[int, int]] | None:
-        frame = read_frame(path)
-        return None if frame is None else (estimator.prepare(frame), (frame.shape[1], frame.shape[0]))
-
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        waiting: deque[Future[tuple[np.ndarray, tuple[int, int]] | None]] = deque()
-        try:
-            for path in paths:
-                waiting.append(pool.submit(load, path))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _shifted(progress: Progress, done: int, total: int) -> Callable[[int], None]:
-    return lambda frames: progress(done + frames, total)
-
-
-def _summary(out: Path, root: Path, up_to_date: bool, kept: int, started: float) -> ExtractSummary:
-    """Count what is in a finished file: the same whether this call made it or found it."""
-    missing, unreadable, without_pose = 0, 0, 0
-    examples: list[str] = []
-    with SkeletonStore(out) as store:
-        for name in store.names:
-            valid = store.valid(name)
-            if valid.all():
-                continue
-            tracklet = store.read(name)
-            unread = ~valid & ~tracklet.keypoints2d.any(axis=(1, 2))
-            without_pose += int((~valid & ~unread).sum())
-            for row in np.flatnonzero(unread):
-                frame = tracklet.frames[row]
-                is_there = (root / frame).exists()
-                missing, unreadable = missing + (not is_there), unreadable + is_there
-                if len(examples) < _EXAMPLES:
-                    examples.append(frame)
-        return ExtractSummary(
-            out, up_to_date, len(store), store.frame_count, kept, missing, unreadable, without_pose, tuple(examples),
-            time.monotonic() - started,
-        )  # fmt: skip
+def _missing(names: Sequence[str], count: int, folder: Path) -> str:
+    """Say which tracklets, and which jobs, are missing."""
+    named = ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+    text = f"{folder}: {len(names)} of {count} tracklets are not finished ({named})"
+    found = [re.fullmatch(r"job-(\d+)-of-(\d+)", path.stem) for path in folder.glob("job-*.lock")]
+    counts = {int(match.group(2)) for match in found if match}
+    if len(counts) != 1:
+        return f"{text}; run `csip skeletons` for the rest"
+    (jobs,) = counts
+    absent = [str(share) for i in range(jobs) if not _done_file(folder, share := Share(i + 1, jobs)).exists()]
+    return f"{text}; run `csip skeletons --shard` for {', '.join(absent) or 'the jobs whose frames have changed'}"

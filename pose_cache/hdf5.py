@@ -6,6 +6,8 @@ The format is described in `pose_cache.store`, which is the module to use.
 import datetime
 import json
 import os
+import re
+import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,9 +19,13 @@ import h5py
 import numpy as np
 
 from pose_cache.errors import PoseCacheError
+from pose_cache.sources import SOURCE, unknown_sources
 
 FORMAT: Final = "csip-skeletons"
 VERSION: Final = 1
+PARTIAL: Final = ".partial"
+
+_REASON: Final = re.compile(r"error message = '([^']*)'")
 
 
 @dataclass(frozen=True)
@@ -65,9 +71,13 @@ class Layout:
 
 
 @contextmanager
-def create_file(path: Path, layout: Layout, table: np.ndarray, provenance: Provenance) -> Iterator[h5py.File]:
+def create_file(
+    path: Path, layout: Layout, table: np.ndarray, provenance: Provenance, created: datetime.datetime | None = None
+) -> Iterator[h5py.File]:
     """Make a new file of that layout, put in its place when the block ends without an error."""
-    partial = path.with_name(path.name + ".partial")
+    # Its own name for every writer: two that make one file at once replace it one after the other, each with a whole one.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    created = created or datetime.datetime.now(datetime.UTC)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with h5py.File(partial, "w", libver=("earliest", "v110")) as file:
@@ -79,20 +89,24 @@ def create_file(path: Path, layout: Layout, table: np.ndarray, provenance: Prove
             file.attrs["dataset"] = provenance.dataset
             file.attrs["details"] = json.dumps(lasting_details(provenance.details), sort_keys=True)
             file.attrs["software"] = json.dumps(provenance.details.get("software", {}), sort_keys=True)
-            file.attrs["created"] = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            file.attrs["created"] = created.isoformat(timespec="seconds")
             file.create_dataset("joints", (layout.frames, layout.joints, 3), "<f4")
             file.create_dataset("keypoints2d", (layout.frames, layout.keypoints, 3), "<f4")
             file.create_dataset("valid", (layout.frames,), bool)
             file.create_dataset("frames", (layout.frames,), h5py.string_dtype("utf-8", layout.name_bytes))
+            file.create_dataset("sources", (layout.frames,), SOURCE)
             file.create_dataset("tracklets", data=table)
             file.create_dataset("checksums", (len(table),), "<u4")
             yield file
         _flush(partial)
         partial.replace(path)
         _flush(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py raises either, and tells the system's reason in its text
         partial.unlink(missing_ok=True)
-        raise PoseCacheError(f"cannot write {path}: {error}. Is the disk full or the folder read-only?") from error
+        reason = _REASON.search(str(error))
+        raise PoseCacheError(
+            f"cannot write {path}: {reason.group(1) if reason else error}. Is the disk full or the folder read-only?"
+        ) from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -164,14 +178,39 @@ def lasting_details(details: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tracklet_checksum(
-    name: bytes, frames: Sequence[bytes] | np.ndarray, joints: np.ndarray, keypoints2d: np.ndarray, valid: np.ndarray
+    name: bytes,
+    frames: Sequence[bytes] | np.ndarray,
+    joints: np.ndarray,
+    keypoints2d: np.ndarray,
+    valid: np.ndarray,
+    sources: np.ndarray | None = None,
 ) -> int:
-    """CRC-32 of a tracklet; independent of the padding of names, so that merging can copy it."""
+    """CRC-32 of a tracklet; independent of the padding of names, so that merging can copy it.
+
+    Sources count where one is known: files of before there were sources keep their checksums.
+    """
     listed = frames.tolist() if isinstance(frames, np.ndarray) else frames
     value = zlib.crc32(b"\0".join([name, *listed]))
     for array in (joints, keypoints2d, valid):
         value = zlib.crc32(np.ascontiguousarray(array).data, value)
+    if sources is not None and (sources != unknown_sources(1)).any():
+        value = zlib.crc32(np.ascontiguousarray(sources).view(np.uint8).data, value)
     return value
+
+
+def read_sources(file: h5py.File, rows: slice) -> np.ndarray:
+    """Read the sources of some frames; unknown where a file of an earlier program has none."""
+    if "sources" in file:
+        return file["sources"][rows]
+    return unknown_sources(len(range(*rows.indices(len(file["valid"])))))
+
+
+def read_created(file: h5py.File) -> datetime.datetime:
+    """Read when the first of a file's frames was read."""
+    try:
+        return datetime.datetime.fromisoformat(str(file.attrs["created"])).astimezone(datetime.UTC)
+    except (KeyError, ValueError, OSError) as error:
+        raise PoseCacheError(f"{file.filename}: its attributes are damaged ({error}): make it again") from error
 
 
 def map_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from pose_cache.errors import PoseCacheError
-from pose_cache.extract import read_frame
+from pose_cache.images import read_frame
 from pose_cache.joints import COCO17, JointSet
 from pose_cache.store import SkeletonStore, TrackletSkeletons
 

@@ -8,16 +8,19 @@ a clip costs microseconds, and any number of processes may read at once.
     /keypoints2d   (N, K, 3) float32   x, y in crop pixels, score
     /valid         (N,)      bool      False where no pose was found or the frame could not be read; joints are zeros there
     /frames        (N,)      string    frame path relative to the dataset root (fixed length, UTF-8)
+    /sources       (N,)      compound  the frame's file: bytes (int64), crc (uint32), kind (uint8), see `pose_cache.sources`
     /tracklets     (M,)      compound  name (string), start (int64), length (int64)
-    /checksums     (M,)      uint32    CRC-32 of each tracklet: its name, frames, joints, keypoints2d and valid
+    /checksums     (M,)      uint32    CRC-32 of each tracklet: its name, frames, joints, keypoints2d, valid and sources
 
 Attributes of the file: `format` ("csip-skeletons"), `version` (1), `joint_set`, `unit`, `estimator`, `dataset`
 (fingerprint of the frames' names), `details` (JSON: configs, digests of weights), `software` (JSON: versions), `created`
-(ISO 8601, UTC). Apart from `software` and `created` the same skeletons give the same content on every machine.
+(ISO 8601, UTC: no frame was read before). Apart from `software` and `created` the same skeletons give the same content on
+every machine.
 
-A file appears whole or not at all: it is written beside its place as NAME.partial, flushed to the disk, and renamed.
+A file appears whole or not at all: it is written beside its place as NAME.*.partial, flushed to the disk, and renamed.
 """
 
+import datetime
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,14 +35,17 @@ from pose_cache.hdf5 import (
     Layout,
     Provenance,
     create_file,
-    lasting_details,
     map_dataset,
     open_file,
+    read_created,
     read_provenance,
+    read_sources,
     tracklet_checksum,
     tracklet_table,
 )
 from pose_cache.joints import JointSet, joint_set
+from pose_cache.merge import merge_stores
+from pose_cache.sources import SOURCE, unknown_sources
 
 __all__ = ["Provenance", "SkeletonStore", "TrackletSkeletons", "merge_stores", "verify_store", "write_store"]
 
@@ -63,6 +69,8 @@ class TrackletSkeletons:
         (T, K, 3) float32, x and y in crop pixels and the score.
     valid : np.ndarray
         (T,) bool.
+    sources : np.ndarray or None
+        (T,) `pose_cache.sources.SOURCE`, what the frames' files were; None where skeletons do not come from images.
     """
 
     name: str
@@ -70,6 +78,7 @@ class TrackletSkeletons:
     joints: np.ndarray
     keypoints2d: np.ndarray
     valid: np.ndarray
+    sources: np.ndarray | None = None
 
 
 class SkeletonStore:
@@ -93,6 +102,7 @@ class SkeletonStore:
         self.path = Path(path)
         with open_file(self.path) as file:
             self.provenance = read_provenance(file)
+            self.created = read_created(file)
             self.joint_set: JointSet = joint_set(self.provenance.joint_set)
             table = file["tracklets"][()]
             self._valid: np.ndarray = file["valid"][()]
@@ -100,6 +110,7 @@ class SkeletonStore:
             self._joints = map_dataset(self.path, file["joints"])
             self._keypoints2d = map_dataset(self.path, file["keypoints2d"])
             self._frames = map_dataset(self.path, file["frames"])
+            self._sources = map_dataset(self.path, file["sources"]) if "sources" in file else None
         self.names: tuple[str, ...] = tuple(name.decode() for name in table["name"].tolist())
         spans = zip(table["start"].tolist(), (table["start"] + table["length"]).tolist(), strict=True)
         self._slices = {name: slice(*span) for name, span in zip(self.names, spans, strict=True)}
@@ -133,9 +144,9 @@ class SkeletonStore:
     def read(self, name: str) -> TrackletSkeletons:
         """Return one tracklet, as copies in memory."""
         rows = self._slice(name)
-        frames = tuple(value.decode() for value in self._frames[rows].tolist())
+        joints, keypoints2d = np.array(self._joints[rows]), np.array(self._keypoints2d[rows])
         return TrackletSkeletons(
-            name, frames, np.array(self._joints[rows]), np.array(self._keypoints2d[rows]), self._valid[rows].copy()
+            name, self.frames(name), joints, keypoints2d, self._valid[rows].copy(), self.sources(name)
         )
 
     def joints(self, name: str, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
@@ -150,6 +161,22 @@ class SkeletonStore:
         """Return (T,) bool: which of a tracklet's frames have a pose."""
         return _picked(self._valid[self._slice(name)], indices)
 
+    def frames(self, name: str) -> tuple[str, ...]:
+        """Return the paths of a tracklet's frames, relative to the dataset root."""
+        return tuple(value.decode() for value in self._frames[self._slice(name)].tolist())
+
+    def sources(self, name: str) -> np.ndarray:
+        """Return (T,) `pose_cache.sources.SOURCE`: what the files of a tracklet's frames were."""
+        rows = self._slice(name)
+        return unknown_sources(rows.stop - rows.start) if self._sources is None else np.array(self._sources[rows])
+
+    def is_intact(self, row: int) -> bool:
+        """Read the tracklet in a row of the table and tell whether it matches its checksum."""
+        name = self.names[row]
+        rows = self._slice(name)
+        arrays = self._frames[rows], self._joints[rows], self._keypoints2d[rows], self._valid[rows], self.sources(name)
+        return bool(tracklet_checksum(name.encode(), *arrays) == self._checksums[row])
+
     def _slice(self, name: str) -> slice:
         try:
             return self._slices[name]
@@ -160,7 +187,9 @@ class SkeletonStore:
             ) from None
 
 
-def write_store(path: Path, tracklets: Iterable[TrackletSkeletons], provenance: Provenance) -> None:
+def write_store(
+    path: Path, tracklets: Iterable[TrackletSkeletons], provenance: Provenance, created: datetime.datetime | None = None
+) -> None:
     """Write tracklets, in their order, into a new cache file, atomically.
 
     Memory is bounded: what exceeds a block goes into part files, which are merged at the end.
@@ -173,6 +202,8 @@ def write_store(path: Path, tracklets: Iterable[TrackletSkeletons], provenance: 
         Consumed once.
     provenance : Provenance
         Goes into the file's attributes.
+    created : datetime, optional
+        When the first frame was read; now, if not given.
 
     Raises
     ------
@@ -189,62 +220,18 @@ def write_store(path: Path, tracklets: Iterable[TrackletSkeletons], provenance: 
             frames += len(tracklet.frames)
             if frames >= _BLOCK:
                 parts.append(path.with_name(f"{path.name}.part{len(parts)}"))
-                _write_block(parts[-1], block, provenance)
+                _write_block(parts[-1], block, provenance, created)
                 block, frames = [], 0
         if not parts:
-            _write_block(path, block, provenance)
+            _write_block(path, block, provenance, created)
             return
         if block:
             parts.append(path.with_name(f"{path.name}.part{len(parts)}"))
-            _write_block(parts[-1], block, provenance)
+            _write_block(parts[-1], block, provenance, created)
         merge_stores(parts, path)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
-
-
-def merge_stores(shards: Sequence[Path], out: Path, provenance: Provenance | None = None) -> None:
-    """Join cache files into one, in the order given, a block at a time.
-
-    Parameters
-    ----------
-    shards : sequence of Path
-        At least one file; all of the same joint set, keypoints, unit and estimator.
-    out : Path
-        The file to make or replace.
-    provenance : Provenance, optional
-        Of the whole; the first file's own if not given.
-
-    Raises
-    ------
-    PoseCacheError
-        If a file is damaged or disagrees with the first, or if a tracklet is in two of them.
-    """
-    if not shards:
-        raise PoseCacheError(f"nothing to merge into {out}: expected at least one cache file")
-    tables, provenances, layouts = [], [], []
-    for shard in shards:
-        with open_file(shard) as file:
-            tables.append(file["tracklets"][()])
-            provenances.append(read_provenance(file))
-            layouts.append(Layout.of(file))
-        if (mismatch := _difference(provenances[0], layouts[0], provenances[-1], layouts[-1])) is not None:
-            raise PoseCacheError(f"cannot merge {shard} with {shards[0]}: {mismatch}")
-    table = _merged_table(tables, shards, layouts)
-    layout = Layout(
-        sum(one.frames for one in layouts), layouts[0].joints, layouts[0].keypoints, max(o.name_bytes for o in layouts)
-    )
-    with create_file(out, layout, table, provenance or provenances[0]) as file:
-        frame, tracklet = 0, 0
-        for shard in shards:
-            with open_file(shard) as source:
-                count, rows = len(source["valid"]), len(source["checksums"])
-                for start in range(0, count, _BLOCK):
-                    stop = min(start + _BLOCK, count)
-                    for key in ("joints", "keypoints2d", "valid", "frames"):
-                        file[key][frame + start : frame + stop] = source[key][start:stop]
-                file["checksums"][tracklet : tracklet + rows] = source["checksums"][()]
-                frame, tracklet = frame + count, tracklet + rows
 
 
 def verify_store(path: Path) -> list[str]:
@@ -272,7 +259,8 @@ def _problems(file: h5py.File) -> Iterator[str]:
     expected = joint_set(read_provenance(file).joint_set).size
     if layout.joints != expected:
         yield f"/joints has {layout.joints} joints, but the joint set has {expected}"
-    sizes = {key: file[key].shape[0] for key in ("joints", "keypoints2d", "valid", "frames")}
+    arrays = ("joints", "keypoints2d", "valid", "frames", *(["sources"] if "sources" in file else []))
+    sizes = {key: file[key].shape[0] for key in arrays}
     if len(set(sizes.values())) > 1:
         yield f"arrays differ in length: {sizes}"
         return
@@ -293,7 +281,8 @@ def _problems(file: h5py.File) -> Iterator[str]:
         label = name.decode(errors="replace")
         if not np.isfinite(joints[valid]).all():
             yield f"tracklet {label}: joints are not finite where the pose is valid"
-        if tracklet_checksum(name, file["frames"][rows], joints, file["keypoints2d"][rows], valid) != checksum:
+        frames, keypoints2d, sources = file["frames"][rows], file["keypoints2d"][rows], read_sources(file, rows)
+        if tracklet_checksum(name, frames, joints, keypoints2d, valid, sources) != checksum:
             yield f"tracklet {label} (frames {start} to {start + length - 1}): the checksum differs, the data are damaged"
 
 
@@ -308,6 +297,7 @@ def _checked(tracklet: TrackletSkeletons, joints: JointSet) -> TrackletSkeletons
         or len(tracklet.keypoints2d) != count
         or shapes[1][2] != 3
         or not count
+        or (tracklet.sources is not None and (tracklet.sources.dtype, len(tracklet.sources)) != (SOURCE, count))
     ):
         raise PoseCacheError(
             f"tracklet {tracklet.name!r} of {count} frames: expected joints ({count}, {joints.size}, 3) of {joints.name}, "
@@ -319,10 +309,13 @@ def _checked(tracklet: TrackletSkeletons, joints: JointSet) -> TrackletSkeletons
             f"tracklet {tracklet.name!r}: joints or keypoints are not finite; mark such frames not valid"
         )
     positions = np.where(valid[:, None, None], tracklet.joints, 0).astype("<f4")
-    return TrackletSkeletons(tracklet.name, tracklet.frames, positions, tracklet.keypoints2d.astype("<f4"), valid)
+    keypoints2d = tracklet.keypoints2d.astype("<f4")
+    return TrackletSkeletons(tracklet.name, tracklet.frames, positions, keypoints2d, valid, tracklet.sources)
 
 
-def _write_block(path: Path, block: list[TrackletSkeletons], provenance: Provenance) -> None:
+def _write_block(
+    path: Path, block: list[TrackletSkeletons], provenance: Provenance, created: datetime.datetime | None
+) -> None:
     """Write tracklets that fit in memory into one file."""
     joints = joint_set(provenance.joint_set).size
     names = [tracklet.name.encode() for tracklet in block]
@@ -332,40 +325,19 @@ def _write_block(path: Path, block: list[TrackletSkeletons], provenance: Provena
         raise PoseCacheError(f"{path}: tracklets differ in their number of 2D keypoints: {sorted(keypoints)}")
     layout = Layout(len(frames), joints, keypoints.pop(), max(map(len, frames), default=1))
     table = tracklet_table(names, [len(tracklet.frames) for tracklet in block], path)
-    with create_file(path, layout, table, provenance) as file:
+    sources = [unknown_sources(len(t.frames)) if t.sources is None else t.sources for t in block]
+    with create_file(path, layout, table, provenance, created) as file:
         if not block:
             return
         file["joints"][:] = np.concatenate([tracklet.joints for tracklet in block])
         file["keypoints2d"][:] = np.concatenate([tracklet.keypoints2d for tracklet in block])
         file["valid"][:] = np.concatenate([tracklet.valid for tracklet in block])
         file["frames"][:] = np.array(frames, dtype=file["frames"].dtype)
+        file["sources"][:] = np.concatenate(sources)
         file["checksums"][:] = [
-            tracklet_checksum(name, [f.encode() for f in t.frames], t.joints, t.keypoints2d, t.valid)
-            for name, t in zip(names, block, strict=True)
+            tracklet_checksum(name, [f.encode() for f in t.frames], t.joints, t.keypoints2d, t.valid, known)
+            for name, t, known in zip(names, block, sources, strict=True)
         ]
-
-
-def _merged_table(tables: list[np.ndarray], shards: Sequence[Path], layouts: list[Layout]) -> np.ndarray:
-    """One table of several, refused if a name is in two files or a file's own table does not fit its frames."""
-    owner: dict[bytes, Path] = {}
-    for shard, table, layout in zip(shards, tables, layouts, strict=True):
-        if int(table["length"].sum()) != layout.frames:
-            raise PoseCacheError(f"{shard}: its tracklets do not cover its {layout.frames} frames; make it again")
-        for name in table["name"].tolist():
-            if name in owner:
-                raise PoseCacheError(f"tracklet {name.decode()!r} is in both {owner[name]} and {shard}")
-            owner[name] = shard
-    return tracklet_table(list(owner), np.concatenate([table["length"] for table in tables]), shards[0])
-
-
-def _difference(one: Provenance, one_layout: Layout, other: Provenance, other_layout: Layout) -> str | None:
-    """Say what two files to be merged do not agree in."""
-    first = (one.estimator, one.joint_set, one.unit, lasting_details(one.details), one_layout.keypoints)
-    second = (other.estimator, other.joint_set, other.unit, lasting_details(other.details), other_layout.keypoints)
-    for what, a, b in zip(("estimator", "joint set", "unit", "details", "2D keypoints"), first, second, strict=True):
-        if a != b:
-            return f"their {what} differ: {b!r} and {a!r}"
-    return None
 
 
 def _picked(rows: np.ndarray, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:

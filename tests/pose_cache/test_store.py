@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pose_cache import merge as merge_module
 from pose_cache import store as store_module
 from pose_cache.errors import PoseCacheError
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, merge_stores, verify_store, write_store
@@ -86,6 +87,7 @@ def test_files_made_in_pieces_merged_or_spilled_are_the_same(path: Path, tmp_pat
     assert contents(tmp_path / "merged.h5") == contents(path)
     # A block of 6 frames: writing spills into part files, and merging copies the 9 frames of one tracklet in two steps.
     monkeypatch.setattr(store_module, "_BLOCK", 6)
+    monkeypatch.setattr(merge_module, "_BLOCK", 6)
     write_store(tmp_path / "spilled.h5", TRACKLETS, PROVENANCE)
     assert contents(tmp_path / "spilled.h5") == contents(path)
     assert not list(tmp_path.glob("*.part*"))
