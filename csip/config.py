@@ -77,6 +77,11 @@ class SkeletonEncoderSettings(Section):
     dropout: float = Field(0.3, ge=0, lt=1)
     positions: int = Field(10, ge=1)
     temporal: bool = True
+    """Attend along time too; without it the encoder cannot see the order of frames (the authors' setting)."""
+    temporal_every: int = Field(2, ge=1)
+    """Every how many blocks one attends along time, from the first."""
+    sign_flips: bool = True
+    """Draw the signs of the graph's eigenvectors at random in training."""
 
 
 class Stage1Settings(Section):
@@ -126,6 +131,16 @@ class Stage2Settings(Section):
     prototype_momentum: float | None = Field(None, ge=0, lt=1)
     train_skeleton_encoder: bool = False
     detach_visual: bool = True
+    mte: bool = True
+    """Temporal modelling: message tokens that attend to each other over the frames."""
+    atd: bool = True
+    """Temporal modelling: the skeleton's messages are distilled into the visual ones; needs ``mte``."""
+    ta: bool = True
+    """Temporal modelling: aggregation of each frame's tokens, pooled by attention."""
+    temporal_heads: int | None = Field(None, ge=1)
+    """Attention heads of temporal modelling; the image encoder's width / 64 where it is not given, the authors' 8."""
+    frame_position: bool = True
+    """Temporal modelling: messages know their place in the clip; the authors' do not."""
     camera_embedding: bool = True
     clip_gradient: float | None = Field(None, gt=0)
     """Largest norm of the gradient of all parameters; longer ones are shortened to it."""
@@ -189,6 +204,12 @@ class Settings(Section):
     def check_decay(self) -> Settings:
         if list(self.stage2.decay_epochs) != sorted(self.stage2.decay_epochs):
             raise ValueError("stage2.decay_epochs must rise")
+        return self
+
+    @model_validator(mode="after")
+    def check_modules(self) -> Settings:
+        if self.stage2.atd and not self.stage2.mte:
+            raise ValueError("stage2.atd distils message tokens and needs stage2.mte: true; set stage2.atd: false too")
         return self
 
 

@@ -108,7 +108,7 @@ class ReIDModel(nn.Module):
         Attention heads of the temporal module; D / 64 by default.
     prototype_heads, prototype_layers : int
         Of the prototype updater.
-    mte, atd, ta : bool
+    mte, atd, ta, frame_position : bool
         Parts of :class:`SkeletonGuidedTemporalModel`.
     """
 
@@ -132,6 +132,7 @@ class ReIDModel(nn.Module):
         mte: bool = True,
         atd: bool = True,
         ta: bool = True,
+        frame_position: bool = True,
     ) -> None:
         super().__init__()
         if skeleton.width != vision.embed_dim:
@@ -154,8 +155,9 @@ class ReIDModel(nn.Module):
         self.pfu = PrototypeFusionUpdater(
             identities, embed_dim, prototype_heads, prototype_layers, fusion, normalize=normalize
         )
+        heads = heads or max(1, width // 64)
         self.sgtm = SkeletonGuidedTemporalModel(
-            width, embed_dim, heads or max(1, width // 64), mte=mte, atd=atd, ta=ta
+            width, embed_dim, heads, mte=mte, atd=atd, ta=ta, frame_position=frame_position
         )
         self.heads = nn.ModuleList(Head(size, identities) for size in (width, embed_dim, width))
         self.frame_head = Head(width, identities)

@@ -1,7 +1,7 @@
 """The skeleton encoder: a graph transformer over the joints of a frame that also looks along time.
 
-Attention among the tokens of one frame cannot see the order of frames. Every second block therefore also lets each
-token attend to itself at other times; ``temporal=False`` leaves that out.
+Attention among the tokens of one frame cannot see the order of frames. Some blocks therefore also let each token
+attend to itself at other times; ``temporal=False`` leaves that out.
 """
 
 import numpy as np
@@ -119,7 +119,11 @@ class SkeletonGraphTransformer(nn.Module):
     positions : int
         Columns of the Laplacian encoding, see :func:`laplacian_encoding`.
     temporal : bool
-        Whether every second block, from the first, attends along time. Without it frames are encoded apart.
+        Whether blocks attend along time. Without it frames are encoded apart.
+    temporal_every : int
+        Every how many blocks one attends along time, from the first.
+    sign_flips : bool
+        Whether training draws the encoding's signs at random, a clip at a time: an eigenvector's sign means nothing.
 
     Attributes
     ----------
@@ -144,9 +148,12 @@ class SkeletonGraphTransformer(nn.Module):
         dropout: float = 0.3,
         positions: int = 10,
         temporal: bool = True,
+        temporal_every: int = 2,
+        sign_flips: bool = True,
     ) -> None:
         super().__init__()
         self.width = width
+        self.sign_flips = sign_flips
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("encoding", laplacian_encoding(joints, positions))
         self.embed = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width))
@@ -154,7 +161,8 @@ class SkeletonGraphTransformer(nn.Module):
         self.cls = nn.Parameter(torch.randn(width) * 0.02)
         self.position = TemporalPosition(width) if temporal else None
         self.blocks = nn.ModuleList(
-            SkeletonBlock(width, heads, mlp_ratio, dropout, temporal and index % 2 == 0) for index in range(depth)
+            SkeletonBlock(width, heads, mlp_ratio, dropout, temporal and index % temporal_every == 0)
+            for index in range(depth)
         )
 
     def forward(self, joints: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -183,7 +191,7 @@ class SkeletonGraphTransformer(nn.Module):
                 f"got {tuple(joints.shape)}: are the skeletons of another joint set?"
             )
         encoding = self.encoding
-        if self.training:  # an eigenvector's sign means nothing
+        if self.training and self.sign_flips:
             signs = torch.randint(0, 2, (len(joints), 1, 1, encoding.shape[1]), device=joints.device) * 2 - 1
             encoding = encoding * signs
         if valid is not None:  # also NaN must not pass

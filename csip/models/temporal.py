@@ -9,22 +9,25 @@ from torch import Tensor, nn
 from csip.errors import CsipError
 from csip.models.attention import Attention, TemporalPosition, feed_forward
 
+SMALL = 1e-6  # scores may all be zero
 VISUAL, VISUAL_MESSAGE, JOINTS, JOINTS_MESSAGE = range(4)  # rows of the type embedding
 
 
 class MessageExtraction(nn.Module):
     """MTE: a frame's tokens averaged and projected into one message, messages attending to each other over time."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, position: bool) -> None:
         super().__init__()
         self.project = nn.Linear(width, width)
-        self.position = TemporalPosition(width)
+        self.position = TemporalPosition(width) if position else None
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
 
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return messages (B, T, D) of tokens (B, T, M, D); frames that are not valid send nothing to others."""
-        message = self.project(tokens.mean(dim=2)) + self.position(tokens.shape[1])
+        message = self.project(tokens.mean(dim=2))
+        if self.position is not None:
+            message = message + self.position(tokens.shape[1])
         return message + self.attention(self.norm(message), mask=valid)
 
 
@@ -46,7 +49,7 @@ class TokenAggregation(nn.Module):
         weights = self.score(x).float().sigmoid()
         if mask is not None:
             weights = weights * mask[:, :, None]
-        return (weights * x).sum(dim=1) / weights.sum(dim=1)
+        return (weights * x).sum(dim=1) / (weights.sum(dim=1) + SMALL)
 
 
 class SkeletonGuidedTemporalModel(nn.Module):
@@ -65,6 +68,8 @@ class SkeletonGuidedTemporalModel(nn.Module):
     mte, atd, ta : bool
         Message token extraction, across-modality temporal distillation (needs `mte`) and token aggregation.
         Without `ta` a frame's vector is its message, without `mte` either, its mean visual token.
+    frame_position : bool
+        Whether messages know their place in the clip; without, shuffling the frames changes nothing.
     """
 
     def __init__(
@@ -76,13 +81,14 @@ class SkeletonGuidedTemporalModel(nn.Module):
         mte: bool = True,
         atd: bool = True,
         ta: bool = True,
+        frame_position: bool = True,
     ) -> None:
         super().__init__()
         if atd and not mte:
             raise CsipError("atd: distils message tokens and needs mte: true; set atd: false or mte: true")
         self.project_skeleton = nn.Linear(skeleton_width, width) if atd or ta else None
-        self.visual_message = MessageExtraction(width, heads) if mte else None
-        self.skeleton_message = MessageExtraction(width, heads) if mte else None
+        self.visual_message = MessageExtraction(width, heads, frame_position) if mte else None
+        self.skeleton_message = MessageExtraction(width, heads, frame_position) if mte else None
         self.distil_norm = nn.LayerNorm(width) if atd else None
         self.distil_memory_norm = nn.LayerNorm(width) if atd else None
         self.distil = Attention(width, heads) if atd else None

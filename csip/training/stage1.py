@@ -161,6 +161,8 @@ def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphT
         dropout=chosen.dropout,
         positions=chosen.positions,
         temporal=chosen.temporal,
+        temporal_every=chosen.temporal_every,
+        sign_flips=chosen.sign_flips,
     )
 
 

@@ -281,9 +281,17 @@ def refresh_prototypes(
 
 
 def build_model(
-    encoder: SkeletonGraphTransformer, tau: float, identities: int, cameras: int, settings: Settings
+    encoder: SkeletonGraphTransformer,
+    tau: float,
+    identities: int,
+    cameras: int,
+    settings: Settings,
+    load_vision: bool = True,
 ) -> ReIDModel:
-    """Make the model before its training: pretrained encoders, new modules with weights from ``runtime.seed``."""
+    """Make the model before its training: pretrained encoders, new modules with weights from ``runtime.seed``.
+
+    Without ``load_vision`` the image encoder has the form that ``vision.pretrained`` asks for, and random weights.
+    """
     clips, chosen = settings.clips, settings.stage2
     torch.manual_seed(settings.runtime.seed)
     vision = create_vision(
@@ -291,6 +299,7 @@ def build_model(
         settings.vision.pretrained,
         (clips.height, clips.width),
         cameras=cameras if chosen.camera_embedding else 0,
+        load=load_vision,
     )
     return ReIDModel(
         vision,
@@ -304,6 +313,11 @@ def build_model(
         normalize=settings.stage1.normalize,
         tau=tau,
         part_norm=settings.evaluation.part_norm,
+        heads=chosen.temporal_heads,
+        mte=chosen.mte,
+        atd=chosen.atd,
+        ta=chosen.ta,
+        frame_position=chosen.frame_position,
     )
 
 
@@ -343,10 +357,9 @@ def load_trained(
 def untrained_like(description: dict[str, Any], pretrained: bool) -> ReIDModel:
     """Make the model of a description as it was before both stages; ``vision.pretrained`` is used or left out."""
     settings = Settings.model_validate(description["settings"])
-    if not pretrained:
-        settings = settings.model_copy(update={"vision": settings.vision.model_copy(update={"pretrained": None})})
     encoder = empty_encoder(description["joint_set"], description["width"], settings)
-    return build_model(encoder, 1.0, description["identities"], len(description["cameras"]), settings)
+    cameras = len(description["cameras"])
+    return build_model(encoder, 1.0, description["identities"], cameras, settings, load_vision=pretrained)
 
 
 def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any]]:
