@@ -80,7 +80,10 @@ def create_file(
     created = created or datetime.datetime.now(datetime.UTC)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(partial, "w", libver=("earliest", "v110")) as file:
+        # Mapped arrays that are not aligned are copied whole before a row of them is taken.
+        with h5py.File(
+            partial, "w", libver=("earliest", "v110"), alignment_threshold=256, alignment_interval=64
+        ) as file:
             file.attrs["format"] = FORMAT
             file.attrs["version"] = VERSION
             file.attrs["joint_set"] = provenance.joint_set

@@ -112,7 +112,7 @@ class SkeletonStore:
             self._frames = map_dataset(self.path, file["frames"])
             self._sources = map_dataset(self.path, file["sources"]) if "sources" in file else None
         self.names: tuple[str, ...] = tuple(name.decode() for name in table["name"].tolist())
-        spans = zip(table["start"].tolist(), (table["start"] + table["length"]).tolist(), strict=True)
+        spans = np.stack([table["start"], table["start"] + table["length"]], axis=1).tolist()
         self._slices = {name: slice(*span) for name, span in zip(self.names, spans, strict=True)}
 
     def __len__(self) -> int:
