@@ -15,9 +15,9 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from pose_cache.errors import PoseCacheError
-from pose_cache.extract import FrameSequence, fingerprint
 from pose_cache.joints import H36M17, KINECT20, kinect20_to_h36m
 from pose_cache.json_tree import JsonFolder, JsonTree, json_path, read_points, write_points
+from pose_cache.plan import FrameSequence, fingerprint
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
 
 Progress = Callable[[int, int], None]
@@ -231,9 +231,9 @@ def export_json(
     owners: dict[str, str] = {}
     invalid: list[str] = []
     for name in store.names:
-        tracklet = store.read(name)
-        invalid += [frame for frame, is_valid in zip(tracklet.frames, tracklet.valid, strict=True) if not is_valid]
-        for frame in tracklet.frames:
+        frames = store.frames(name)
+        invalid += [frame for frame, is_valid in zip(frames, store.valid(name), strict=True) if not is_valid]
+        for frame in frames:
             path = json_path(frame)
             if path in owners:
                 raise PoseCacheError(f"{frame} and {owners[path]} would both have the file {path}: cannot export")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from pose_cache.errors import PoseCacheError
-from pose_cache.extract import FrameSequence, fingerprint
 from pose_cache.interchange import import_json, import_kinect
 from pose_cache.joints import H36M17, KINECT20
 from pose_cache.json_tree import JsonFolder
+from pose_cache.plan import FrameSequence, fingerprint
 from pose_cache.store import SkeletonStore, verify_store
 
 SHARED = Path(os.environ.get("CSIP_SHARED") or Path(__file__).resolve().parents[2].parent / "shared")
