@@ -22,7 +22,7 @@ from pose_cache.joints import JointSet, mirror
 # ---- which frames ----------------------------------------------------------------------------------------------------
 
 
-def chunk_bounds(length: int, frames: int) -> np.ndarray:
+def chunk_bounds(length: int | np.ndarray, frames: int) -> np.ndarray:
     """Cut ``length`` frames into ``frames`` chunks as equal as can be; chunk t is ``bounds[t]:bounds[t + 1]``.
 
     Where the tracklet is shorter than the clip, neighbouring chunks share a frame, evenly over the tracklet.
@@ -30,17 +30,17 @@ def chunk_bounds(length: int, frames: int) -> np.ndarray:
     Returns
     -------
     ndarray, shape (frames, 2)
-        First frame and one past the last of each chunk; no chunk is empty.
+        First frame and one past the last of each chunk; no chunk is empty. (M, frames, 2) for M lengths.
     """
-    edges = np.arange(frames + 1) * length / frames
-    starts = np.floor(edges[:-1]).astype(np.int64)
-    return np.stack([starts, np.maximum(np.floor(edges[1:]).astype(np.int64), starts + 1)], axis=1)
+    edges = np.arange(frames + 1) * np.asarray(length)[..., None] / frames
+    starts = np.floor(edges[..., :-1]).astype(np.int64)
+    return np.stack([starts, np.maximum(np.floor(edges[..., 1:]).astype(np.int64), starts + 1)], axis=-1)
 
 
-def sample_restricted(length: int, frames: int, rng: np.random.Generator) -> np.ndarray:
-    """Training: one random frame of each of ``frames`` equal chunks; shape (frames,)."""
+def sample_restricted(length: int | np.ndarray, frames: int, rng: np.random.Generator) -> np.ndarray:
+    """Training: one random frame of each of ``frames`` equal chunks; shape (frames,), or (M, frames) for M lengths."""
     bounds = chunk_bounds(length, frames)
-    return rng.integers(bounds[:, 0], bounds[:, 1])
+    return rng.integers(bounds[..., 0], bounds[..., 1])
 
 
 def sample_centres(length: int, frames: int) -> np.ndarray:
@@ -183,14 +183,13 @@ class TrainingClips(TorchDataset):
 
 
 class FrameChunks(TorchDataset):
-    """Every frame of every tracklet, decoded, in chunks that a loader hands on as they are; nothing random.
+    """Frames, decoded, in chunks that a loader hands on as they are; nothing random.
 
-    Items are ``(start, images)``: the number of the chunk's first frame over all tracklets, and (n, 3, H, W) uint8.
+    Items are ``(start, images)``: the number of the chunk's first frame, and (n, 3, H, W) uint8.
     """
 
-    def __init__(self, root: Path, tracklets: Sequence[Tracklet], settings: ClipSettings, chunk: int) -> None:
-        self.root, self.settings, self.chunk = root, settings, chunk
-        self.frames = [frame for tracklet in tracklets for frame in tracklet.frames]
+    def __init__(self, root: Path, frames: Sequence[str], settings: ClipSettings, chunk: int) -> None:
+        self.root, self.frames, self.settings, self.chunk = root, frames, settings, chunk
 
     def __len__(self) -> int:
         return -(-len(self.frames) // self.chunk)

@@ -8,6 +8,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from csip.data.clips import Draw
+from csip.errors import CsipError
 
 
 class IdentityBatches(Sampler[list[Draw]]):
@@ -18,6 +19,8 @@ class IdentityBatches(Sampler[list[Draw]]):
 
     Parameters
     ----------
+    share
+        (rank, processes): of each batch, which part this process makes; the first of one by default.
     neighbours
         (N, k) labels, most alike first, or None. With them, every second identity of a batch is the one most like the
         identity before it that still has clips: people who are easily confused are then compared with each other, which
@@ -25,27 +28,42 @@ class IdentityBatches(Sampler[list[Draw]]):
     """
 
     def __init__(
-        self, labels: Sequence[int], ids: int, tracklets: int, seed: int, neighbours: np.ndarray | None = None
+        self,
+        labels: Sequence[int],
+        ids: int,
+        tracklets: int,
+        seed: int,
+        *,
+        neighbours: np.ndarray | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self.members: dict[int, list[int]] = {}
         for index, label in enumerate(labels):
             self.members.setdefault(label, []).append(index)
         self.ids, self.tracklets, self.seed = min(ids, len(self.members)), tracklets, seed
         self.neighbours = neighbours
-        self.epoch = 0
+        rank, processes = share
+        if (self.ids * tracklets) % processes:
+            raise CsipError(
+                f"batches of {self.ids} identities with {tracklets} clips each cannot be shared by {processes} processes: "
+                "choose stage2.ids_per_batch and stage2.tracklets_per_id whose product they divide"
+            )
+        clips = self.ids * tracklets // processes
+        self.part = slice(rank * clips, (rank + 1) * clips)
+        self.set_epoch(0)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration gives."""
-        self.epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch, and how many of its batches are done already."""
+        self.batches: list[list[Draw]] = [batch[self.part] for batch in self._plan(epoch)[first_batch:]]
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        return iter(self._plan())
+        return iter(self.batches)
 
     def __len__(self) -> int:
-        return len(self._plan())
+        return len(self.batches)
 
-    def _plan(self) -> list[list[Draw]]:
-        rng = np.random.default_rng((self.seed, self.epoch))
+    def _plan(self, epoch: int) -> list[list[Draw]]:
+        rng = np.random.default_rng((self.seed, epoch))
         groups = {label: self._groups(members, rng) for label, members in self.members.items()}
         batches = []
         while len(groups) >= self.ids:

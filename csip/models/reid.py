@@ -12,6 +12,7 @@ What trains what
 * A frozen skeleton encoder runs in evaluation mode and without gradient, whatever mode the model is in.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -170,7 +171,14 @@ class ReIDModel(nn.Module):
             self.skeleton.eval()
         return self
 
-    def forward(self, images: Tensor, joints: Tensor, valid: Tensor, camera: Tensor | None = None) -> ReIDOutput:
+    def forward(
+        self,
+        images: Tensor,
+        joints: Tensor,
+        valid: Tensor,
+        camera: Tensor | None = None,
+        gather: Callable[[Tensor], Tensor] = lambda share: share,
+    ) -> ReIDOutput:
         """Run both branches on training clips.
 
         Parameters
@@ -183,6 +191,8 @@ class ReIDModel(nn.Module):
             (B, T) bool, frames that have a skeleton.
         camera : Tensor, optional
             (B,) int64 rows of the camera embedding, -1 for none.
+        gather : callable, optional
+            Joins the rows of several processes: what is returned, and what BN necks see, is then the whole batch.
         """
         vision, tokens = self._see(images, camera)
         projected = vision.projected.unflatten(0, images.shape[:2])
@@ -192,9 +202,10 @@ class ReIDModel(nn.Module):
 
         clip_tokens, mask = self._update_tokens(tokens, projected, skeleton, valid)
         csip_logits = prototype_logits(f2, self.pfu(clip_tokens, mask), self.temperature.scale(), self.normalize)
+        f1, f2, csip_logits = gather(f1), gather(f2), gather(csip_logits)
 
         seen = tokens.detach() if self.detach_visual else tokens
-        frames = self.sgtm(seen, skeleton, valid).float()
+        frames = gather(self.sgtm(seen, skeleton, valid).float())
         f3 = frames.mean(dim=1)
         output = ReIDOutput(
             features=(f1, f2, f3),
@@ -204,7 +215,7 @@ class ReIDModel(nn.Module):
         )
         if not self.distill:
             return output
-        student_frames = self.sgtm(seen).float()
+        student_frames = gather(self.sgtm(seen).float())
         student = student_frames.mean(dim=1)
         return replace(
             output,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ from lightning_fabric import Fabric
 from csip.checkpoints import save_model
 from csip.config import RuntimeSettings, Settings, dump_settings
 from csip.errors import CsipError
+from csip.monitor import Monitor, Silent
 
 MODEL = "model.safetensors"
 
 
 def make_fabric(runtime: RuntimeSettings) -> Fabric:
-    """Choose device and precision.
+    """Choose device and precision; under ``torchrun`` also join the other processes, one device each.
 
     Raises
     ------
@@ -35,7 +38,46 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
     precision = runtime.precision
     if precision == "auto":
         precision = "bf16-mixed" if cuda else "32-true"
-    return Fabric(accelerator="cuda" if cuda else "cpu", devices=1, precision=precision)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
+    fabric = Fabric(
+        accelerator="cuda" if cuda else "cpu",
+        devices=local,
+        num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // local,
+        strategy="ddp" if "WORLD_SIZE" in os.environ else "auto",
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def only_first(monitor: Monitor, fabric: Fabric) -> Monitor:
+    """Let the first process speak for all."""
+    return monitor if fabric.is_global_zero else Silent()
+
+
+def gather(fabric: Fabric, share: torch.Tensor) -> torch.Tensor:
+    """Join the rows (B / processes, ...) that each process has to (B, ...); gradients go back to whose rows they are.
+
+    A loss over the joined rows is then the loss of the whole batch, equal in every process.
+    """
+    if fabric.world_size == 1:
+        return share
+    whole = fabric.all_gather(share, sync_grads=share.requires_grad)
+    assert isinstance(whole, torch.Tensor)
+    return whole.flatten(0, 1)
+
+
+def get_rng_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """Return the state of torch's random numbers, on the device too."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+
+
+def set_rng_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
+    """Go on with the random numbers of `get_rng_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def seed_epoch(seed: int, epoch: int) -> None:
@@ -69,7 +111,7 @@ class RunFolder:
         self.settings = settings
         # Where a run computes and how it is looked at does not decide what it computes.
         tree = settings.model_dump(mode="json")
-        for key in ("device", "workers", "embed_batch"):
+        for key in ("device", "workers", "embed_batch", "save_minutes"):
             del tree["runtime"][key]
         del tree["evaluation"]
         self.inputs = {"settings": tree, "data": dict(data)}
@@ -78,14 +120,26 @@ class RunFolder:
     def model(self) -> Path:
         return self.path / MODEL
 
-    def open(self, overwrite: bool) -> dict[str, Any] | None:
+    def open(self, overwrite: bool, fabric: Fabric) -> dict[str, Any] | None:
         """Claim the folder; return the state to go on from, or None for a start.
+
+        With several processes the first one claims it, and all go on from the same state.
 
         Raises
         ------
         CsipError
             A finished run is in it, or an unfinished one with other settings or data, and ``overwrite`` is not given.
         """
+        self.last_save = time.monotonic()
+        state = self._claim(overwrite) if fabric.is_global_zero else None
+        fabric.barrier()
+        state_path = self.path / "state.pt"
+        if not fabric.is_global_zero and state_path.exists():
+            state = torch.load(state_path, map_location="cpu", weights_only=True)
+        fabric.barrier()
+        return state
+
+    def _claim(self, overwrite: bool) -> dict[str, Any] | None:
         if self.model.exists():
             if not overwrite:
                 raise CsipError(
@@ -113,6 +167,11 @@ class RunFolder:
         temporary = self.path / ".state.tmp"
         torch.save(dict(state), temporary)
         temporary.replace(self.path / "state.pt")
+        self.last_save = time.monotonic()
+
+    def save_is_due(self) -> bool:
+        """Tell whether ``runtime.save_minutes`` have passed since the last save."""
+        return time.monotonic() - self.last_save >= 60 * self.settings.runtime.save_minutes
 
     def finish(
         self, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], figures: Mapping[str, Any]
@@ -163,5 +222,5 @@ def check_finite(terms: Mapping[str, torch.Tensor], epoch: int, step: int) -> No
         if not torch.isfinite(value):
             raise CsipError(
                 f"the loss term {name} became {value.item()} in epoch {epoch + 1}, step {step + 1}; "
-                "the run goes on from its last whole epoch: lower the learning rate, or use runtime.precision=32-true"
+                "what was saved before is kept: lower the learning rate, clip gradients, or use runtime.precision=32-true"
             )

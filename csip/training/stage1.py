@@ -8,7 +8,8 @@ loss = SupCon(v -> s) + SupCon(s -> v)
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from csip.metrics import chance, rank
 from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.vision import create_vision
 from csip.monitor import Monitor
-from csip.training.common import RunFolder, check_finite, cosine, make_fabric, seed_epoch
+from csip.training.common import RunFolder, check_finite, cosine, gather, make_fabric, only_first, seed_epoch
 from pose_cache.joints import joint_set
 from pose_cache.store import SkeletonStore
 
@@ -53,21 +54,21 @@ def train_stage1(
     """
     started = time.monotonic()
     chosen = settings.stage1
+    fabric = make_fabric(settings.runtime)
+    monitor = only_first(monitor, fabric)
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     with SkeletonStore(skeleton_path) as store:
         data = {"tracklets": fingerprint(dataset.train), "skeletons": store.digest}
     run = RunFolder(folder, settings, data)
-    state = run.open(overwrite)
-    fabric = make_fabric(settings.runtime)
+    state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
     torch.manual_seed(settings.runtime.seed)
     vision = create_vision(
         settings.vision.model, settings.vision.pretrained, (settings.clips.height, settings.clips.width)
     )
-    features = frame_features(
-        folder / "features.h5", vision, dataset.root, train + held, settings, fabric.device, monitor
-    )
+    features = frame_features(folder / "features.h5", vision, dataset.root, train + held, settings, fabric, monitor)
+    clips = TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device)
 
     encoder = empty_encoder(skeletons.joint_set.name, vision.embed_dim, settings)
     encoder.scale.fill_(skeletons.scale())
@@ -76,6 +77,7 @@ def train_stage1(
         [*encoder.parameters(), *(p for p in temperature.parameters() if p.requires_grad)],
         lr=chosen.lr,
         weight_decay=chosen.weight_decay,
+        fused=settings.runtime.precision != "16-mixed",
     )
     first_epoch = 0
     if state is not None:
@@ -86,10 +88,17 @@ def train_stage1(
         monitor.say(f"going on after epoch {first_epoch} of {chosen.epochs}")
     temperature.to(fabric.device)
     model, optimizer = fabric.setup(encoder, optimizer)
-    writer = SummaryWriter(str(folder), purge_step=first_epoch)
+    writer = SummaryWriter(str(folder), purge_step=first_epoch) if fabric.is_global_zero else None
+    unseen = load_skeletons(skeleton_path, held, settings.clips.max_gap) if held else None
 
-    labels = relabel(train)
-    loss_mean = float("nan")
+    def retrieve() -> dict[str, float] | None:
+        if unseen is None:
+            return None
+        bodies = embed_skeletons(encoder, unseen, settings.clips.frames, fabric.device)
+        looks = np.stack([tracklet.mean(axis=0) for tracklet in features[len(train) :]])
+        return _retrieval(bodies, unseen.known(), looks, held)
+
+    loss_mean, retrieval = float("nan"), None
     for epoch in range(first_epoch, chosen.epochs):
         seed_epoch(settings.runtime.seed, epoch)
         factor = cosine(epoch, epochs=chosen.epochs, warmup=chosen.warmup_epochs, floor=chosen.min_lr / chosen.lr)
@@ -97,40 +106,45 @@ def train_stage1(
             group["lr"] = chosen.lr * factor
         model.train()
         losses = []
-        for step, batch in enumerate(_batches(train, features, skeletons, labels, settings, epoch)):
-            image, joints, valid, label = (tensor.to(fabric.device) for tensor in batch)
-            tokens = model(joints, valid)
-            skeleton = SkeletonGraphTransformer.pool(tokens, valid)
+        for step, (rows, labels) in enumerate(clips.draw(settings, epoch)):
+            size = len(rows) // fabric.world_size  # what does not fill every process's part is left out
+            rows, labels = rows[: size * fabric.world_size], labels[: size * fabric.world_size]
+            mine = slice(fabric.global_rank * size, (fabric.global_rank + 1) * size)
+            image, joints, valid = clips.read(rows[mine], fabric.device)
+            skeleton = SkeletonGraphTransformer.pool(model(joints, valid), valid)
             if chosen.normalize:
                 image, skeleton = F.normalize(image, dim=1), F.normalize(skeleton, dim=1)
-            loss = supervised_contrastive(image, skeleton, label, temperature.scale())
+            image, skeleton = gather(fabric, image), gather(fabric, skeleton)
+            loss = supervised_contrastive(image, skeleton, labels.to(fabric.device), temperature.scale())
             check_finite({"contrastive": loss}, epoch, step)
             optimizer.zero_grad()
             fabric.backward(loss)
             optimizer.step()
             losses.append(loss.item())
         loss_mean = float(np.mean(losses))
-        writer.add_scalar("stage1/loss", loss_mean, epoch)
-        writer.add_scalar("stage1/lr", chosen.lr * factor, epoch)
-        writer.add_scalar("stage1/temperature", 1 / temperature.scale().item(), epoch)
-        run.save_state(
-            {
-                "encoder": encoder.state_dict(),
-                "temperature": temperature.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "epoch": epoch + 1,
-            }
-        )
+        if writer is not None:
+            writer.add_scalar("stage1/loss", loss_mean, epoch)
+            writer.add_scalar("stage1/lr", chosen.lr * factor, epoch)
+            writer.add_scalar("stage1/temperature", 1 / temperature.scale().item(), epoch)
+            if ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs) and (retrieval := retrieve()):
+                for name in ("rank1", "map"):
+                    writer.add_scalar(f"stage1/retrieval_{name}", retrieval[name], epoch)
+            run.save_state(
+                {
+                    "encoder": encoder.state_dict(),
+                    "temperature": temperature.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "epoch": epoch + 1,
+                }
+            )
         monitor.progress("stage 1", epoch + 1, chosen.epochs, f"loss {loss_mean:.3f}")
 
-    retrieval = None
-    if held:
-        unseen = load_skeletons(skeleton_path, held, settings.clips.max_gap)
-        bodies = embed_skeletons(encoder, unseen, settings.clips.frames, fabric.device)
-        looks = np.stack([tracklet.mean(axis=0) for tracklet in features[len(train) :]])
-        retrieval = _retrieval(bodies, unseen.known(), looks, held)
-        writer.add_scalar("stage1/retrieval_map", retrieval["map"], chosen.epochs)
+    if writer is None:
+        fabric.barrier()  # the first process writes what the next stage reads
+        return {}
     writer.close()
+    if first_epoch == chosen.epochs:  # stopped after its last epoch, before the end was written
+        retrieval = retrieve()
     tensors = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
     tensors |= {f"temperature.{k}": v for k, v in temperature.state_dict().items()}
     figures = {"loss": loss_mean, "retrieval": retrieval, "seconds": time.monotonic() - started}
@@ -146,7 +160,82 @@ def train_stage1(
         },
         figures,
     )
+    fabric.barrier()
     return figures
+
+
+@dataclass(frozen=True)
+class TrainingArrays:
+    """All frames of M training tracklets, one after another, in memory: on the device where they fit.
+
+    Attributes
+    ----------
+    features, joints, valid
+        (N, C) image features, (N, J, 3) root-centred joints and (N,) whether a frame has them.
+    usable
+        (N,) the same as `valid`, in the processor's memory.
+    starts, lengths, labels
+        (M,) each tracklet's first frame, its frames and its identity.
+    """
+
+    features: Tensor
+    joints: Tensor
+    valid: Tensor
+    usable: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+    labels: np.ndarray
+
+    @staticmethod
+    def of(
+        train: Sequence[Tracklet], features: Sequence[np.ndarray], skeletons: Skeletons, device: torch.device
+    ) -> TrainingArrays:
+        """Join the arrays of the tracklets."""
+        lengths = np.array([len(t.frames) for t in train])
+        labels = relabel(train)
+        usable = np.concatenate(skeletons.valid)
+        whole = [torch.from_numpy(np.concatenate(parts)) for parts in (features, skeletons.joints)]
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            home = device if sum(array.nbytes for array in whole) < free / 2 else torch.device("cpu")
+        else:
+            home = device
+        images, joints = (array.to(home) for array in whole)
+        return TrainingArrays(
+            images,
+            joints,
+            torch.from_numpy(usable).to(home),
+            usable,
+            np.cumsum(lengths) - lengths,
+            lengths,
+            np.array([labels[t.pid] for t in train]),
+        )
+
+    def draw(self, settings: Settings, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Draw an epoch: ``clips_per_tracklet`` random clips of each tracklet that has a skeleton, in batches.
+
+        Yields
+        ------
+        rows : ndarray
+            (B, T) frames of each clip, each clip with at least one skeleton.
+        labels : Tensor
+            (B,) int64.
+        """
+        rng = np.random.default_rng((settings.runtime.seed, epoch))
+        known = np.flatnonzero(np.add.reduceat(self.usable, self.starts, dtype=np.int64) > 0)
+        order = rng.permutation(np.repeat(known, settings.stage1.clips_per_tracklet))
+        rows = self.starts[order][:, None] + sample_restricted(self.lengths[order], settings.clips.frames, rng)
+        seen = self.usable[rows].any(axis=1)
+        rows, order = rows[seen], order[seen]
+        for start in range(0, len(order), settings.stage1.batch):
+            part = slice(start, start + settings.stage1.batch)
+            if len(order[part]) > 1:
+                yield rows[part], torch.from_numpy(self.labels[order[part]])
+
+    def read(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Return image features (B, C), averaged over the clip, joints (B, T, J, 3) and valid (B, T) of rows (B, T)."""
+        index = torch.from_numpy(rows).to(self.features.device)
+        return self.features[index].mean(dim=1).to(device), self.joints[index].to(device), self.valid[index].to(device)
 
 
 def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphTransformer:
@@ -193,34 +282,6 @@ def load_encoder(
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _batches(
-    train: Sequence[Tracklet],
-    features: list[np.ndarray],
-    skeletons: Skeletons,
-    labels: dict[int, int],
-    settings: Settings,
-    epoch: int,
-) -> list[list[Tensor]]:
-    """Draw an epoch: ``clips_per_tracklet`` random clips of each tracklet that has a skeleton, in batches.
-
-    Each batch is [image features (B, C), joints (B, T, J, 3), valid (B, T), labels (B,)].
-    """
-    rng = np.random.default_rng((settings.runtime.seed, epoch))
-    usable = [i for i, valid in enumerate(skeletons.valid) if valid.any()]
-    order = rng.permutation(np.repeat(usable, settings.stage1.clips_per_tracklet))
-    batches = []
-    for start in range(0, len(order), settings.stage1.batch):
-        clips = []
-        for i in order[start : start + settings.stage1.batch]:
-            chosen = sample_restricted(len(train[i].frames), settings.clips.frames, rng)
-            joints, valid = skeletons.clip(i, chosen)
-            if valid.any():
-                clips.append((features[i][chosen].mean(axis=0), joints, valid, np.int64(labels[train[i].pid])))
-        if len(clips) > 1:
-            batches.append([torch.from_numpy(np.stack(column)) for column in zip(*clips, strict=True)])
-    return batches
 
 
 @torch.inference_mode()

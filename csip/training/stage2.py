@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -24,14 +26,25 @@ from csip.data.skeletons import load_skeletons
 from csip.data.tracklets import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
 from csip.embedding import embed_tracklets
 from csip.errors import CsipError
-from csip.features import embed_frames, frame_features
+from csip.features import frame_features
 from csip.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.metrics import rank
 from csip.models.reid import ReIDModel, ReIDOutput
 from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.vision import create_vision
 from csip.monitor import Monitor
-from csip.training.common import RunFolder, check_finite, make_fabric, seed_epoch, steps
+from csip.training.common import (
+    RunFolder,
+    check_finite,
+    gather,
+    get_rng_state,
+    make_fabric,
+    only_first,
+    seed_epoch,
+    set_rng_state,
+    steps,
+)
+from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
 from csip.training.stage1 import embed_skeletons, empty_encoder, load_encoder
 
 
@@ -54,7 +67,8 @@ def train_stage2(
     Returns
     -------
     dict
-        The mean of every loss term in the last epoch, ``validation`` by epoch, ``chosen_epoch``, ``seconds``.
+        The mean of every loss term in the last epoch, ``validation`` by epoch, ``chosen_epoch``, ``seconds``; empty in
+        all but the first of several processes.
 
     Raises
     ------
@@ -63,34 +77,49 @@ def train_stage2(
     """
     started = time.monotonic()
     chosen = settings.stage2
+    fabric = make_fabric(settings.runtime)
+    monitor = only_first(monitor, fabric)
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     labels, cameras = relabel(train), number_cameras(train)
     encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name)
     data = {"tracklets": fingerprint(dataset.train), "stage1": digest(stage1 / "model.safetensors")}
     run = RunFolder(folder, settings, data)
-    state = run.open(overwrite)
-    fabric = make_fabric(settings.runtime)
+    state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
     model = build_model(encoder, 1 / temperature.scale().item(), len(labels), len(cameras), settings)
     features = frame_features(
-        stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric.device, monitor
+        stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric, monitor
     )[: len(train)]
     label_of = np.array([labels[t.pid] for t in train])
     visual = prototypes(np.stack([f.mean(axis=0) for f in features]), label_of, settings)
     bodies = embed_skeletons(encoder, skeletons, settings.clips.frames, fabric.device)
     model.pfu.set_prototypes(visual, skeleton_prototypes(bodies, skeletons.known(), visual, label_of, settings))
 
-    optimizer = torch.optim.Adam(parameter_groups(model, settings))
+    # The fused optimiser unscales gradients itself, which forbids clipping them where a loss is scaled.
+    optimizer = torch.optim.Adam(parameter_groups(model, settings), fused=settings.runtime.precision != "16-mixed")
     rates = [group["lr"] for group in optimizer.param_groups]
-    progress: dict[str, Any] = {"epoch": 0, "best_map": -1.0, "best_epoch": 0, "validation": []}
+    average = None if chosen.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(chosen.ema))
+    progress: dict[str, Any] = {
+        "epoch": 0, "step": 0, "terms": [], "best_map": -1.0, "best_epoch": 0, "validation": []
+    }  # fmt: skip
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         progress = state["progress"]
-        monitor.say(f"going on after epoch {progress['epoch']} of {chosen.epochs}")
+        if average is not None:
+            average.load_state_dict(state["average"])
+        monitor.say(f"going on after epoch {progress['epoch']} of {chosen.epochs}, step {progress['step']} of the next")
     wrapped, optimizer = fabric.setup(model, optimizer)
-    writer = SummaryWriter(str(folder), purge_step=progress["epoch"])
+    if average is not None:
+        average.to(fabric.device)
+    join = partial(gather, fabric)
+    writer = SummaryWriter(str(folder), purge_step=progress["epoch"]) if fabric.is_global_zero else None
+
+    def save() -> None:
+        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
+        averaged = {} if average is None else {"average": average.state_dict()}
+        run.save_state({**parts, **averaged, "random": get_rng_state(fabric.device)})
 
     clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips)
     sampler = IdentityBatches(
@@ -99,47 +128,66 @@ def train_stage2(
         chosen.tracklets_per_id,
         settings.runtime.seed,
         neighbours=nearest(visual) if chosen.batches == "alike" else None,
+        share=(fabric.global_rank, fabric.world_size),
     )
     means: dict[str, float] = {}
     for epoch in range(progress["epoch"], chosen.epochs):
         seed_epoch(settings.runtime.seed, epoch)
-        if chosen.prototype_momentum is not None and epoch > 0:
-            refresh_prototypes(model, dataset.root, train, label_of, settings, fabric.device, monitor)
+        if chosen.prototype_momentum is not None and epoch > 0 and progress["step"] == 0:
+            refresh_prototypes(model, dataset.root, train, label_of, settings, fabric, monitor)
         factor = steps(epoch, warmup=chosen.warmup_epochs, milestones=chosen.decay_epochs)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
-        sampler.set_epoch(epoch)
-        loader = DataLoader(clips, batch_sampler=sampler, num_workers=settings.runtime.workers)
+        sampler.set_epoch(epoch, first_batch=progress["step"])
+        batches = iter(DataLoader(clips, batch_sampler=sampler, num_workers=settings.runtime.workers))
+        if progress["step"]:
+            assert state is not None
+            set_rng_state(state["random"], fabric.device)
         wrapped.train()
-        history: list[dict[str, float]] = []
-        for step, batch in enumerate(loader):
+        for batch in batches:
             batch = {name: tensor.to(fabric.device) for name, tensor in batch.items()}
             images = normalize(batch["images"], settings.clips)
-            output = wrapped(images, batch["joints"], batch["valid"], batch["camera"])
-            terms = loss_terms(output, batch["label"], settings)
-            check_finite(terms, epoch, step)
+            output = wrapped(images, batch["joints"], batch["valid"], batch["camera"], gather=join)
+            terms = loss_terms(output, join(batch["label"]), settings)
+            check_finite(terms, epoch, progress["step"])
             optimizer.zero_grad()
             fabric.backward(total_loss(terms, settings))
+            if chosen.clip_gradient is not None:
+                fabric.clip_gradients(wrapped, optimizer, max_norm=chosen.clip_gradient)
             optimizer.step()
-            history.append({name: value.item() for name, value in terms.items()})
-        means = {name: float(np.mean([terms[name] for terms in history])) for name in history[0]}
-        for name, value in means.items():
-            writer.add_scalar(f"stage2/{name}", value, epoch)
-        progress["epoch"] = epoch + 1
-        if held and ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs):
-            score = validate(model, dataset.root, held, cameras, settings, fabric.device, monitor)
-            writer.add_scalar("stage2/validation_map", score, epoch)
-            progress["validation"].append({"epoch": epoch + 1, "map": score})
-            if score >= progress["best_map"]:
-                progress |= {"best_map": score, "best_epoch": epoch + 1}
-                torch.save(model.state_dict(), folder / "best.pt")
-        run.save_state({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress})
+            if average is not None:
+                average.update_parameters(model)
+            progress["step"] += 1
+            progress["terms"].append({name: value.item() for name, value in terms.items()})
+            if fabric.is_global_zero and run.save_is_due():
+                save()
+        means = {name: float(np.mean([terms[name] for terms in progress["terms"]])) for name in progress["terms"][0]}
+        progress |= {"epoch": epoch + 1, "step": 0, "terms": []}
+        if fabric.is_global_zero:
+            assert writer is not None
+            for name, value in means.items():
+                writer.add_scalar(f"stage2/{name}", value, epoch)
+            if held and ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs):
+                kept = model if average is None else cast(ReIDModel, average.module)
+                score = validate(kept, dataset.root, held, cameras, settings, fabric.device, monitor)
+                writer.add_scalar("stage2/validation_map", score, epoch)
+                progress["validation"].append({"epoch": epoch + 1, "map": score})
+                if score >= progress["best_map"]:
+                    progress |= {"best_map": score, "best_epoch": epoch + 1}
+                    torch.save(kept.state_dict(), folder / "best.pt")
+            save()
+        fabric.barrier()
         note = "  ".join(f"{name} {value:.2f}" for name, value in means.items())
         monitor.progress("stage 2", epoch + 1, chosen.epochs, note)
-    writer.close()
 
+    if not fabric.is_global_zero:
+        fabric.barrier()  # the first process writes what the next stage reads
+        return {}
+    assert writer is not None
+    writer.close()
+    kept = model if average is None else cast(ReIDModel, average.module)
     if held:
-        model.load_state_dict(torch.load(folder / "best.pt", map_location=fabric.device, weights_only=True))
+        kept.load_state_dict(torch.load(folder / "best.pt", map_location=fabric.device, weights_only=True))
     figures = {
         **means,
         "validation": progress["validation"],
@@ -147,7 +195,7 @@ def train_stage2(
         "seconds": time.monotonic() - started,
     }
     run.finish(
-        model.state_dict(),
+        kept.state_dict(),
         {
             "kind": "stage2",
             "dataset": dataset.name,
@@ -159,6 +207,7 @@ def train_stage2(
         },
         figures,
     )
+    fabric.barrier()
     return figures
 
 
@@ -201,82 +250,6 @@ def total_loss(terms: dict[str, Tensor], settings: Settings) -> Tensor:
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
 
-# ---- prototypes ------------------------------------------------------------------------------------------------------
-
-
-def prototypes(features: np.ndarray, labels: np.ndarray, settings: Settings) -> Tensor:
-    """Average tracklet features (M, C) by identity.
-
-    Where stage 1 compares directions (``stage1.normalize``), tracklets are averaged as directions and so are the
-    prototypes: images and skeletons then weigh the same in the fusion.
-
-    Returns
-    -------
-    Tensor, shape (N, C)
-        Row = label.
-
-    Raises
-    ------
-    CsipError
-        A label between 0 and the largest has no tracklet.
-    """
-    count = np.bincount(labels)
-    if (count == 0).any():
-        raise CsipError(f"no tracklet for label {int(np.argmin(count))}: every identity needs a prototype")
-    tracklets = torch.from_numpy(features).float()
-    if settings.stage1.normalize:
-        tracklets = nn.functional.normalize(tracklets, dim=1)
-    sums = torch.zeros(len(count), features.shape[1]).index_add_(0, torch.from_numpy(labels), tracklets)
-    means = sums / torch.from_numpy(count).float()[:, None]
-    return nn.functional.normalize(means, dim=1) if settings.stage1.normalize else means
-
-
-def skeleton_prototypes(
-    features: np.ndarray, known: np.ndarray, visual: Tensor, labels: np.ndarray, settings: Settings
-) -> Tensor:
-    """Average the skeleton features (M, C) of the tracklets that have a skeleton, (M,) `known`, by identity.
-
-    An identity without any skeleton gets its image prototype, a row of `visual` (N, C): the fusion then changes nothing.
-
-    Returns
-    -------
-    Tensor, shape (N, C)
-        Row = label.
-    """
-    result = visual.clone()
-    labels_seen, rows = np.unique(labels[known], return_inverse=True)
-    result[labels_seen] = prototypes(features[known], rows, settings)
-    return result
-
-
-def nearest(prototypes: Tensor, count: int = 16) -> np.ndarray:
-    """Return for each identity the labels of the others whose prototypes (N, C) have the largest cosine, (N, count)."""
-    unit = nn.functional.normalize(prototypes, dim=1)
-    similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
-    return similarity.topk(min(count, len(unit) - 1), dim=1).indices.numpy()
-
-
-def refresh_prototypes(
-    model: ReIDModel,
-    root: Path,
-    train: Sequence[Tracklet],
-    labels: np.ndarray,
-    settings: Settings,
-    device: torch.device,
-    monitor: Monitor,
-) -> None:
-    """Move the image prototypes towards what the image encoder says now, by ``prototype_momentum``."""
-    momentum = settings.stage2.prototype_momentum
-    assert momentum is not None
-    frames = embed_frames(model.vision, root, train, settings, device, monitor)
-    ends = np.cumsum([len(t.frames) for t in train])
-    means = np.stack([f.mean(axis=0) for f in np.split(frames, ends[:-1])])
-    now = prototypes(means, labels, settings).to(device)
-    # Where directions are compared, the updater keeps prototypes at a norm of its own: mix directions.
-    before = nn.functional.normalize(model.pfu.visual, dim=1) if settings.stage1.normalize else model.pfu.visual
-    model.pfu.set_prototypes(momentum * before + (1 - momentum) * now, model.pfu.skeleton)
-
-
 # ---- model -----------------------------------------------------------------------------------------------------------
 
 
@@ -301,6 +274,10 @@ def build_model(
         cameras=cameras if chosen.camera_embedding else 0,
         load=load_vision,
     )
+    if settings.runtime.recompute:
+        vision.visual.set_grad_checkpointing()
+    if settings.runtime.compile:
+        vision.compile()
     return ReIDModel(
         vision,
         encoder,

@@ -24,7 +24,9 @@ from csip.features import frame_features
 from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.training.stage1 import train_stage1
-from csip.training.stage2 import load_trained, prototypes, refresh_prototypes, train_stage2
+from csip.training.common import make_fabric
+from csip.training.prototypes import prototypes, refresh_prototypes
+from csip.training.stage2 import load_trained, train_stage2
 
 STAGES = {1: train_stage1, 2: train_stage2}
 
@@ -179,7 +181,7 @@ def test_cached_features_equal_computed_ones_and_a_stale_cache_is_not_used(setti
     dataset = load_dataset(settings.dataset)
     torch.manual_seed(0)
     vision = create_vision(settings.vision.model, None, (64, 32)).eval()
-    arguments = (vision, dataset.root, dataset.train, settings, torch.device("cpu"))
+    arguments = (vision, dataset.root, dataset.train, settings, make_fabric(settings.runtime))
     computed = frame_features(tmp_path / "f.h5", *arguments, Silent())
 
     class Count(Silent):
@@ -221,7 +223,7 @@ def test_refreshed_prototypes_are_the_mean_direction_of_old_and_new(trained, set
     def refreshed(momentum: float) -> torch.Tensor:
         model.pfu.set_prototypes(old, model.pfu.skeleton)
         chosen = change(settings, "stage2", prototype_momentum=momentum)
-        refresh_prototypes(model, dataset.root, train, labels, chosen, torch.device("cpu"), Silent())
+        refresh_prototypes(model, dataset.root, train, labels, chosen, make_fabric(settings.runtime), Silent())
         return torch.nn.functional.normalize(model.pfu.visual, dim=1)
 
     half = refreshed(0.0) + torch.nn.functional.normalize(old, dim=1)
