@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from csip.config import DatasetSettings
-from csip.data import folder, mars
+from csip.data import folder, ilidsvid, lsvid, mars, prid2011
 from csip.data.tracklets import Dataset
 from csip.errors import CsipError
 
@@ -21,6 +21,23 @@ def load_dataset(settings: DatasetSettings) -> Dataset:
             f"{settings.path}: no such folder; put data set {settings.name} ({settings.layout} layout) there, or name its "
             "folder with --root"
         )
-    if settings.layout == "mars":
-        return mars.load(settings.path, settings.gallery, settings.name)
-    return folder.load(settings.path, settings.train_share, name=settings.name)
+    dataset = _read(settings)
+    # Readers whose data set has a policy of its own have followed it; the others learn of it here.
+    if settings.gallery == "without_queries" and dataset.queries_in_gallery:
+        return dataset.without_queries()
+    return dataset
+
+
+def _read(settings: DatasetSettings) -> Dataset:
+    path, name = settings.path, settings.name
+    match settings.layout:
+        case "mars":
+            return mars.load(path, settings.gallery, name)
+        case "lsvid":
+            return lsvid.load(path, settings.gallery, settings.piece_frames, name)
+        case "ilidsvid":
+            return ilidsvid.load(path, settings.split, name)
+        case "prid2011":
+            return prid2011.load(path, settings.split, name)
+        case "folder":
+            return folder.load(path, settings.train_share, name=name)

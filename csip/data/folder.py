@@ -1,73 +1,181 @@
-"""Your own people: one folder a person, a camera, and optionally a tracklet.
+"""Your own people: one folder a person, a camera, and optionally a tracklet; or a table.
 
     root/PERSON/CAMERA/FRAME.jpg             one tracklet of this person at this camera
     root/PERSON/CAMERA/TRACKLET/FRAME.jpg    several
     root/train/PERSON/...  root/test/PERSON/...   where you decide who trains; otherwise a share of the people does
 
-Frames are taken in the order of their names. Person and camera folders may have any name; they are numbered in sorted order.
+    root/tracklets.csv                       instead: a frame a line, wherever the files are below the root
+        tracklet,person,camera,frame,part    part is optional: train, or test, or query and gallery
+
+Frames are taken in the order of their names, or of the table's lines. Person and camera may have any name; they are numbered
+in sorted order.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from csip.data.tracklets import Dataset, Tracklet
+from csip.data.index import Tree, indexed
+from csip.data.tracklets import IMAGES, Dataset, Tracklet
 from csip.errors import CsipError
 
-IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+TABLE = "tracklets.csv"
+COLUMNS = ("tracklet", "person", "camera", "frame")
+PARTS = ("train", "test", "query", "gallery")
 
 
 def load(root: Path, train_share: float = 0.5, seed: int = 0, name: str = "folder") -> Dataset:
-    """Read the folders; no image is opened.
+    """Read the folders or the table; no image is opened.
 
-    Every test tracklet is a query, and the gallery is all of them: a query is ranked against the other cameras.
+    Every test tracklet is a query, and the gallery is all of them: a query is ranked against the other cameras. Where the
+    table says ``query`` and ``gallery`` instead of ``test``, they are just those.
 
     Raises
     ------
     CsipError
-        The root is missing, no person folder is in it, a folder is empty, or frames lie where a folder should.
+        The root is missing, no person folder is in it, a folder is empty, frames lie where a folder should, or a line of
+        the table cannot be used.
     """
     root = Path(root)
     if not root.is_dir():
         raise CsipError(f"{root}: no such folder; expected {root}/PERSON/CAMERA/[TRACKLET/]FRAME.jpg")
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        parts = {part: _folders(root / part) for part in ("train", "test")}
+    options: dict[str, object] = {"train_share": train_share, "seed": seed}
+    return indexed(root, "folder", name, options, lambda tree: _read(tree, name, train_share, seed))
+
+
+def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
+    if tree.has_file(TABLE):
+        return _read_table(tree, name, train_share, seed)
+    if {"train", "test"} <= set(tree.folders()):
+        parts = {part: [f"{part}/{person}" for person in tree.folders(part)] for part in ("train", "test")}
     else:
-        people = _folders(root)
-        order = np.random.default_rng(seed).permutation(len(people))
-        cut = min(max(round(train_share * len(people)), 1), len(people) - 1)
-        parts = {"train": [people[i] for i in sorted(order[:cut])], "test": [people[i] for i in sorted(order[cut:])]}
+        parts = dict(zip(("train", "test"), _share(tree.folders(), train_share, seed), strict=True))
     for part, people in parts.items():
         if not people:
             raise CsipError(
-                f"{root}: no person folders to {part} on; at least one for training and one for the test are needed"
+                f"{tree.root}: no person folders to {part} on; at least one for training and one for the test are needed"
             )
     pids = {path: pid for pid, path in enumerate(sorted(parts["train"] + parts["test"]), start=1)}
-    names = sorted({camera.name for path in pids for camera in _folders(path)})
+    names = sorted({camera for path in pids for camera in tree.folders(path)})
     cameras = {camera: number for number, camera in enumerate(names, start=1)}
 
-    def read(people: list[Path]) -> tuple[Tracklet, ...]:
-        return tuple(t for person in people for t in _person(root, person, pids[person], cameras))
+    def read(people: list[str]) -> tuple[Tracklet, ...]:
+        return tuple(t for person in people for t in _person(tree, person, pids[person], cameras))
 
     test = read(parts["test"])
-    return Dataset(name, root, read(parts["train"]), test, test)
+    return Dataset(name, tree.root, read(parts["train"]), test, test)
 
 
-def _person(root: Path, person: Path, pid: int, cameras: dict[str, int]) -> list[Tracklet]:
+def _share(people: Sequence[str], train_share: float, seed: int) -> tuple[list[str], list[str]]:
+    """Divide people at random into those who train and those who are tested, at least one each, in order."""
+    order = np.random.default_rng(seed).permutation(len(people))
+    cut = min(max(round(train_share * len(people)), 1), len(people) - 1)
+    return [people[i] for i in sorted(order[:cut])], [people[i] for i in sorted(order[cut:])]
+
+
+def _person(tree: Tree, person: str, pid: int, cameras: dict[str, int]) -> list[Tracklet]:
     tracklets = []
-    for camera in _folders(person):
-        for folder in _folders(camera) or [camera]:
-            frames = sorted(f for f in folder.iterdir() if f.suffix.lower() in IMAGES)
+    for camera in tree.folders(person):
+        place = f"{person}/{camera}"
+        for folder in [f"{place}/{name}" for name in tree.folders(place)] or [place]:
+            frames = tuple(f"{folder}/{file}" for file in tree.files(folder) if Path(file).suffix.lower() in IMAGES)
             if not frames:
-                raise CsipError(f"{folder}: no frames ({', '.join(sorted(IMAGES))}) in it")
-            paths = tuple(f.relative_to(root).as_posix() for f in frames)
-            tracklets.append(Tracklet(folder.relative_to(root).as_posix(), pid, cameras[camera.name], paths))
+                raise CsipError(f"{tree.root / folder}: no frames ({', '.join(sorted(IMAGES))}) in it")
+            tracklets.append(Tracklet(folder, pid, cameras[camera], frames))
     if not tracklets:
-        raise CsipError(f"{person}: no camera folders in it; expected {person.name}/CAMERA/[TRACKLET/]FRAME.jpg")
+        raise CsipError(
+            f"{tree.root / person}: no camera folders in it; expected {Path(person).name}/CAMERA/[TRACKLET/]FRAME.jpg"
+        )
     return tracklets
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+# ---- a table ---------------------------------------------------------------------------------------------------------
+
+
+def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
+    where = tree.root / TABLE
+    rows = _rows(tree)
+    frames: dict[str, list[str]] = {}
+    of: dict[str, tuple[str, str, str]] = {}
+    lines: dict[str, int] = {}
+    for number, row in rows:
+        title, frame = row["tracklet"], row["frame"]
+        about = (row["person"], row["camera"], row.get("part") or "")
+        if of.setdefault(title, about) != about:
+            raise CsipError(
+                f"{where}: line {number} has tracklet {title} of person, camera, part {', '.join(about)}; before it was "
+                f"{', '.join(of[title])}. A tracklet is one person at one camera: give the other one a name of its own"
+            )
+        if frame in lines:
+            raise CsipError(f"{where}: lines {lines[frame]} and {number} are both frame {frame}")
+        lines[frame] = number
+        frames.setdefault(title, []).append(frame)
+
+    people = sorted({person for person, _, _ in of.values()})
+    cameras = {camera: n for n, camera in enumerate(sorted({camera for _, camera, _ in of.values()}), start=1)}
+    pids = {person: n for n, person in enumerate(people, start=1)}
+    said = {part for _, _, part in of.values()}
+    if said == {""}:
+        if len(people) < 2:
+            raise CsipError(f"{where}: {len(people)} people; at least one for training and one for the test are needed")
+        training = set(_share(people, train_share, seed)[0])
+        part_of = {title: "train" if person in training else "test" for title, (person, _, _) in of.items()}
+    else:
+        part_of = {title: part for title, (_, _, part) in of.items()}
+    wrong = next((title for title, part in part_of.items() if part not in PARTS), None)
+    if wrong is not None:
+        raise CsipError(
+            f"{where}: tracklet {wrong} has part {part_of[wrong]!r}; expected {', '.join(PARTS)} for all, or none"
+        )
+
+    def chosen(*parts: str) -> tuple[Tracklet, ...]:
+        return tuple(tracklets[title] for title in frames if part_of[title] in parts)
+
+    tracklets = {
+        title: Tracklet(title, pids[of[title][0]], cameras[of[title][1]], tuple(paths))
+        for title, paths in frames.items()
+    }
+    dataset = Dataset(name, tree.root, chosen("train"), chosen("query", "test"), chosen("gallery", "test"))
+    for part, members in (("train", dataset.train), ("query", dataset.query), ("gallery", dataset.gallery)):
+        if not members:
+            raise CsipError(f"{where}: no {part} tracklets; the column part says {', '.join(sorted(said))}")
+    both = {t.pid for t in dataset.train} & {t.pid for t in dataset.query}
+    if both:
+        raise CsipError(f"{where}: person {people[min(both) - 1]} is both in train and tested")
+    return dataset
+
+
+def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
+    """Return the table's lines with their numbers, every needed cell filled."""
+    where = tree.root / TABLE
+    try:
+        text = tree.read(TABLE, f"a table with the columns {', '.join(COLUMNS)}").decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CsipError(f"{where}: not UTF-8 text ({error}); save it as CSV, UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text))
+    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if missing:
+        raise CsipError(
+            f"{where}: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or ()) or 'nothing'}, expected "
+            f"{', '.join(COLUMNS)} and optionally part"
+        )
+    rows = []
+    for row in reader:
+        cells = {column: (row.get(column) or "").strip() for column in (*COLUMNS, "part")}
+        empty = next((column for column in COLUMNS if not cells[column]), None)
+        if empty is not None:
+            raise CsipError(f"{where}: line {reader.line_num} has no {empty}")
+        path = PurePosixPath(cells["frame"])
+        if path.is_absolute() or ".." in path.parts or "\\" in cells["frame"]:
+            raise CsipError(
+                f"{where}: line {reader.line_num} has frame {cells['frame']}; expected a path below {tree.root}, with /"
+            )
+        rows.append((reader.line_num, cells))
+    if not rows:
+        raise CsipError(f"{where}: no lines below the head")
+    return rows

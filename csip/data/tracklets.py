@@ -14,6 +14,7 @@ from csip.errors import CsipError
 
 JUNK = -1
 DISTRACTOR = 0
+IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 @dataclass(frozen=True)
