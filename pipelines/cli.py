@@ -339,6 +339,31 @@ def evaluate(
 
 
 @app.command()
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A state dict that torch.save wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: RUN/stage2.")],
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="What it was trained on: mars, lsvid, ...", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="A settings file, instead of configs/paper/NAME.yaml.", show_default=False),
+    ] = None,
+    cameras: Annotated[
+        str | None,
+        typer.Option(help="Cameras of the camera embedding's rows, e.g. 1,2,3; 1 to their number by default."),
+    ] = None,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn stage-2 weights of the method's authors into a run that `csip evaluate` reads."""
+    from pipelines import import_checkpoint as stage
+
+    settings = stage.paper_settings(dataset, config, set_ or [])
+    stage.run(file, out, settings, stage.camera_numbers(cameras), overwrite)
+
+
+@app.command()
 def report(dataset: Dataset = None, config: Config = None, root: Root = None, run: Run = None) -> None:
     """Gather a run's figures, times and files on one page, RUN/report.md."""
     from pipelines import paths
