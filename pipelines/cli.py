@@ -286,6 +286,18 @@ def skeletons_verify(cache: Annotated[Path, typer.Argument(help="The cache.")]) 
 
 
 @app.command()
+def embed_frames(
+    dataset: Dataset = None, config: Config = None, root: Root = None, run: Run = None, set_: Set = None
+) -> None:
+    """Fill stage 1's cache of frame features ahead of it; goes on where it was stopped."""
+    from pipelines import embed_frames as stage
+    from pipelines import paths
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.run(settings, paths.run_folder(settings, run))
+
+
+@app.command()
 def train_stage1(
     dataset: Dataset = None,
     config: Config = None,

@@ -15,6 +15,8 @@ def run(settings: Settings, skeletons: Path, run_folder: Path, overwrite: bool) 
     dataset = load_dataset(settings.dataset)
     with RichMonitor() as monitor:
         figures = train_stage1(dataset, skeletons, settings, run_folder / "stage1", monitor, overwrite)
+    if not figures:
+        return  # one of several processes; the first one speaks for all
     console.print(f"stage 1: loss {figures['loss']:.3f}, {figures['seconds']:.0f} s -> {run_folder / 'stage1'}")
     retrieval = figures["retrieval"]
     if retrieval is None:

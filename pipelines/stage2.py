@@ -17,6 +17,8 @@ def run(settings: Settings, skeletons: Path, run_folder: Path, overwrite: bool) 
         figures = train_stage2(
             dataset, skeletons, run_folder / "stage1", settings, run_folder / "stage2", monitor, overwrite
         )
+    if not figures:
+        return  # one of several processes; the first one speaks for all
     console.print(
         f"stage 2: epoch {figures['chosen_epoch']} of {settings.stage2.epochs} kept, {figures['seconds']:.0f} s "
         f"-> {run_folder / 'stage2'}"

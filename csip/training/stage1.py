@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
@@ -63,14 +64,10 @@ def train_stage1(
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
-    torch.manual_seed(settings.runtime.seed)
-    vision = create_vision(
-        settings.vision.model, settings.vision.pretrained, (settings.clips.height, settings.clips.width)
-    )
-    features = frame_features(folder / "features.h5", vision, dataset.root, train + held, settings, fabric, monitor)
+    features = embed_training_frames(dataset, settings, folder, fabric, monitor)
     clips = TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device)
 
-    encoder = empty_encoder(skeletons.joint_set.name, vision.embed_dim, settings)
+    encoder = empty_encoder(skeletons.joint_set.name, features[0].shape[1], settings)
     encoder.scale.fill_(skeletons.scale())
     temperature = LearnableTemperature(chosen.tau, learnable=chosen.normalize)
     optimizer = torch.optim.Adam(
@@ -155,7 +152,7 @@ def train_stage1(
             "dataset": dataset.name,
             "identities": fingerprint(train),
             "joint_set": skeletons.joint_set.name,
-            "width": vision.embed_dim,
+            "width": features[0].shape[1],
             **data,
         },
         figures,
@@ -236,6 +233,26 @@ class TrainingArrays:
         """Return image features (B, C), averaged over the clip, joints (B, T, J, 3) and valid (B, T) of rows (B, T)."""
         index = torch.from_numpy(rows).to(self.features.device)
         return self.features[index].mean(dim=1).to(device), self.joints[index].to(device), self.valid[index].to(device)
+
+
+def embed_training_frames(
+    dataset: Dataset, settings: Settings, folder: Path, fabric: Fabric, monitor: Monitor
+) -> list[np.ndarray]:
+    """Return what the frozen image encoder says of the frames of all training tracklets, held-out ones last.
+
+    It is kept in ``features.h5`` in the folder of the stage-1 run.
+
+    Returns
+    -------
+    list of ndarray, each (T, C) float32
+        One array a tracklet.
+    """
+    train, held = hold_out(dataset.train, settings.dataset.val_ids)
+    torch.manual_seed(settings.runtime.seed)
+    vision = create_vision(
+        settings.vision.model, settings.vision.pretrained, (settings.clips.height, settings.clips.width)
+    )
+    return frame_features(folder / "features.h5", vision, dataset.root, train + held, settings, fabric, monitor)
 
 
 def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphTransformer:

@@ -23,9 +23,9 @@ from csip.errors import CsipError
 from csip.features import frame_features
 from csip.models.vision import create_vision
 from csip.monitor import Silent
-from csip.training.stage1 import train_stage1
 from csip.training.common import make_fabric
 from csip.training.prototypes import prototypes, refresh_prototypes
+from csip.training.stage1 import train_stage1
 from csip.training.stage2 import load_trained, train_stage2
 
 STAGES = {1: train_stage1, 2: train_stage2}
