@@ -13,9 +13,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from scipy.io import loadmat
-
+from csip.data.index import Tree, indexed
+from csip.data.matfiles import read_matrix
 from csip.data.tracklets import JUNK, Dataset, Tracklet
 from csip.errors import CsipError
 
@@ -39,30 +38,33 @@ def load(
         A file is missing or cannot be read, or an index and the names it points to disagree.
     """
     root = Path(root)
-    train = _tracklets(root, "train")
-    test = _tracklets(root, "test")
-    path = root / "info" / "query_IDX.mat"
-    rows = _matrix(path, "query_IDX").reshape(-1) - 1
-    if rows.size and not (rows.min() >= 0 and rows.max() < len(test)):
+    dataset = indexed(root, "mars", name, {}, lambda tree: _read(tree, name))
+    return dataset.without_queries() if gallery == "without_queries" else dataset
+
+
+def _read(tree: Tree, name: str) -> Dataset:
+    train, test = _tracklets(tree, "train"), _tracklets(tree, "test")
+    rows = read_matrix(tree, "info/query_IDX.mat", "query_IDX").reshape(-1) - 1
+    if not rows.size or not (rows.min() >= 0 and rows.max() < len(test)):
+        asked = f"rows {rows.min() + 1} to {rows.max() + 1}" if rows.size else "no rows"
         raise CsipError(
-            f"{path}: rows {rows.min() + 1} to {rows.max() + 1} asked for, tracks_test_info.mat has rows 1 to {len(test)}"
+            f"{tree.root / 'info/query_IDX.mat'}: {asked} asked for, tracks_test_info.mat has rows 1 to {len(test)}"
         )
-    query = [test[row] for row in rows]
-    asked = {t.name for t in query} if gallery == "without_queries" else set()
-    kept = [t for t in test if t.pid != JUNK and t.name not in asked]
-    return Dataset(name, root, tuple(t for t in train if t.pid != JUNK), tuple(query), tuple(kept))
+    return Dataset(
+        name,
+        tree.root,
+        tuple(t for t in train if t.pid != JUNK),
+        tuple(test[row] for row in rows),
+        tuple(t for t in test if t.pid != JUNK),
+    )
 
 
-def _tracklets(root: Path, part: str) -> list[Tracklet]:
-    list_path = root / "info" / f"{part}_name.txt"
-    try:
-        names = list_path.read_text().split()
-    except FileNotFoundError as error:
-        raise CsipError(
-            f"{list_path}: missing; {root} should hold MARS's info, bbox_train and bbox_test folders"
-        ) from error
-    path = root / "info" / f"tracks_{part}_info.mat"
-    info = _matrix(path, f"track_{part}_info")
+def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
+    list_path = tree.root / "info" / f"{part}_name.txt"
+    expected = f"the names of MARS's {part} frames; info, bbox_train and bbox_test belong into {tree.root}"
+    names = tree.read(f"info/{part}_name.txt", expected).decode(errors="replace").split()
+    path = tree.root / "info" / f"tracks_{part}_info.mat"
+    info = read_matrix(tree, f"info/tracks_{part}_info.mat", f"track_{part}_info")
     if info.ndim != 2 or info.shape[1] != 4:
         raise CsipError(f"{path}: expected rows of start, end, identity, camera; got an array of shape {info.shape}")
 
@@ -85,16 +87,3 @@ def _tracklets(root: Path, part: str) -> list[Tracklet]:
         seen.add(name)
         tracklets.append(Tracklet(name, pid, camera, tuple(f"bbox_{part}/{file[:4]}/{file}" for file in files)))
     return tracklets
-
-
-def _matrix(path: Path, key: str) -> np.ndarray:
-    if not path.exists():
-        raise CsipError(f"{path}: missing")
-    try:
-        content = loadmat(path)
-    except Exception as error:
-        raise CsipError(f"{path}: not a readable .mat file ({error})") from error
-    if key not in content:
-        found = sorted(name for name in content if not name.startswith("__"))
-        raise CsipError(f"{path}: no variable {key}; found {', '.join(found) or 'none'}")
-    return np.asarray(content[key]).astype(np.int64)
