@@ -25,6 +25,9 @@ FORMAT: Final = "csip-skeletons"
 VERSION: Final = 1
 PARTIAL: Final = ".partial"
 
+_LIBRARY: Final = ("earliest", "v110")
+# Headers of the file and of its datasets.
+_OVERHEAD: Final = 65536
 _REASON: Final = re.compile(r"error message = '([^']*)'")
 
 
@@ -80,19 +83,24 @@ def create_file(
     created = created or datetime.datetime.now(datetime.UTC)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        attributes = {
+            "joint_set": provenance.joint_set,
+            "unit": provenance.unit,
+            "estimator": provenance.estimator,
+            "dataset": provenance.dataset,
+            "details": json.dumps(lasting_details(provenance.details), sort_keys=True),
+            "software": json.dumps(provenance.details.get("software", {}), sort_keys=True),
+            "created": created.isoformat(timespec="seconds"),
+        }
+        frame_bytes = 12 * (layout.joints + layout.keypoints) + 1 + layout.name_bytes + SOURCE.itemsize
+        text_bytes = sum(len(text.encode()) for text in attributes.values())
+        _reserve(partial, layout.frames * frame_bytes + table.nbytes + 4 * len(table) + 2 * text_bytes + _OVERHEAD)
         # Mapped arrays that are not aligned are copied whole before a row of them is taken.
-        with h5py.File(
-            partial, "w", libver=("earliest", "v110"), alignment_threshold=256, alignment_interval=64
-        ) as file:
+        with h5py.File(partial, "r+", libver=_LIBRARY, alignment_threshold=256, alignment_interval=64) as file:
             file.attrs["format"] = FORMAT
             file.attrs["version"] = VERSION
-            file.attrs["joint_set"] = provenance.joint_set
-            file.attrs["unit"] = provenance.unit
-            file.attrs["estimator"] = provenance.estimator
-            file.attrs["dataset"] = provenance.dataset
-            file.attrs["details"] = json.dumps(lasting_details(provenance.details), sort_keys=True)
-            file.attrs["software"] = json.dumps(provenance.details.get("software", {}), sort_keys=True)
-            file.attrs["created"] = created.isoformat(timespec="seconds")
+            for key, text in attributes.items():
+                file.attrs[key] = text
             file.create_dataset("joints", (layout.frames, layout.joints, 3), "<f4")
             file.create_dataset("keypoints2d", (layout.frames, layout.keypoints, 3), "<f4")
             file.create_dataset("valid", (layout.frames,), bool)
@@ -106,13 +114,23 @@ def create_file(
         _flush(path.parent)
     except (OSError, RuntimeError) as error:  # h5py raises either, and tells the system's reason in its text
         partial.unlink(missing_ok=True)
-        reason = _REASON.search(str(error))
-        raise PoseCacheError(
-            f"cannot write {path}: {reason.group(1) if reason else error}. Is the disk full or the folder read-only?"
-        ) from error
+        found = _REASON.search(str(error))
+        reason = found.group(1) if found else getattr(error, "strerror", None) or error
+        raise PoseCacheError(f"cannot write {path}: {reason}. Is the disk full or the folder read-only?") from error
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make an empty HDF5 file with disk space for its data to come: HDF5 itself may crash when a disk is full."""
+    with h5py.File("empty", "w", libver=_LIBRARY, driver="core", backing_store=False) as empty:
+        empty.flush()
+        image = empty.id.get_file_image()
+    with path.open("xb") as file:
+        file.write(image)
+        file.flush()
+        os.posix_fallocate(file.fileno(), 0, max(size, len(image)))  # HDF5 cuts off what is left over
 
 
 def _flush(path: Path) -> None:

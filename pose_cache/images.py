@@ -89,23 +89,23 @@ def load_frame(path: Path | str) -> tuple[np.ndarray | None, FrameSource]:
     return image, source._replace(kind=kind)
 
 
-def has_changed(path: Path | str, source: FrameSource, since: float) -> bool:
-    """Tell whether a frame's file is another one than was read.
+def has_changed(path: Path | str, size: int, crc: int, kind: int, since: float) -> bool:
+    """Tell whether a frame's file is another one than was read, with that size, CRC-32 and `FrameKind`.
 
     It is where its size differs, or where its time of modification is not before `since` (seconds since 1970) and the
     CRC-32 of its bytes differs. A file that is gone is not a change: its skeleton stays.
     """
-    if source.kind == FrameKind.UNKNOWN:
-        return False
     try:
         found = os.stat(path)  # noqa: PTH116  (a Path for each of a million frames takes seconds)
     except OSError:
         return False
-    if source.size < 0:
-        return source.kind == FrameKind.MISSING or _read(path)[0] is not None
-    if found.st_size != source.size or not stat.S_ISREG(found.st_mode):
-        return True
-    return found.st_mtime >= since and _read(path)[1][:2] != source[:2]
+    if found.st_size == size and found.st_mtime < since and stat.S_ISREG(found.st_mode):
+        return False
+    if kind == FrameKind.UNKNOWN:
+        return False
+    if size < 0:
+        return kind == FrameKind.MISSING or _read(path)[0] is not None
+    return _read(path)[1][:2] != (size, crc)
 
 
 def _read(path: Path | str) -> tuple[bytes | None, FrameSource]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pose_cache.errors import PoseCacheError
-from pose_cache.images import FrameSource, has_changed
+from pose_cache.images import has_changed
 from pose_cache.merge import Piece
 from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore
@@ -115,7 +115,7 @@ def check_sequences(sequences: Sequence[FrameSequence], root: Path) -> None:
         if sequence.name in seen:
             raise PoseCacheError(f"the tracklet {sequence.name!r} comes twice; names must be unique in a dataset")
         seen.add(sequence.name)
-    if not any(os.path.isfile(root / frame) for one in sequences for frame in one.frames):  # noqa: PTH113
+    if not any(os.path.isfile(f"{root}/{frame}") for one in sequences for frame in one.frames):  # noqa: PTH113
         raise PoseCacheError(
             f"none of the {sum(len(one.frames) for one in sequences)} frames is there: the first would be "
             f"{root / sequences[0].frames[0]}. Is the dataset's root right?"
@@ -170,11 +170,13 @@ def changed_tracklets(store: SkeletonStore, names: Sequence[str], root: Path) ->
     since = store.created.timestamp() - _CLOCK_SECONDS
 
     def changed(name: str) -> bool:
-        frames, sources = store.frames(name), store.sources(name).tolist()
-        return any(
-            has_changed(f"{root}/{frame}", FrameSource(size, crc, FrameKind(kind)), since)
-            for frame, (size, crc, kind) in zip(frames, sources, strict=True)
-        )
+        sources = store.sources(name).tolist()
+        if all(kind == FrameKind.UNKNOWN for _, _, kind in sources):
+            return False
+        for frame, (size, crc, kind) in zip(store.frames(name), sources, strict=True):
+            if has_changed(f"{root}/{frame}", size, crc, kind, since):
+                return True
+        return False
 
     with ThreadPoolExecutor(_STAT_THREADS) as pool:
         return {name for name, is_changed in zip(names, pool.map(changed, names), strict=True) if is_changed}

@@ -12,7 +12,7 @@ from PIL import Image
 from configs import CONFIGS
 from pose_cache.estimator import EstimatorSpec, PoseEstimator
 from pose_cache.extract import FrameSequence, extract
-from pose_cache.images import MAX_PIXELS, FrameSource, has_changed, load_frame, read_frame
+from pose_cache.images import MAX_PIXELS, has_changed, load_frame, read_frame
 from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore, verify_store
 
@@ -163,21 +163,21 @@ def test_an_edit_is_a_change_and_a_touch_or_a_lost_file_is_not(root: Path):
     path = root / "colour.jpg"
     source = load_frame(path)[1]
     os.utime(path, (1000, 1000))
-    assert not has_changed(path, source, since=2000)
+    assert not has_changed(path, *source, since=2000)
     os.utime(path, (3000, 3000))
-    assert not has_changed(path, source, since=2000)  # read again, and found to be the same
+    assert not has_changed(path, *source, since=2000)  # read again, and found to be the same
     path.write_bytes(JPEG[:-10] + bytes(8) + b"\xff\xd9")  # as many bytes
     os.utime(path, (3000, 3000))
-    assert has_changed(path, source, since=2000)
+    assert has_changed(path, *source, since=2000)
     os.utime(path, (1000, 1000))
-    assert not has_changed(path, source, since=2000)  # the documented limit: as long, and said to be old
+    assert not has_changed(path, *source, since=2000)  # the documented limit: as long, and said to be old
     path.write_bytes(JPEG + b"\0")
-    assert has_changed(path, source, since=2000)
+    assert has_changed(path, *source, since=2000)
     path.unlink()
-    assert not has_changed(path, source, since=2000)
+    assert not has_changed(path, *source, since=2000)
     path.mkdir()
-    assert has_changed(path, source, since=2000)
-    gone = FrameSource(-1, 0, FrameKind.MISSING)
-    assert not has_changed(root / "gone.jpg", gone, since=0) and has_changed(root / "grey.jpg", gone, since=1e12)
-    assert not has_changed(root / "folder.jpg", FrameSource(-1, 0, FrameKind.UNREADABLE), since=0)
-    assert not has_changed(root / "grey.jpg", FrameSource(-1, 0, FrameKind.UNKNOWN), since=0)
+    assert has_changed(path, *source, since=2000)
+    gone = (-1, 0, FrameKind.MISSING)
+    assert not has_changed(root / "gone.jpg", *gone, since=0) and has_changed(root / "grey.jpg", *gone, since=1e12)
+    assert not has_changed(root / "folder.jpg", -1, 0, FrameKind.UNREADABLE, since=0)
+    assert not has_changed(root / "grey.jpg", -1, 0, FrameKind.UNKNOWN, since=0)
