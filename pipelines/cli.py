@@ -332,6 +332,31 @@ def train_stage2(
 
 
 @app.command()
+def train_skeleton(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Which random split, and the random numbers of training.", show_default=False)
+    ] = None,
+    init: Annotated[
+        Path | None,
+        typer.Option(help="A stage-1 checkpoint to start from; of another joint set too.", show_default=False),
+    ] = None,
+    set_: Set = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Learn to know people by their skeletons alone (KGBD, BIWI, IAS-Lab, KS20)."""
+    from pipelines import paths
+    from pipelines import skeleton_reid as stage
+
+    changes = [*(set_ or []), *([] if seed is None else [f"runtime.seed={seed}"])]
+    settings = paths.settings_for(dataset, config, root, changes)
+    stage.train(settings, paths.run_folder(settings, run), overwrite, init)
+
+
+@app.command()
 def evaluate(
     dataset: Dataset = None,
     config: Config = None,
@@ -342,11 +367,17 @@ def evaluate(
         bool, typer.Option("--cross-dataset", help="The model may have been trained on another data set.")
     ] = False,
 ) -> None:
-    """Rank the gallery for every query: Rank-k, mAP, mINP. Needs no skeletons."""
+    """Rank the gallery for every query: Rank-k, mAP, mINP. Needs no skeletons but for a model of skeletons alone."""
+    from csip.data.skeleton_sets import LAYOUTS
     from pipelines import evaluate as stage
     from pipelines import paths
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
+    if settings.dataset.layout in LAYOUTS:
+        from pipelines import skeleton_reid
+
+        skeleton_reid.evaluate(settings, paths.run_folder(settings, run))
+        return
     stage.run(settings, paths.run_folder(settings, run), cross_dataset)
 
 
@@ -416,8 +447,27 @@ def train_demo_vision(
 
 
 @app.command()
-def doctor() -> None:
-    """Check the installation: versions, compiled operators, devices, a forward pass of each kind of model."""
+def doctor(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    skeletons: Cache = None,
+    set_: Set = None,
+    frames: Annotated[int, typer.Option(help="Frames of the data set to decode, at random.", min=0)] = 2000,
+    all_frames: Annotated[bool, typer.Option("--all-frames", help="Decode every frame.")] = False,
+) -> None:
+    """Check the installation, or with --dataset a data set: counts, cameras, lengths, frames, skeletons.
+
+    The exit code is 1 where something is wrong.
+    """
+    if dataset is not None or config is not None:
+        from pipelines import dataset_report, paths
+
+        settings = paths.settings_for(dataset, config, root, set_ or [])
+        cache = paths.skeleton_file(settings, skeletons)
+        if not dataset_report.run(settings, cache, None if all_frames else frames):
+            raise typer.Exit(1)
+        return
     from pipelines import doctor as stage
 
     if not stage.run():

@@ -1,0 +1,269 @@
+"""What is wrong with a data set on this disk, and how to mend it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from csip.config import Settings
+from csip.data.datasets import load_dataset
+from csip.data.index import Tree
+from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
+from csip.errors import CsipError
+from csip.monitor import Monitor
+from pipelines.console import RichMonitor, console
+from pose_cache.errors import PoseCacheError
+from pose_cache.images import load_frame
+from pose_cache.sources import FrameKind
+from pose_cache.store import SkeletonStore
+
+AGAIN = "unpack the archive again; a download that was cut short is the usual reason"
+# As published, whole training tracklets; where two numbers are given, with and without the queries in the gallery.
+PUBLISHED: dict[str, dict[str, int | tuple[int, int]]] = {
+    "mars": {
+        "training identities": 625,
+        "training tracklets": 8298,
+        "queries": 1980,
+        "gallery tracklets": (11310, 9330),
+        "queries with a match": (1980, 1840),
+        "cameras": 6,
+    },
+    "lsvid": {
+        "training identities": 842,
+        "training tracklets": 2831,
+        "queries": 3504,
+        "gallery tracklets": (11333, 7829),
+        "cameras": 15,
+    },
+    "ilidsvid": {
+        "training identities": 150,
+        "training tracklets": 300,
+        "queries": 150,
+        "gallery tracklets": 150,
+        "queries with a match": 150,
+        "cameras": 2,
+    },
+    "prid2011": {
+        "training identities": 89,
+        "training tracklets": 178,
+        "queries": 89,
+        "gallery tracklets": 89,
+        "queries with a match": 89,
+        "cameras": 2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `fix` is empty where nothing is wrong."""
+
+    what: str
+    text: str
+    fix: str = ""
+
+
+def run(settings: Settings, cache: Path, frames: int | None) -> bool:
+    """Print what is in the data set and what is wrong with it; return whether nothing is."""
+    with RichMonitor() as monitor:
+        findings = inspect(settings, cache, frames, monitor)
+    table = Table("", "found", title=f"{settings.dataset.name}, {settings.dataset.path}", title_justify="left")
+    for finding in findings:
+        mark = "[red]wrong[/]  " if finding.fix else ""
+        table.add_row(
+            finding.what, f"{mark}{_plain(finding.text)}" + (f"\nfix: {_plain(finding.fix)}" if finding.fix else "")
+        )
+    console.print(table)
+    wrong = [finding.what for finding in findings if finding.fix]
+    console.print("all is well" if not wrong else f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}")
+    return not wrong
+
+
+def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monitor) -> list[Finding]:
+    """Look at the index, the frames and the skeletons of a data set.
+
+    Parameters
+    ----------
+    cache
+        Where the skeletons should be.
+    frames
+        How many frames to decode, chosen at random with a fixed seed; None decodes all. Whether frames are there is always
+        asked of all.
+    """
+    try:
+        dataset = load_dataset(settings.dataset)
+        whole = load_dataset(settings.dataset.model_copy(update={"piece_frames": None}))
+    except CsipError as error:
+        return [Finding("index", str(error), AGAIN)]
+    everyone = list({t.name: t for t in (*whole.train, *whole.query, *whole.gallery)}.values())
+    return [
+        _counts(whole, settings),
+        _cameras(whole),
+        _lengths(whole, settings),
+        _identities(whole),
+        _missing(whole.root, everyone),
+        _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
+        _skeletons(cache, dataset, settings),
+    ]
+
+
+def _counts(dataset: Dataset, settings: Settings) -> Finding:
+    found = {
+        "training identities": len({t.pid for t in dataset.train}),
+        "training tracklets": len(dataset.train),
+        "queries": len(dataset.query),
+        "gallery tracklets": len(dataset.gallery),
+        "queries with a match": _matched(dataset),
+        "cameras": len({t.camera for part in (dataset.train, dataset.query, dataset.gallery) for t in part}),
+    }
+    text = ", ".join(f"{value:,} {what}" for what, value in found.items())
+    text += f" ({settings.dataset.gallery}; {sum(t.pid == DISTRACTOR for t in dataset.gallery):,} distractors)"
+    policy = settings.dataset.gallery == "without_queries"
+    expected = {
+        what: value[policy] if isinstance(value, tuple) else value
+        for what, value in PUBLISHED.get(settings.dataset.name, {}).items()
+    }
+    wrong = [f"{value:,} {what}, found {found[what]:,}" for what, value in expected.items() if found[what] != value]
+    if wrong:
+        return Finding("counts", text, f"published are {'; '.join(wrong)}: {AGAIN}")
+    if not found["queries with a match"]:
+        return Finding(
+            "counts", text, "no query has a match at another camera: check identities, cameras, dataset.gallery"
+        )
+    return Finding("counts", f"{text}; as published" if expected else text)
+
+
+def _matched(dataset: Dataset) -> int:
+    """Count the queries whose identity is in the gallery at another camera."""
+    cameras: dict[int, set[int]] = {}
+    for tracklet in dataset.gallery:
+        cameras.setdefault(tracklet.pid, set()).add(tracklet.camera)
+    return sum(bool(cameras.get(t.pid, set()) - {t.camera}) for t in dataset.query)
+
+
+def _cameras(dataset: Dataset) -> Finding:
+    parts = {"training": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
+    lines = [
+        f"{part}: "
+        + ", ".join(f"{camera} ({count:,})" for camera, count in sorted(Counter(t.camera for t in tracklets).items()))
+        for part, tracklets in parts.items()
+    ]
+    seen: dict[int, set[int]] = {}
+    for tracklet in dataset.train:
+        seen.setdefault(tracklet.pid, set()).add(tracklet.camera)
+    single = sum(len(cameras) == 1 for cameras in seen.values())
+    lines.append(f"{single:,} of {len(seen):,} training identities were seen by one camera only")
+    unknown = {t.camera for t in (*dataset.query, *dataset.gallery)} - {t.camera for t in dataset.train}
+    if unknown:
+        lines.append(f"tested, but not trained: {', '.join(map(str, sorted(unknown)))}; these get no camera embedding")
+    return Finding("cameras (tracklets)", "\n".join(lines))
+
+
+def _lengths(dataset: Dataset, settings: Settings) -> Finding:
+    lines = []
+    for part, tracklets in (("training", dataset.train), ("query", dataset.query), ("gallery", dataset.gallery)):
+        if not tracklets:
+            lines.append(f"{part}: none")
+            continue
+        lengths = np.array([len(t.frames) for t in tracklets])
+        short = int((lengths < settings.clips.frames).sum())
+        lines.append(
+            f"{part}: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}, {lengths.sum():,} frames; "
+            f"{short:,} tracklets shorter than a clip of {settings.clips.frames}"
+        )
+    return Finding("frames a tracklet", "\n".join(lines))
+
+
+def _identities(dataset: Dataset) -> Finding:
+    shared = sorted({t.pid for t in dataset.train} & {t.pid for t in (*dataset.query, *dataset.gallery)})
+    if not shared:
+        return Finding("identities", "nobody who trains is tested")
+    text = f"{len(shared):,} identities train and are tested, e.g. {shared[0]}"
+    return Finding("identities", text, "figures would be of people seen in training: divide the data by identity")
+
+
+def _missing(root: Path, tracklets: Sequence[Tracklet]) -> Finding:
+    tree = Tree(root)
+    there: dict[str, set[str]] = {}
+    missing, total = [], 0
+    for tracklet in tracklets:
+        for frame in tracklet.frames:
+            folder, _, name = frame.rpartition("/")
+            if folder not in there:
+                there[folder] = set(tree.files(folder))
+            total += 1
+            if name not in there[folder]:
+                missing.append(frame)
+    if not missing:
+        return Finding("frames there", f"all {total:,}, in {len(there):,} folders")
+    return Finding("frames there", f"{len(missing):,} of {total:,} are missing, e.g. {root / missing[0]}", AGAIN)
+
+
+def _unreadable(
+    root: Path, tracklets: Sequence[Tracklet], count: int | None, workers: int, monitor: Monitor
+) -> Finding:
+    frames = sorted({frame for tracklet in tracklets for frame in tracklet.frames})
+    total = len(frames)
+    if count is not None and count < total:
+        frames = [frames[i] for i in sorted(np.random.default_rng(0).choice(total, count, replace=False))]
+    kinds: Counter[FrameKind] = Counter()
+    heights, widths, bad = [], [], []
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (frame, (image, source)) in enumerate(
+            zip(frames, pool.map(lambda frame: load_frame(root / frame), frames), strict=True), start=1
+        ):
+            kinds[source.kind] += 1
+            if image is None or not source.kind.usable:
+                bad.append((frame, source.kind))
+            else:
+                heights.append(image.shape[0])
+                widths.append(image.shape[1])
+            monitor.progress("decoding frames", done, len(frames))
+    text = f"{len(frames):,} of {total:,} decoded: " + ", ".join(
+        f"{n:,} {kind.label}" for kind, n in kinds.most_common()
+    )
+    if heights:
+        text += (
+            f"; height {min(heights)} to {max(heights)}, median {np.median(heights):.0f}; width {min(widths)} to "
+            f"{max(widths)}, median {np.median(widths):.0f}"
+        )
+    if not bad:
+        return Finding("frames readable", text)
+    text += f"; e.g. {root / bad[0][0]} ({bad[0][1].label})"
+    return Finding("frames readable", text, f"{AGAIN}, or take these frames out")
+
+
+def _skeletons(cache: Path, dataset: Dataset, settings: Settings) -> Finding:
+    make = f"run `csip skeletons --dataset {settings.dataset.name}`"
+    if not cache.exists():
+        return Finding("skeletons", f"{cache}: none yet; {make} before training")
+    try:
+        with SkeletonStore(cache) as store:
+            known = [t for t in dataset.train if t.name in store]
+            paired = valid = without = 0
+            for tracklet in known:
+                posed = dict(zip(store.frames(tracklet.name), store.valid(tracklet.name).tolist(), strict=True))
+                found = [posed[frame] for frame in tracklet.frames if frame in posed]
+                paired, valid, without = paired + len(found), valid + sum(found), without + (not any(found))
+            joint_set = store.joint_set.name
+    except PoseCacheError as error:
+        return Finding("skeletons", str(error), f"{make} --force")
+    frames = sum(len(t.frames) for t in dataset.train)
+    text = (
+        f"{len(known):,} of {len(dataset.train):,} training tracklets, {paired:,} of {frames:,} frames, "
+        f"{valid / max(frames, 1):.1%} with a pose ({joint_set}); {without:,} tracklets without any"
+    )
+    if len(known) < len(dataset.train) or paired < frames:
+        return Finding("skeletons", text, f"the cache was made from other data: {make}")
+    return Finding("skeletons", text)
+
+
+def _plain(text: str) -> str:
+    """Keep rich from reading brackets as markup."""
+    return text.replace("[", r"\[")
