@@ -1,11 +1,13 @@
 # The chain, one file a stage. Each stage's output is a target, so only what is stale runs again:
 #   make demo                      everything on rendered people
 #   make evaluate DATASET=mars     everything on MARS, from data/mars on
+#   make splits DATASET=ilidsvid   everything on each of its ten divisions, and the mean
 DATASET ?= demo
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 # Settings for every stage, e.g. SET="stage1.epochs=3 runtime.device=cpu"; flags for `csip synth`.
 SET ?=
 SYNTH ?=
+SPLITS ?= 0 1 2 3 4 5 6 7 8 9
 
 CSIP := .venv/bin/csip
 DATA := data/$(DATASET)
@@ -13,7 +15,7 @@ RUN := runs/$(DATASET)
 CONFIG := $(wildcard configs/$(DATASET).yaml)
 FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 
-.PHONY: setup skeletons stage1 stage2 evaluate report demo test lint bench clean
+.PHONY: setup skeletons stage1 stage2 evaluate splits report demo test lint bench clean
 .DELETE_ON_ERROR:
 
 setup: .venv/csip-setup.sha256
@@ -38,16 +40,23 @@ $(DATA)/skeletons.h5: $(FRAMES) | .venv/csip-setup.sha256
 	$(CSIP) skeletons $(FLAGS)
 
 $(RUN)/stage1/model.safetensors: $(DATA)/skeletons.h5 $(CONFIG)
-	$(CSIP) train-stage1 $(FLAGS) --overwrite
+	$(CSIP) train-stage1 $(FLAGS) --run $(RUN) --overwrite
 
 $(RUN)/stage2/model.safetensors: $(RUN)/stage1/model.safetensors
-	$(CSIP) train-stage2 $(FLAGS) --overwrite
+	$(CSIP) train-stage2 $(FLAGS) --run $(RUN) --overwrite
 
 $(RUN)/metrics.json: $(RUN)/stage2/model.safetensors
-	$(CSIP) evaluate $(FLAGS)
+	$(CSIP) evaluate $(FLAGS) --run $(RUN)
 
 $(RUN)/report.md: $(RUN)/metrics.json
-	$(CSIP) report --dataset $(DATASET)
+	$(CSIP) report --dataset $(DATASET) --run $(RUN)
+
+# Who trains in one division is tested in another: skeletons of all are needed.
+splits: | .venv/csip-setup.sha256
+	$(CSIP) skeletons $(FLAGS) --test-too
+	@for split in $(SPLITS); do $(MAKE) --no-print-directory evaluate DATASET=$(DATASET) RUN=$(RUN)/split$$split \
+	    SET="$(SET) dataset.split=$$split" || exit 1; done
+	$(CSIP) average $(SPLITS:%=$(RUN)/split%) --out $(RUN)/splits.json
 
 demo:
 	@$(MAKE) --no-print-directory report DATASET=demo

@@ -417,6 +417,17 @@ def report(dataset: Dataset = None, config: Config = None, root: Root = None, ru
 
 
 @app.command()
+def average(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders that were evaluated, e.g. runs/ilidsvid/split*.")],
+    out: Annotated[Path | None, typer.Option(help="A JSON file for the result.", show_default=False)] = None,
+) -> None:
+    """Mean and spread of the figures of several runs: a data set's divisions, or seeds."""
+    from pipelines import average as stage
+
+    stage.run(runs, out)
+
+
+@app.command()
 def train_demo_pose(
     out: Annotated[Path, typer.Option(help="Folder for the weights and figures.json.")],
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
