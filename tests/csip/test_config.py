@@ -6,8 +6,10 @@ from configs import CONFIGS
 from csip.config import Settings, dump_settings, load_settings, valid_keys
 from csip.errors import CsipError
 
+SHIPPED = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("p[ar]*/*.yaml")} - {CONFIGS / "paper/common.yaml"})
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_shipped_settings_load_and_survive_a_round_trip(path: Path, tmp_path: Path) -> None:
     settings = load_settings(path)
     copy = tmp_path / "copy.yaml"
@@ -37,6 +39,7 @@ def test_extends_states_only_what_differs(tmp_path: Path) -> None:
         ("stage1.epochs=many", ["stage1.epochs", "'many'"]),
         ("stage1.epochs=0", ["stage1.epochs", "greater than or equal to 1"]),
         ("stage2.decay_epochs=[50, 30]", ["stage2.decay_epochs must rise"]),
+        ("stage2.mte=false", ["stage2.atd distils message tokens", "set stage2.atd: false too"]),
         ("dataset.layout=marz", ["dataset.layout", "'mars'"]),
         ("stage1.epochs", ["expected key=value"]),
         ("dataset.name.first=x", ["name is a value, not a section"]),
@@ -61,3 +64,45 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
 def test_valid_keys_reach_every_leaf() -> None:
     keys = valid_keys(Settings)
     assert {"stage2.lambda_csip", "dataset.val_ids", "runtime.seed", "estimator"} <= set(keys)
+
+
+@pytest.mark.parametrize(("name", "epochs", "decay"), [
+    ("mars", 80, (30, 50, 70)), ("lsvid", 80, (30, 50, 70)), ("ilidsvid", 60, (30, 50)),
+])  # fmt: skip
+def test_paper_presets_are_what_the_authors_ran(name: str, epochs: int, decay: tuple[int, ...]) -> None:
+    settings = load_settings(CONFIGS / "paper" / f"{name}.yaml")
+    assert (settings.dataset.name, settings.dataset.layout, settings.dataset.val_ids) == (name, name, 0)
+    one, two, clips = settings.stage1, settings.stage2, settings.clips
+    assert (settings.vision.model, settings.vision.pretrained) == ("ViT-B-16", "openai")
+    assert (clips.frames, clips.height, clips.width, clips.flip, clips.erase) == (8, 256, 128, 0.5, 0.5)
+    assert (one.batch, one.lr, one.weight_decay, one.epochs, one.min_lr, one.warmup_epochs) == (
+        64, 3.5e-4, 1e-4, 120, 1e-6, 5
+    )  # fmt: skip
+    assert (one.normalize, one.tau) == (False, 1.0)
+    encoder = settings.skeleton_encoder
+    assert (encoder.depth, encoder.heads, encoder.mlp_ratio, encoder.dropout, encoder.positions) == (
+        10,
+        8,
+        2.0,
+        0.3,
+        10,
+    )
+    assert not encoder.temporal
+    assert (two.epochs, two.decay_epochs, two.warmup_epochs) == (epochs, decay, 10)
+    assert (two.ids_per_batch, two.tracklets_per_id, two.batches) == (4, 4, "random")
+    assert (two.lr, two.new_lr_factor, two.bias_lr_factor, two.weight_decay) == (5e-6, 10, 2, 1e-4)
+    assert (two.lambda_ce, two.lambda_triplet, two.lambda_csip, two.lambda_frame) == (0.25, 1.0, 1.0, 1.3 / 8)
+    assert (two.smoothing, two.margin, two.lambda_distill, two.prototype_momentum) == (0.1, 0.3, 0.0, None)
+    assert (two.fusion, two.update_tokens, two.detach_visual, two.train_skeleton_encoder) == (
+        "gate",
+        "all",
+        True,
+        False,
+    )
+    assert (two.camera_embedding, two.frame_position, two.temporal_heads) == (True, False, 8)
+
+
+def test_the_paper_needs_a_data_set() -> None:
+    with pytest.raises(CsipError, match=r"common\.yaml: 1 setting.*\n.*dataset: Field required"):
+        load_settings(CONFIGS / "paper" / "common.yaml")
+    assert load_settings(CONFIGS / "paper" / "common.yaml", ["dataset.name=mine"]).stage2.fusion == "gate"
