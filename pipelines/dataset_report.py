@@ -100,7 +100,7 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
         dataset = load_dataset(settings.dataset)
         whole = load_dataset(settings.dataset.model_copy(update={"piece_frames": None}))
     except CsipError as error:
-        return [Finding("index", str(error), AGAIN)]
+        return [Finding("index", str(error), "mend what is named here; the README shows how the files should lie")]
     everyone = list({t.name: t for t in (*whole.train, *whole.query, *whole.gallery)}.values())
     return [
         _counts(whole, settings),
