@@ -11,6 +11,7 @@ written, everything works without it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -127,7 +128,12 @@ def indexed(root: Path, reader: str, name: str, options: dict[str, object], read
     # Before the tree is looked at: making the folder changes the root.
     writable = _make_folder(path.parent)
     tree = Tree(root)
-    dataset = read(tree)
+    try:
+        dataset = read(tree)
+    except CsipError:
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # where it is empty: what is no data set is left as it was
+        raise
     if writable:
         _save(path, dataset, tree.notes)
     return dataset

@@ -69,6 +69,7 @@ def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
         raise CsipError(f"{path}: expected rows of start, end, identity, camera; got an array of shape {info.shape}")
 
     tracklets, seen = [], set()
+    begun: dict[str, int] = {}
     for row, (start, end, pid, camera) in enumerate(info.tolist(), start=1):
         if not 1 <= start <= end <= len(names):
             raise CsipError(
@@ -81,6 +82,9 @@ def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
             raise CsipError(
                 f"{path}: row {row} is identity {pid} at camera {camera}, but holds {stray} (expected {prefix}...)"
             )
+        if files[0] in begun:
+            raise CsipError(f"{path}: rows {begun[files[0]]} and {row} both begin with {files[0]}")
+        begun[files[0]] = row
         name = f"{part}/{files[0].rpartition('F')[0]}"
         if name in seen:
             name = f"{part}/{Path(files[0]).stem}"

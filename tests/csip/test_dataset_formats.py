@@ -13,7 +13,7 @@ import pytest
 from scipy.io import savemat
 
 from csip.config import DatasetSettings
-from csip.data import folder, ilidsvid, lsvid, prid2011
+from csip.data import folder, ilidsvid, lsvid, mars, prid2011
 from csip.data.datasets import load_dataset
 from csip.data.tracklets import Dataset
 from csip.errors import CsipError
@@ -65,6 +65,40 @@ def test_mars_counts_by_gallery_policy(tmp_path: Path) -> None:
     assert (len(less.train), len(less.query), len(less.gallery), valid_queries(less)) == (3, 4, 5, 2)
     assert [t.pid for t in less.gallery] == [0, 0, 2, 2, 6]
     assert whole.queries_in_gallery == 4 and less.queries_in_gallery == 0
+
+
+def write_rows(root: Path, part: str, rows: list[list[int]]) -> None:
+    savemat(root / f"info/tracks_{part}_info.mat", {f"track_{part}_info": np.array(rows, dtype=np.float64)})
+
+
+MARS_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no names": (
+        lambda r: (r / "info/test_name.txt").unlink(),
+        "test_name.txt: missing; expected the names of MARS's test",
+    ),
+    "no rows": (lambda r: (r / "info/tracks_train_info.mat").unlink(), "tracks_train_info.mat: missing"),
+    "empty folder": (lambda r: shutil.rmtree(r / "info"), "train_name.txt: missing"),
+    "bad .mat": (lambda r: (r / "info/query_IDX.mat").write_bytes(b""), "not a readable .mat file"),
+    "from 0": (lambda r: write_rows(r, "train", [[0, 2, 1, 1]]), "row 1 asks for names 0 to 2"),
+    "past the end": (lambda r: write_rows(r, "train", [[1, 3, 1, 1], [4, 99, 1, 2]]), "row 2 asks for names 4 to 99"),
+    "three columns": (lambda r: write_rows(r, "train", [[1, 3, 1]]), "expected rows of start, end, identity, camera"),
+    "two cameras": (
+        lambda r: write_rows(r, "train", [[1, 5, 1, 1]]),
+        "row 1 is identity 1 at camera 1, but holds 0001C2",
+    ),
+    "twice": (lambda r: write_rows(r, "train", [[1, 3, 1, 1]] * 2), "rows 1 and 2 both begin with 0001C1T0001F001"),
+    "query from 0": (lambda r: savemat(r / "info/query_IDX.mat", {"query_IDX": [[0, 5]]}), "rows 0 to 5 asked for"),
+    "no queries": (lambda r: savemat(r / "info/query_IDX.mat", {"query_IDX": np.zeros((1, 0))}), "no rows asked for"),
+}
+
+
+@pytest.mark.parametrize("what", MARS_DAMAGE)
+def test_damaged_mars_is_named(tmp_path: Path, what: str) -> None:
+    damage, words = MARS_DAMAGE[what]
+    mars.load(make_mars(tmp_path))
+    damage(tmp_path)
+    with pytest.raises(CsipError, match=words):
+        mars.load(tmp_path)
 
 
 # ---- LS-VID ----------------------------------------------------------------------------------------------------------

@@ -143,6 +143,12 @@ def test_no_index_where_nothing_can_be_written(tree: Path, monkeypatch: pytest.M
     assert list((tree / FOLDER).iterdir()) == []
 
 
+def test_what_is_no_data_set_is_left_as_it_was(tmp_path: Path) -> None:
+    with pytest.raises(CsipError, match="at least one for training"):
+        folder.load(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_linked_frame_and_a_linked_folder(tree: Path) -> None:
     (tree / "joe").symlink_to(tree / "ann", target_is_directory=True)
     (tree / "eve/left/linked.jpg").symlink_to(tree / "ann/left/0.jpg")
