@@ -9,21 +9,21 @@ import importlib.metadata
 import importlib.util
 import json
 import warnings
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import cv2
 import numpy as np
 import torch
 
 from configs import CONFIGS
 from pose_cache.compat import guard_torchvision
+from pose_cache.detection import Detector
 from pose_cache.errors import PoseCacheError
-from pose_cache.framing import Geometry, View, Window, place_in_view
-from pose_cache.joints import COCO17, H36M17, coco_to_h36m
+from pose_cache.framing import View
+from pose_cache.joints import COCO17
+from pose_cache.lifting import Lifter
 from pose_cache.weights import Weights, find_weights, load_weights
 
 __all__ = [
@@ -41,8 +41,6 @@ __all__ = [
 Precision = Literal["32", "bf16", "16"]
 
 _TYPES: Final = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
-# Frames lifted in one forward: bounds memory, and more does not go faster.
-_LIFT_FRAMES: Final = 4096
 # MMPose takes four millimetres a pixel where it does not know the camera: 430 pixels are 1.72 m.
 _AS_HUMAN36M: Final = View(image=1000, crop=430)
 _UNIT: Final = "m (a crop's longer side taken as 1.72)"
@@ -149,7 +147,7 @@ class PoseEstimator:
     flip_test : bool
         Average with the mirrored input: twice the work, slightly better.
     precision : {"32", "bf16", "16"}
-        Of the 2D model's backbone; its head and the lifter stay in float32.
+        Of the 2D model's backbone and of MotionBERT; the rest stays in float32. "16" is for GPUs only.
 
     Attributes
     ----------
@@ -161,7 +159,7 @@ class PoseEstimator:
     Raises
     ------
     PoseCacheError
-        If a config or weights are missing or do not fit.
+        If a config or weights are missing or do not fit, or the device cannot compute in that precision.
     """
 
     def __init__(
@@ -169,16 +167,14 @@ class PoseEstimator:
     ) -> None:
         self.spec, self.flip_test, self.precision = spec, flip_test, precision
         self.device = torch.device(resolve_device(device))
-        self._pose2d, pose2d_file = _build(spec.pose2d_config, spec.pose2d_weights, self.device)
-        self._pose2d.to(memory_format=torch.channels_last)
-        self._lifter, lifter_file = _build(spec.lifter_config, spec.lifter_weights, self.device)
-        self._geometry = Geometry.of(self._pose2d.cfg, spec.pose2d_config)
-        self._window = Window.of(self._lifter.cfg)
-        from mmengine.dataset import Compose
-
-        self._lift_pipeline = Compose(self._lifter.cfg.test_dataloader.dataset.pipeline)
-        self._set_flip_test()
-        self.digest = self._digest()
+        if precision == "16" and self.device.type == "cpu":
+            raise PoseCacheError('precision "16" needs a GPU; on a processor use "32" or "bf16"')
+        pose2d, pose2d_file = _build(spec.pose2d_config, spec.pose2d_weights, self.device)
+        lifter, lifter_file = _build(spec.lifter_config, spec.lifter_weights, self.device)
+        self.digest = self._digest(pose2d, lifter)
+        kind = _TYPES[precision]
+        self._detector = Detector(pose2d, spec.pose2d_config, self.device, flip_test, kind)
+        self._lifter = Lifter(lifter, self.device, flip_test, kind, spec.view)
         self.details = {
             "pose2d": {"config": spec.pose2d_config.name, "weights": pose2d_file},
             "lifter": {"config": spec.lifter_config.name, "weights": lifter_file},
@@ -193,7 +189,7 @@ class PoseEstimator:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """Shape (H, W, 3) of what `prepare` returns."""
-        width, height = self._geometry.input_size
+        width, height = self._detector.geometry.input_size
         return height, width, 3
 
     def prepare(self, crop: np.ndarray) -> np.ndarray:
@@ -209,10 +205,7 @@ class PoseEstimator:
         np.ndarray
             `input_shape` uint8, BGR.
         """
-        if crop.ndim != 3 or crop.shape[2] != 3 or crop.dtype != np.uint8 or 0 in crop.shape:
-            raise PoseCacheError(f"expected a crop (H, W, 3) of uint8, BGR, but got {crop.shape} of {crop.dtype}")
-        warp, _, _ = self._geometry.place(crop.shape[1], crop.shape[0])
-        return cv2.warpAffine(crop, warp, self._geometry.input_size, flags=cv2.INTER_LINEAR)
+        return self._detector.prepare(crop)
 
     def detect(self, crops: Sequence[np.ndarray]) -> np.ndarray:
         """Estimate 2D keypoints of crops of any sizes, in one batch.
@@ -232,7 +225,6 @@ class PoseEstimator:
         sizes = np.array([(crop.shape[1], crop.shape[0]) for crop in crops])
         return self.detect_prepared(np.stack([self.prepare(crop) for crop in crops]), sizes)
 
-    @torch.inference_mode()
     def detect_prepared(self, inputs: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """Estimate 2D keypoints of a batch that `prepare` has made.
 
@@ -248,23 +240,7 @@ class PoseEstimator:
         np.ndarray
             (N, 17, 3) float32, as `detect`.
         """
-        from mmpose.structures import PoseDataSample
-
-        batch = torch.from_numpy(inputs).permute(0, 3, 1, 2)
-        images = self._pose2d.data_preprocessor({"inputs": batch, "data_samples": []})["inputs"]
-        features: Any = self._features(images)
-        if self.flip_test:
-            features = [features, self._features(images.flip(-1))]
-        sample = PoseDataSample(metainfo={"flip_indices": COCO17.mirror_order.tolist()})
-        found = self._pose2d.head.predict(features, [sample] * len(inputs), test_cfg=self._pose2d.test_cfg)
-        instances = found[0] if isinstance(found, tuple) else found
-        keypoints = np.concatenate([one.keypoints for one in instances])[..., :2]
-        scores = np.concatenate([one.keypoint_scores for one in instances])
-        places = [self._geometry.place(int(width), int(height)) for width, height in sizes]
-        centers = np.stack([center for _, center, _ in places])[:, None]
-        scales = np.stack([scale for _, _, scale in places])[:, None]
-        positions = keypoints / np.array(self._geometry.input_size) * scales + centers - 0.5 * scales
-        return np.concatenate([positions, scores[..., None]], axis=2).astype(np.float32)
+        return self._detector.detect(inputs, sizes)
 
     def lift(self, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[np.ndarray]:
         """Lift whole sequences of 2D keypoints to 3D.
@@ -284,71 +260,11 @@ class PoseEstimator:
         list of np.ndarray
             (T, 17, 3) float32 each, Human3.6M order: x right, y down, z forward, in the estimator's unit.
         """
-        jobs: dict[int, list[tuple[int, int, np.ndarray, tuple[float, float]]]] = defaultdict(list)
-        sums = [np.zeros((len(keypoints), H36M17.size, 3)) for keypoints, _ in sequences]
-        weights = [np.zeros((len(keypoints), 1, 1)) for keypoints, _ in sequences]
-        for index, (keypoints, sizes) in enumerate(sequences):
-            points, image = place_in_view(coco_to_h36m(keypoints[..., :2].astype(np.float32)), sizes, self.spec.view)
-            for start, window in self._window.cut(points):
-                jobs[len(window)].append((index, start, window, image))
-        for length, items in sorted(jobs.items()):
-            size = max(1, _LIFT_FRAMES // length)
-            for begin in range(0, len(items), size):
-                chunk = items[begin : begin + size]
-                lifted = self._lift_windows([window for _, _, window, _ in chunk], [image for *_, image in chunk])
-                for (index, start, _, _), joints in zip(chunk, lifted, strict=True):
-                    ramp = self._window.ramp(len(joints))[:, None, None]
-                    sums[index][start : start + len(joints)] += ramp * joints
-                    weights[index][start : start + len(joints)] += ramp
-        return [(total / weight).astype(np.float32) for total, weight in zip(sums, weights, strict=True)]
+        return self._lifter.lift(sequences)
 
-    @torch.inference_mode()
-    def _lift_windows(self, windows: list[np.ndarray], images: list[tuple[float, float]]) -> list[np.ndarray]:
-        """Lift windows of one length; returns (T, 17, 3) each, T = 1 for a lifter of one frame."""
-        from mmengine.dataset import pseudo_collate
-
-        length = len(windows[0])
-        targets = length if self._window.every_frame else 1
-        items = [
-            self._lift_pipeline(
-                {
-                    "keypoints": window,
-                    "keypoints_visible": np.ones((length, H36M17.size), np.float32),
-                    "lifting_target": np.zeros((targets, H36M17.size, 3), np.float32),
-                    "lifting_target_visible": np.ones((targets, H36M17.size, 1), np.float32),
-                    "factor": np.zeros(length, np.float32),
-                    "camera_param": {"w": image[0], "h": image[1]},
-                    **self._lifter.dataset_meta,
-                }
-            )
-            for window, image in zip(windows, images, strict=True)
-        ]
-        results = self._lifter.test_step(pseudo_collate(items))
-        return [
-            np.asarray(one.pred_instances.keypoints, np.float64).reshape(targets, H36M17.size, 3) for one in results
-        ]
-
-    def _features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        images = images.contiguous(memory_format=torch.channels_last)
-        kind = _TYPES[self.precision]
-        with torch.autocast(self.device.type, kind, enabled=kind != torch.float32):
-            features = self._pose2d.extract_feat(images)
-        return tuple(feature.float() for feature in features)
-
-    def _set_flip_test(self) -> None:
-        """Turn the models' own flip test on or off."""
-        if self.flip_test and "flip_test" not in self._pose2d.cfg.model.get("test_cfg", {}):
-            raise PoseCacheError(
-                f"{self.spec.pose2d_config} defines no flip test (model.test_cfg): set flip_test to False"
-            )
-        self._pose2d.test_cfg["flip_test"] = self.flip_test
-        # A lifter without the setting has a head that cannot do it.
-        if "flip_test" in self._lifter.test_cfg:
-            self._lifter.test_cfg["flip_test"] = self.flip_test
-
-    def _digest(self) -> str:
+    def _digest(self, *models: Any) -> str:
         digest = hashlib.sha256()
-        for model in (self._pose2d, self._lifter):
+        for model in models:
             parts = {"model": model.cfg.model.to_dict(), "test": model.cfg.test_dataloader.dataset.to_dict()}
             digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
             for name, value in model.state_dict().items():

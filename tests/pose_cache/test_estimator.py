@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,19 @@ SIMPLE = mmpose_config("body_3d_keypoint/image_pose_lift/h36m/image-pose-lift_tc
 
 def untrained(pose2d: Path = RTMPOSE, lifter: Path = SIMPLE) -> EstimatorSpec:
     return EstimatorSpec("untrained", pose2d, None, lifter, None)
+
+
+def mmposes(config: Path, flip: bool = False) -> Any:
+    """The model that an estimator without weights has, as MMPose itself makes it and nothing has changed it."""
+    guard_torchvision()
+    from mmengine.config import Config
+    from mmpose.apis import init_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = init_model(Config.fromfile(config), None, "cpu")
+    model.test_cfg["flip_test"] = flip
+    return model
 
 
 def small_motionbert(folder: Path) -> Path:
@@ -64,9 +78,8 @@ def people(count: int, seed: int = 0, width: float = 128, height: float = 256) -
     return (rng.random((count, 17, 3)) * [width, height, 1]).astype(np.float32)
 
 
-def api_lift(estimator: PoseEstimator, keypoints: np.ndarray, size: tuple[float, float]) -> np.ndarray:
+def api_lift(lifter: Any, keypoints: np.ndarray, size: tuple[float, float]) -> np.ndarray:
     """MMPose's answer for the 2D sequence that surrounds one frame, whose keypoints are COCO's."""
-    guard_torchvision()
     from mmengine.structures import InstanceData
     from mmpose.apis import convert_keypoint_definition, inference_pose_lifter_model
     from mmpose.structures import PoseDataSample
@@ -78,7 +91,7 @@ def api_lift(estimator: PoseEstimator, keypoints: np.ndarray, size: tuple[float,
         sample.gt_instances = InstanceData()
         sample.track_id = 0
         samples.append([sample])
-    result = inference_pose_lifter_model(estimator._lifter, samples, image_size=size)
+    result = inference_pose_lifter_model(lifter, samples, image_size=size)
     return np.asarray(result[0].pred_instances.keypoints).reshape(-1, 17, 3)
 
 
@@ -88,14 +101,15 @@ def api_lift(estimator: PoseEstimator, keypoints: np.ndarray, size: tuple[float,
 )
 def test_keypoints_equal_mmposes_topdown_inference(kind: str, flip: bool, tmp_path: Path):
     configs = {"rtmpose-t": RTMPOSE, "heatmap": HEATMAP, "rtmpose-m": human3d().pose2d_config}
-    estimator = PoseEstimator(untrained(configs[kind] if kind in configs else udp_heatmap(tmp_path)), flip_test=flip)
+    config = configs[kind] if kind in configs else udp_heatmap(tmp_path)
+    estimator, reference = PoseEstimator(untrained(config), flip_test=flip), mmposes(config, flip)
     from mmpose.apis import inference_topdown
 
     crops = pictures(5)
     ours = estimator.detect(crops)
     assert ours.shape == (5, 17, 3) and ours.dtype == np.float32
     for crop, found in zip(crops, ours, strict=True):
-        theirs = inference_topdown(estimator._pose2d, crop)[0].pred_instances
+        theirs = inference_topdown(reference, crop)[0].pred_instances
         np.testing.assert_allclose(found[:, :2], theirs.keypoints[0], atol=0.01)
         np.testing.assert_allclose(found[:, 2], theirs.keypoint_scores[0], atol=1e-3)
     assert np.ptp(ours[:, :, :2] / [[crop.shape[1::-1]] for crop in crops], axis=0).max() > 0.01
@@ -103,7 +117,7 @@ def test_keypoints_equal_mmposes_topdown_inference(kind: str, flip: bool, tmp_pa
 
 @pytest.mark.parametrize("lifter", [VIDEOPOSE, SIMPLE], ids=["videopose3d", "simplebaseline3d"])
 def test_each_frame_equals_mmposes_lifter_on_the_window_around_it(lifter: Path):
-    estimator = PoseEstimator(untrained(lifter=lifter))
+    estimator, reference = PoseEstimator(untrained(lifter=lifter)), mmposes(lifter)
     from mmpose.apis import extract_pose_sequence
 
     keypoints, size = people(31), (128.0, 256.0)
@@ -112,21 +126,22 @@ def test_each_frame_equals_mmposes_lifter_on_the_window_around_it(lifter: Path):
     length = 27 if lifter == VIDEOPOSE else 1
     for frame in (0, 3, 15, 30):
         window = np.stack(extract_pose_sequence(list(keypoints), frame, causal=False, seq_len=length))
-        np.testing.assert_allclose(ours[frame], api_lift(estimator, window, size)[0], atol=1e-4)
+        np.testing.assert_allclose(ours[frame], api_lift(reference, window, size)[0], atol=1e-4)
     assert np.ptp(ours, axis=0).max() > 0.01
 
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_motionbert_of_one_frame_equals_mmposes_lifter(flip: bool):
-    estimator = PoseEstimator(untrained(lifter=MOTIONBERT), flip_test=flip)
+    estimator, reference = PoseEstimator(untrained(lifter=MOTIONBERT), flip_test=flip), mmposes(MOTIONBERT, flip)
     keypoints, size = people(1), (100.0, 240.0)
     (ours,) = estimator.lift([(keypoints, np.array([size]))])
-    np.testing.assert_allclose(ours, api_lift(estimator, keypoints, size), atol=1e-4)
+    np.testing.assert_allclose(ours, api_lift(reference, keypoints, size), atol=1e-4)
     assert np.abs(ours[0, 0]).max() == 0 and np.abs(ours).max() > 0.01
 
 
 def test_motionbert_of_many_frames_equals_its_own_forward(tmp_path: Path):
-    estimator = PoseEstimator(untrained(lifter=small_motionbert(tmp_path)))
+    config = small_motionbert(tmp_path)
+    estimator, reference = PoseEstimator(untrained(lifter=config)), mmposes(config)
     from mmpose.apis import convert_keypoint_definition
 
     sequences = [people(24, 1), people(5, 2), people(24, 3), people(11, 4)]
@@ -136,7 +151,7 @@ def test_motionbert_of_many_frames_equals_its_own_forward(tmp_path: Path):
         points = convert_keypoint_definition(keypoints, "coco", "h36m")[..., :2]
         inputs = np.concatenate([points / width * 2 - [1, height / width], np.ones((len(points), 17, 1))], axis=2)
         with torch.no_grad():
-            raw = estimator._lifter(torch.tensor(inputs[None], dtype=torch.float32), None, mode="tensor")[0].numpy()
+            raw = reference(torch.tensor(inputs[None], dtype=torch.float32), None, mode="tensor")[0].numpy()
         raw[:, 0] = 0
         pixels = np.concatenate([(raw[..., :2] + [1, height / width]) * width / 2, raw[..., 2:] * width / 2], axis=2)
         # MMPose takes four millimetres a pixel where it does not know the camera.
@@ -182,7 +197,9 @@ def test_in_a_view_the_crops_resolution_does_not_matter(tmp_path: Path):
     # The view is MMPose's image: the same points given to MMPose in that image give the same joints.
     seen = (keypoints[:1, :, :2] - [64, 128]) * (430 / 256) + 500
     (one,) = estimator.lift([(keypoints[:1], np.array([[128.0, 256.0]]))])
-    np.testing.assert_allclose(one, api_lift(estimator, seen.astype(np.float32), (1000, 1000)), atol=1e-4)
+    np.testing.assert_allclose(
+        one, api_lift(mmposes(spec.lifter_config), seen.astype(np.float32), (1000, 1000)), atol=1e-4
+    )
 
 
 def test_crops_of_changing_size_are_laid_centre_on_centre(tmp_path: Path):
