@@ -27,11 +27,15 @@ class DatasetSettings(Section):
     """Which tracklets, and which of them train."""
 
     name: str
-    layout: Literal["mars", "lsvid", "ilidsvid", "prid2011", "folder"] = "folder"
+    layout: Literal["mars", "lsvid", "ilidsvid", "prid2011", "folder", "kgbd", "biwi", "ias", "ks20", "transg"] = (
+        "folder"
+    )
     root: Path | None = None
     """Folder of the data set; ``data/NAME`` where it is not given."""
     gallery: Literal["with_queries", "without_queries"] = "with_queries"
     """Whether query tracklets stay in the gallery (the original protocol of MARS and LS-VID) or are taken out of it."""
+    probe: str | None = None
+    """BIWI (Still, Walking), IAS-Lab (A, B), transg (those or probe): which part asks; the first one where not given."""
     split: int = Field(0, ge=0)
     """iLIDS-VID and PRID2011: which of the divisions into people who train and people who are tested, from 0."""
     piece_frames: int | None = Field(48, ge=1)
@@ -127,6 +131,8 @@ class Stage2Settings(Section):
     lambda_distill: float = Field(1.0, ge=0)
     """Weight of the distillation from the branch with skeletons to the one that the test uses."""
     fusion: Literal["weight", "gate"] = "weight"
+    prototype_attention: Literal["full", "induced"] = "full"
+    """How prototypes see each other: all pairs, or through 64 learnable points, which pays with many identities."""
     update_tokens: Literal["cls", "all"] = "cls"
     prototype_momentum: float | None = Field(None, ge=0, lt=1)
     train_skeleton_encoder: bool = False
@@ -147,6 +153,102 @@ class Stage2Settings(Section):
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of a moving average of the weights; where given, the average is what is validated and kept."""
     val_every: int = Field(5, ge=1)
+
+
+class SkeletonAugmentation(Section):
+    """Random changes of a window of skeletons in training, the same for all its frames but for ``jitter``."""
+
+    rotation: float = Field(10.0, ge=0, le=180)
+    """Largest turn about the vertical, degrees."""
+    noise: float = Field(0.01, ge=0)
+    """Standard deviation of each joint's offset, metres."""
+    jitter: float = Field(0.003, ge=0)
+    """The same, of each frame's own offset."""
+    scale: float = Field(0.0, ge=0)
+    """Standard deviation of the factor on the body's size; size tells people apart, so little of it."""
+    mirror: float = Field(0.0, ge=0, le=1)
+    """Probability to swap left and right."""
+    stride: int = Field(1, ge=1)
+    """Largest step between the frames of a window."""
+
+
+class WindowNetworkSettings(Section):
+    """The network of ``skeleton_training.encoder: window``: a residual perceptron over all numbers of a window."""
+
+    width: int = Field(512, ge=8)
+    depth: int = Field(2, ge=1)
+    dropout: float = Field(0.3, ge=0, lt=1)
+    joints: bool = True
+    """Input: root-centred joints."""
+    bones: bool = True
+    """Input: bone vectors."""
+    lengths: bool = True
+    """Input: bone lengths."""
+    velocities: bool = False
+    """Input: each joint's change from frame to frame."""
+    distances: bool = False
+    """Input: distances between all pairs of joints."""
+    face_front: bool = False
+    """Turn each window about the vertical so that shoulders and hips face the same way."""
+
+
+class SkeletonTrainingSettings(Section):
+    """Re-identification from skeletons alone."""
+
+    encoder: Literal["graph", "window"] = "graph"
+    """The Skeleton Graph Transformer (``skeleton_encoder``), which stage 1 pretrains, or a network over the whole window."""
+    window: WindowNetworkSettings = WindowNetworkSettings()
+    width: int = Field(128, ge=8)
+    """Width of the graph transformer where it is not pretrained."""
+    embedding: int = Field(256, ge=8)
+    """Numbers of a descriptor."""
+    frames: int = Field(6, ge=1)
+    """Frames of a window, f."""
+    epochs: int = Field(60, ge=1)
+    batch: int = Field(256, ge=2)
+    lr: float = Field(3.5e-4, gt=0)
+    min_lr: float = Field(1e-6, ge=0)
+    warmup_epochs: int = Field(1, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    ema: float | None = Field(None, gt=0, lt=1)
+    """Decay of a moving average of the weights; where given, the average is what is validated and kept."""
+    val_share: float = Field(0.15, ge=0, lt=1)
+    """Share of the people of whom one training sequence is held out to choose the epoch (where too few have two: the share of
+    each sequence, at its end); 0 keeps the last epoch."""
+    augment: SkeletonAugmentation = SkeletonAugmentation()
+    contrast: float = Field(1.0, ge=0)
+    """Weight of lambda * GPC + (1 - lambda) * STPR."""
+    lambda_gpc: float = Field(0.5, ge=0, le=1)
+    alpha: float = Field(0.5, ge=0, le=1)
+    """Prototype contrast: share of the sequence level; the rest is of single frames."""
+    beta: float = Field(0.5, ge=0, le=1)
+    """Reconstruction: share of masked joints; the rest is of masked frames."""
+    tau_sequence: float = Field(0.07, gt=0)
+    """Temperature of the cosine between a window and the prototypes, t1."""
+    tau_frame: float = Field(14.0, gt=0)
+    """Divisor of the inner product between a frame and the prototypes, t2."""
+    mask_joints: float = Field(0.5, ge=0, lt=1)
+    """Share of the joints that reconstruction masks: 10 of 20, 7 of 17 are .5, .41."""
+    mask_frames: int = Field(2, ge=0)
+    classifier: float = Field(0.0, ge=0)
+    """Weight of the cosine classifier with a margin, label-smoothed."""
+    margin: float = Field(0.2, ge=0)
+    temperature: float = Field(16.0, gt=0)
+    """Factor on the classifier's cosines."""
+    smoothing: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def check_losses(self) -> SkeletonTrainingSettings:
+        if self.contrast == 0 and self.classifier == 0:
+            raise ValueError("contrast and classifier are both 0: there is nothing to train by")
+        if self.encoder == "window" and self.contrast > 0:
+            raise ValueError("encoder window has no frames and joints to contrast: use contrast=0 and classifier=1")
+        if self.mask_frames >= self.frames and self.contrast > 0:
+            raise ValueError("mask_frames must be below frames")
+        window = self.window
+        if not (window.joints or window.bones or window.lengths or window.velocities or window.distances):
+            raise ValueError("window: every input is off")
+        return self
 
 
 class EvaluationSettings(Section):
@@ -197,6 +299,7 @@ class Settings(Section):
     skeleton_encoder: SkeletonEncoderSettings = SkeletonEncoderSettings()
     stage1: Stage1Settings = Stage1Settings()
     stage2: Stage2Settings = Stage2Settings()
+    skeleton_training: SkeletonTrainingSettings = SkeletonTrainingSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     runtime: RuntimeSettings = RuntimeSettings()
 

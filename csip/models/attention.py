@@ -69,6 +69,31 @@ class Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2)) * reachable[:, :, None]
 
 
+class InducedAttention(nn.Module):
+    """Self-attention through a few learnable points: linear in the number of tokens where `Attention` is quadratic.
+
+    The points attend to the tokens, then the tokens to the points (induced set attention: J. Lee et al., "Set
+    Transformer", ICML 2019).
+
+    Parameters
+    ----------
+    width, heads : int
+        As for `Attention`.
+    points : int
+        Number of learnable points.
+    """
+
+    def __init__(self, width: int, heads: int, points: int = 64) -> None:
+        super().__init__()
+        self.points = nn.Parameter(torch.randn(1, points, width) * width**-0.5)
+        self.gather = Attention(width, heads)
+        self.spread = Attention(width, heads)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (B, L, C) of x (B, L, C)."""
+        return self.spread(x, self.points + self.gather(self.points, x))
+
+
 def feed_forward(width: int, ratio: float, dropout: float = 0.0) -> nn.Sequential:
     """Return the two-layer GELU network of a transformer block, `ratio` times as wide inside."""
     hidden = int(width * ratio)

@@ -7,16 +7,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.errors import CsipError
-from csip.models.attention import Attention, feed_forward
+from csip.models.attention import Attention, InducedAttention, feed_forward
+
+PrototypeAttention = Literal["full", "induced"]
 
 
 class DecoderLayer(nn.Module):
     """Pre-norm decoder layer: self-attention over prototypes, cross-attention to a clip's tokens, MLP."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, attention: PrototypeAttention) -> None:
         super().__init__()
         self.self_norm = nn.LayerNorm(width)
-        self.self_attention = Attention(width, heads)
+        self.self_attention = (Attention if attention == "full" else InducedAttention)(width, heads)
         self.cross_norm = nn.LayerNorm(width)
         self.cross_attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
@@ -47,6 +49,8 @@ class PrototypeFusionUpdater(nn.Module):
         C, the width of the joint embedding space.
     heads, layers, mlp_ratio, dropout
         Of the decoder.
+    attention : {"full", "induced"}
+        Prototypes attend to each other, in time quadratic in N, or through 64 learnable points, in time linear in N.
     fusion : {"weight", "gate"}
         ``w`` is the sigmoid of a learnable weight an identity, or of a small network on both prototypes.
     normalize : bool
@@ -69,6 +73,7 @@ class PrototypeFusionUpdater(nn.Module):
         heads: int = 8,
         layers: int = 2,
         fusion: Literal["weight", "gate"] = "weight",
+        attention: PrototypeAttention = "full",
         mlp_ratio: float = 4,
         dropout: float = 0.0,
         normalize: bool = True,
@@ -84,7 +89,7 @@ class PrototypeFusionUpdater(nn.Module):
         if fusion == "gate":
             self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
         self.token_norm = nn.LayerNorm(width)
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_ratio, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_ratio, dropout, attention) for _ in range(layers))
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)

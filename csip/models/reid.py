@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from csip.errors import CsipError
 from csip.losses import LearnableTemperature, prototype_logits
-from csip.models.prototypes import PrototypeFusionUpdater
+from csip.models.prototypes import PrototypeAttention, PrototypeFusionUpdater
 from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
@@ -90,7 +90,7 @@ class ReIDModel(nn.Module):
         N, the number of training identities.
     freeze_skeleton : bool
         Whether the skeleton encoder stays as it is.
-    fusion : {"weight", "gate"}
+    fusion, prototype_attention
         See :class:`PrototypeFusionUpdater`.
     update_tokens : {"cls", "all"}
         What updates the prototypes: both modalities' CLS tokens of each frame, or all visual tokens and joints averaged
@@ -121,6 +121,7 @@ class ReIDModel(nn.Module):
         *,
         freeze_skeleton: bool = True,
         fusion: Literal["weight", "gate"] = "weight",
+        prototype_attention: PrototypeAttention = "full",
         update_tokens: Literal["cls", "all"] = "cls",
         detach_visual: bool = True,
         distill: bool = True,
@@ -154,7 +155,7 @@ class ReIDModel(nn.Module):
         self.skeleton = skeleton.requires_grad_(not freeze_skeleton)
         self.temperature = LearnableTemperature(tau, learnable=normalize)
         self.pfu = PrototypeFusionUpdater(
-            identities, embed_dim, prototype_heads, prototype_layers, fusion, normalize=normalize
+            identities, embed_dim, prototype_heads, prototype_layers, fusion, prototype_attention, normalize=normalize
         )
         heads = heads or max(1, width // 64)
         self.sgtm = SkeletonGuidedTemporalModel(

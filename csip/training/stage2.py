@@ -284,6 +284,7 @@ def build_model(
         identities,
         freeze_skeleton=not chosen.train_skeleton_encoder,
         fusion=chosen.fusion,
+        prototype_attention=chosen.prototype_attention,
         update_tokens=chosen.update_tokens,
         detach_visual=chosen.detach_visual,
         distill=chosen.lambda_distill > 0,

@@ -2,15 +2,17 @@ import pytest
 import torch
 
 from csip.errors import CsipError
+from csip.models.attention import InducedAttention
 from csip.models.prototypes import PrototypeFusionUpdater
 
 N, C, B, M = 7, 16, 3, 5
 
 
-@pytest.fixture(params=["weight", "gate"])
+@pytest.fixture(params=[("weight", "full"), ("gate", "full"), ("weight", "induced")], ids="-".join)
 def updater(request):
     torch.manual_seed(0)
-    module = PrototypeFusionUpdater(N, C, heads=4, fusion=request.param).eval()
+    fusion, attention = request.param
+    module = PrototypeFusionUpdater(N, C, heads=4, fusion=fusion, attention=attention).eval()
     module.set_prototypes(torch.randn(N, C), torch.randn(N, C))
     return module
 
@@ -61,6 +63,13 @@ def test_normalized_prototypes_have_one_norm_whatever_the_encoders_scale():
     torch.testing.assert_close(module.visual, visual / visual.norm(dim=1, keepdim=True) * C**0.5)
 
 
+def naive_self_attention(module, x):
+    if isinstance(module, InducedAttention):
+        points = module.points[0] + naive_attention(module.gather, module.points[0], x)
+        return naive_attention(module.spread, x, points)
+    return naive_attention(module, x, x)
+
+
 def test_factored_form_is_the_naive_one(updater):
     wake(updater)
     tokens = torch.randn(B, M, C)
@@ -68,7 +77,7 @@ def test_factored_form_is_the_naive_one(updater):
     for clip in tokens:
         x, memory = updater.fused(), updater.token_norm(clip)
         for layer in updater.layers:
-            x = x + naive_attention(layer.self_attention, layer.self_norm(x), layer.self_norm(x))
+            x = x + naive_self_attention(layer.self_attention, layer.self_norm(x))
             x = x + naive_attention(layer.cross_attention, layer.cross_norm(x), memory)
             x = x + layer.mlp(layer.mlp_norm(x))
         expected.append(updater.fused() + updater.out(updater.out_norm(x)))

@@ -1,0 +1,227 @@
+"""Training of both stages against the straightforward form of it, with ViT-B/16 at 256x128 and random weights.
+
+Stage 1: one batch from cached frame features, against the same batch with the features computed again.
+Stage 2: one step (forward, loss, backward, Adam) and the embedding of test clips, against attention that keeps its maps,
+float32, and prototypes that attend to each other once a clip. Every case runs in a process of its own, so that its peak
+memory is its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from csip.config import Settings
+from csip.losses import LearnableTemperature, supervised_contrastive
+from csip.models.prototypes import PrototypeFusionUpdater
+from csip.models.skeleton import SkeletonGraphTransformer
+from csip.training.stage1 import empty_encoder
+from csip.training.stage2 import build_model, loss_terms, parameter_groups, total_loss
+
+JOINTS = 17
+
+
+def settings(bf16: bool) -> Settings:
+    return Settings.model_validate({
+        "dataset": {"name": "bench"},
+        "vision": {"model": "ViT-B-16", "pretrained": None},
+        "runtime": {"precision": "bf16-mixed" if bf16 else "32-true"},
+    })  # fmt: skip
+
+
+def keep_maps(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
+    """Attention by its formula: the map is a tensor, and the gradient keeps it."""
+    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
+    if attn_mask is not None:
+        scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+    return scores.softmax(dim=-1) @ value
+
+
+def update_for_each_clip(updater: PrototypeFusionUpdater, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Update the prototypes with a copy of them for every clip from the start."""
+    fused = updater.fused()
+    x, tokens = fused.expand(len(tokens), -1, -1).contiguous(), updater.token_norm(tokens)
+    for layer in updater.layers:
+        x = layer(x, tokens, mask)
+    return fused + updater.out(updater.out_norm(x))
+
+
+def timed(work: Callable[[], object], repeat: int, device: torch.device) -> float:
+    """Seconds of the fastest of `repeat` calls after one to warm up."""
+    times = []
+    for _ in range(repeat + 1):
+        started = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+def clips(count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, frames, 3, 256, 128, generator=generator)
+    joints = 0.4 * torch.randn(count, frames, JOINTS, 3, generator=generator)
+    labels = torch.arange(count) // 2
+    return (
+        images.to(device),
+        joints.to(device),
+        torch.ones(count, frames, dtype=torch.bool, device=device),
+        labels.to(device),
+    )
+
+
+def run_stage2(
+    ours: bool, bf16: bool, count: int, frames: int, identities: int, repeat: int, device: torch.device
+) -> dict:
+    """Time a step and an embedding of `count` clips; the peak of memory is this process's own."""
+    chosen = settings(bf16)
+    encoder = empty_encoder("h36m17", 512, chosen)
+    model = build_model(encoder, 0.07, identities, 6, chosen).to(device)
+    model.pfu.set_prototypes(torch.randn(identities, 512), torch.randn(identities, 512))
+    optimizer = torch.optim.Adam(parameter_groups(model, chosen), fused=ours)
+    images, joints, valid, labels = clips(count, frames, device)
+    camera = torch.zeros(count, dtype=torch.int64, device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            output = model(images, joints, valid, camera)
+        optimizer.zero_grad()
+        total_loss(loss_terms(output, labels, chosen), chosen).backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def embed() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            model.embed(images, camera)
+
+    model.train()
+    seconds = timed(step, repeat, device)
+    peak = peak_memory(device)
+    model.eval()
+    return {"step": seconds, "memory": peak, "embed": timed(embed, repeat, device)}
+
+
+def run_stage1(bf16: bool, count: int, frames: int, repeat: int, device: torch.device) -> dict:
+    """Time a batch of `count` clips from cached features, and what the image encoder takes to make these."""
+    chosen = settings(bf16)
+    encoder = empty_encoder("h36m17", 512, chosen).to(device)
+    vision = build_model(encoder, 0.07, 2, 0, chosen).vision.to(device).eval()
+    encoder.requires_grad_(True).train()
+    temperature = LearnableTemperature().to(device)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *temperature.parameters()], fused=True)
+    images, joints, valid, labels = clips(count, frames, device)
+    cached = torch.randn(count, frames, 512, device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            bodies = SkeletonGraphTransformer.pool(encoder(joints, valid), valid).float()
+        looks = F.normalize(cached.mean(dim=1), dim=1)
+        loss = supervised_contrastive(looks, F.normalize(bodies, dim=1), labels, temperature.scale())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    @torch.no_grad()
+    def recompute() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            vision(images.flatten(0, 1))
+
+    return {"cached": timed(step, repeat, device), "features": timed(recompute, repeat, device)}
+
+
+def peak_memory(device: torch.device) -> float:
+    """GiB: of the device, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def run_case(case: str, options: argparse.Namespace) -> dict:
+    device = torch.device(options.device)
+    precision = "bf16" in case
+    sizes = (options.clips, options.frames)
+    if case.startswith("stage1"):
+        return run_stage1(precision, *sizes, options.repeat, device)
+    if "plain" not in case:
+        return run_stage2(True, precision, *sizes, options.identities, options.repeat, device)
+    # nn.MultiheadAttention finds the function where it is defined, ours through the module.
+    with (
+        mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", keep_maps),
+        mock.patch.object(PrototypeFusionUpdater, "forward", update_for_each_clip),
+    ):
+        return run_stage2(False, precision, *sizes, options.identities, options.repeat, device)
+
+
+def spawn(case: str, options: argparse.Namespace) -> dict:
+    arguments = [f"--{name}={value}" for name, value in vars(options).items() if name not in ("quick", "case")]
+    command = [sys.executable, __file__, "--case", case, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def has_bf16(device: str) -> bool:
+    """Tell whether the device multiplies in bf16 by itself."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one clip pair of four frames")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--clips", type=int, help="clips a step, two of each identity")
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--identities", type=int, default=625)
+    parser.add_argument("--repeat", type=int)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    options.clips = options.clips or (2 if options.quick else 16 if options.device == "cuda" else 4)
+    options.frames = options.frames or (2 if options.quick else 8)
+    options.repeat = options.repeat or (1 if options.quick else 3)
+    if options.case:
+        print(json.dumps(run_case(options.case, options)))
+        return
+
+    best = "bf16" if has_bf16(options.device) else "float32"
+    cases = ["stage2 plain float32", "stage2 float32", f"stage2 {best}", "stage1 float32", f"stage1 {best}"]
+    found = {case: spawn(case, options) for case in dict.fromkeys(cases)}
+    plain, ours = found["stage2 plain float32"], found[f"stage2 {best}"]
+    first, again = found[f"stage1 {best}"], found["stage1 float32"]
+    print(f"{options.clips} clips of {options.frames} frames, 256x128, ViT-B/16, {options.identities} identities, "
+          f"{options.device}, {torch.get_num_threads()} threads")  # fmt: skip
+    print(f"\n{'stage 2':28}{'step, s':>10}{'peak, GiB':>11}{'test, clips/s':>15}")
+    for case, label in (("stage2 plain float32", "straightforward, float32"), ("stage2 float32", "ours, float32"),
+                        (f"stage2 {best}", f"ours, {best}")):  # fmt: skip
+        row = found[case]
+        print(f"{label:28}{row['step']:10.2f}{row['memory']:11.2f}{options.clips / row['embed']:15.2f}")
+    print(f"\n{'stage 1':28}{'batch, s':>10}")
+    print(f"{'features recomputed, float32':28}{again['features'] + again['cached']:10.2f}")
+    print(f"{f'features recomputed, {best}':28}{first['features'] + first['cached']:10.2f}")
+    print(f"{f'features cached, {best}':28}{first['cached']:10.2f}")
+    figures = {
+        "ratio": plain["step"] / ours["step"],
+        "ratio_float32": plain["step"] / found["stage2 float32"]["step"],
+        "ratio_embed": plain["embed"] / ours["embed"],
+        "memory_share": ours["memory"] / plain["memory"],
+        "ratio_stage1": (again["features"] + again["cached"]) / first["cached"],
+        "ratio_stage1_same_precision": (first["features"] + first["cached"]) / first["cached"],
+        "clips": options.clips, "frames": options.frames, "device": options.device, "precision": best, "cases": found,
+    }  # fmt: skip
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
