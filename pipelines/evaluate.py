@@ -281,7 +281,7 @@ def figures_table(result: dict[str, Any]) -> Table:
         table.add_row(label, *cells, style="bold" if label == "trained" else "")
     if figures["intervals"]:
         spans = [figures["intervals"][key] for key in ("rank1", "rank5", "map", "minp")]
-        table.add_row(f"{CONFIDENCE:.0%} interval", *(f"{100 * low:.1f} to {100 * high:.1f}" for low, high in spans))
+        table.add_row(f"{CONFIDENCE:.0%} interval", *(f"{100 * low:.1f}-{100 * high:.1f}" for low, high in spans))
     return table
 
 
