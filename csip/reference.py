@@ -16,6 +16,7 @@ that is normalised as a whole.
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from torch import Tensor
 from csip.config import Settings
 from csip.errors import CsipError
 from csip.models.reid import ReIDModel
+from csip.models.vision import is_torchscript
 from csip.training.stage1 import empty_encoder
 from csip.training.stage2 import build_model
 
@@ -147,14 +149,20 @@ def read_reference(path: Path) -> dict[str, Tensor]:
     )
     content: Any
     try:
+        if is_torchscript(path):
+            raise CsipError(f"{path}: a TorchScript program; {advice}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0]
-        raise CsipError(f"{path}: holds more than tensors ({first}); {advice}") from error
+        # Torch's own message advises to read the file all the same.
+        asked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" (it asks for {asked[1]})" if asked else ""
+        raise CsipError(f"{path}: holds more than tensors{what}; {advice}") from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CsipError(f"{path}: damaged, or not a file that torch.save wrote: {error}") from error
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, Mapping) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         found = type(content).__name__ if not isinstance(content, Mapping) else "a mapping that holds other things"
         raise CsipError(
             f"{path}: expected a mapping of names to tensors, found {found}; write model.state_dict() alone"

@@ -295,16 +295,21 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     try:
         if path.suffix == ".safetensors":
             content = load_file(path)
-        elif _is_torchscript(path):  # how OpenAI publishes CLIP
+        elif is_torchscript(path):  # how OpenAI publishes CLIP
             content = torch.jit.load(path, map_location="cpu").state_dict()
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CsipError(f"{path}: holds more than tensors and is not loaded: {error}") from error
+        raise CsipError(
+            f"{path}: holds more than tensors, which could run code as they are read, and is not loaded; write the weights "
+            "alone: torch.save(model.state_dict(), ...)"
+        ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise CsipError(f"{path}: damaged, or not a file of weights: {error}") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    ):
         raise CsipError(f"{path}: expected a mapping of names to tensors")
     weights = {name.removeprefix("module."): value.float() for name, value in content.items()}
     from_openai = weights.keys() >= OPENAI_MARKS
@@ -314,7 +319,8 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
     return tower, from_openai
 
 
-def _is_torchscript(path: Path) -> bool:
+def is_torchscript(path: Path) -> bool:
+    """Tell whether a file is a TorchScript archive: programs, not weights alone."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:

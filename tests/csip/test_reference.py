@@ -294,6 +294,14 @@ def test_only_state_dicts_are_read(state: dict[str, Tensor], tmp_path: Path) -> 
         CsipError, match=r"whole\.pth: holds more than tensors(.|\n)*torch\.save\(model\.state_dict\(\)"
     ):
         read_reference(tmp_path / "whole.pth")
+    with pytest.raises(CsipError, match=r"asks for torch\.nn\.modules\.linear\.Linear"):
+        read_reference(tmp_path / "whole.pth")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "script.pth"))
+    with pytest.raises(CsipError, match=r"script\.pth: a TorchScript program(.|\n)*torch\.save\(model\.state_dict\(\)"):
+        read_reference(tmp_path / "script.pth")
+    torch.save({0: torch.zeros(1)}, tmp_path / "numbered.pth")
+    with pytest.raises(CsipError, match=r"numbered\.pth: expected a mapping of names to tensors"):
+        read_reference(tmp_path / "numbered.pth")
     torch.save({"epoch": 3, "model": state}, tmp_path / "nested.pth")
     with pytest.raises(CsipError, match=r"nested\.pth: expected a mapping of names to tensors"):
         read_reference(tmp_path / "nested.pth")
