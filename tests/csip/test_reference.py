@@ -20,7 +20,7 @@ from csip.errors import CsipError
 from csip.monitor import Silent
 from csip.reference import UNKNOWN, import_reference, read_reference
 from csip.training.stage2 import load_trained
-from pipelines import import_checkpoint
+from pipelines import evaluate, import_checkpoint
 
 WIDTH, EMBED, LAYERS, PATCH, IDENTITIES, CAMERAS = 128, 48, 2, 16, 7, 3
 TOWER = {
@@ -344,6 +344,8 @@ def test_the_run_that_is_written_evaluates_as_the_authors_do(
         mean = torch.stack([describe(state, clip, {2: 0, 1: 1}[tracklet.camera]) for clip in clips]).mean(dim=0)
         np.testing.assert_allclose(descriptor, F.normalize(mean, dim=0).numpy(), rtol=1e-3, atol=2e-5)
 
+    evaluate.run(paper, tmp_path / "run", cross_dataset=False)
+    assert json.loads((tmp_path / "run/metrics.json").read_text())["figures"]["valid_queries"] > 0
     with pytest.raises(CsipError, match="there is a model already"):
         import_checkpoint.run(tmp_path / "authors.pth", out, paper, None, overwrite=False)
     with pytest.raises(CsipError, match="camera embedding of 3 rows, but --cameras names 2"):
