@@ -8,6 +8,7 @@ from typing import Any
 
 from csip.config import Settings
 from csip.errors import CsipError
+from pipelines import skeleton_reid
 from pipelines.console import console
 from pipelines.skeletons import preview
 
@@ -18,6 +19,9 @@ def run(settings: Settings, run_folder: Path) -> None:
     scored = _read(run_folder / "metrics.json")
     if scored is None:
         raise CsipError(f"{run_folder / 'metrics.json'}: missing; `csip evaluate` makes it")
+    if scored.get("kind") == "skeletons":
+        skeleton_reid.report(scored, run_folder)
+        return
     synth, skeletons = _read(data / "synth.json"), _read(data / "skeletons.json")
     stage1, stage2 = _read(run_folder / "stage1" / "metrics.json"), _read(run_folder / "stage2" / "metrics.json")
     lines = [

@@ -41,3 +41,8 @@ def _read(settings: DatasetSettings) -> Dataset:
             return prid2011.load(path, settings.split, name)
         case "folder":
             return folder.load(path, settings.train_share, name=name)
+        case "kgbd" | "biwi" | "ias" | "ks20" | "transg":
+            raise CsipError(
+                f"data set {name} ({settings.layout} layout) has skeletons and no pictures: `csip train-skeleton` and "
+                "`csip evaluate` use it"
+            )
