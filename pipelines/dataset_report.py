@@ -14,6 +14,7 @@ from rich.table import Table
 from csip.config import Settings
 from csip.data.datasets import load_dataset
 from csip.data.index import Tree
+from csip.data.skeleton_sets import LAYOUTS, load_skeleton_set
 from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
 from csip.errors import CsipError
 from csip.monitor import Monitor
@@ -23,6 +24,7 @@ from pose_cache.images import load_frame
 from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore
 
+MEND = "mend what is named here; the README shows how the files should lie"
 AGAIN = "unpack the archive again; a download that was cut short is the usual reason"
 # As published, whole training tracklets; where two numbers are given, with and without the queries in the gallery.
 PUBLISHED: dict[str, dict[str, int | tuple[int, int]]] = {
@@ -57,6 +59,7 @@ PUBLISHED: dict[str, dict[str, int | tuple[int, int]]] = {
         "queries with a match": 89,
         "cameras": 2,
     },
+    "kgbd": {"people": 164, "sequences": 822, "skeletons": 491_747},
 }
 
 
@@ -96,11 +99,13 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
         How many frames to decode, chosen at random with a fixed seed; None decodes all. Whether frames are there is always
         asked of all.
     """
+    if settings.dataset.layout in LAYOUTS:
+        return inspect_sequences(settings)
     try:
         dataset = load_dataset(settings.dataset)
         whole = load_dataset(settings.dataset.model_copy(update={"piece_frames": None}))
     except CsipError as error:
-        return [Finding("index", str(error), "mend what is named here; the README shows how the files should lie")]
+        return [Finding("index", str(error), MEND)]
     everyone = list({t.name: t for t in (*whole.train, *whole.query, *whole.gallery)}.values())
     return [
         _counts(whole, settings),
@@ -110,6 +115,42 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
         _missing(whole.root, everyone),
         _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
         _skeletons(cache, dataset, settings),
+    ]
+
+
+def inspect_sequences(settings: Settings) -> list[Finding]:
+    """Look at a data set of skeletons alone; its readers refuse coordinates that are not finite."""
+    try:
+        dataset = load_skeleton_set(settings.dataset, settings.runtime.seed)
+    except CsipError as error:
+        return [Finding("index", str(error), MEND)]
+    parts = {"training": dataset.train, "probe": dataset.probe, "gallery": dataset.gallery}
+    everything = [sequence for part in parts.values() for sequence in part]
+    lengths = {part: np.array([len(s.joints) for s in sequences]) for part, sequences in parts.items()}
+    found = {
+        "people": len({s.pid for s in everything}),
+        "sequences": len(everything),
+        "skeletons": sum(len(s.joints) for s in everything),
+    }
+    text = ", ".join(f"{value:,} {what}" for what, value in found.items()) + f"; {dataset.joint_set}"
+    expected = PUBLISHED.get(settings.dataset.name, {})
+    wrong = [f"{value:,} {what}, found {found[what]:,}" for what, value in expected.items() if found[what] != value]
+    unknown = {s.pid for s in dataset.probe} - {s.pid for s in dataset.gallery}
+    # A sensor that has lost a person repeats the last skeleton.
+    still = sum(int((np.diff(s.joints, axis=0) == 0).all(axis=(1, 2)).sum()) for s in everything)
+    return [
+        Finding("counts", text, f"published are {'; '.join(wrong)}: {AGAIN}" if wrong else ""),
+        Finding("split", f"{dataset.protocol}; " + ", ".join(f"{len(s):,} {part}" for part, s in parts.items())),
+        Finding(
+            "frames a sequence",
+            "\n".join(f"{part}: {n.min()} to {n.max()}, median {np.median(n):.0f}" for part, n in lengths.items()),
+        ),
+        Finding("skeletons", f"all finite; {still:,} ({still / found['skeletons']:.1%}) repeat the one before"),
+        Finding(
+            "people",
+            f"{len(unknown):,} people of the probe are not in the gallery" if unknown else "every probe has a match",
+            "their sequences can never be found: check the split" if unknown else "",
+        ),
     ]
 
 

@@ -121,7 +121,7 @@ def main() -> None:
             chosen = one.subset(np.arange(QUERIES) % step == 0)
             assert np.allclose((chosen.map, chosen.rank1), other, atol=1e-3), f"{chosen.map, chosen.rank1}, {other}"
 
-    size = (256, 1_000_000, 64) if arguments.quick else (4096, 1_000_000, 256)
+    size = (256, 1_000_000, 64) if arguments.quick else (1024, 1_000_000, 128)
     command = [sys.executable, __file__, "--device", arguments.device, "--million", *map(str, size)]
     large = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 

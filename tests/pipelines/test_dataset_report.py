@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from csip.config import Settings
 from csip.data import mars
+from csip.data.sequences import SkeletonDataset, SkeletonSequence
 from csip.data.tracklets import Dataset, Tracklet
 from csip.monitor import Silent
 from pipelines import dataset_report
@@ -141,3 +143,34 @@ def test_the_exit_code_says_whether_all_is_well(
         main()
     output = capsys.readouterr().out
     assert stop.value.code == 1 and "wrong: frames there, frames readable" in " ".join(output.split())
+
+
+def test_skeletons_alone_are_counted_against_the_published_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """164 people with 822 sequences of 491,747 skeletons, then a sequence less, and one that stands still."""
+    sizes = [598] * 821 + [491_747 - 598 * 821]
+    people = [1 + i % 164 for i in range(822)]
+    rng = np.random.default_rng(0)
+    walks = [
+        SkeletonSequence(f"s{i}", pid, np.broadcast_to(rng.normal(size=(size, 1, 1)), (size, 20, 3)))
+        for i, (pid, size) in enumerate(zip(people, sizes, strict=True))
+    ]
+    settings = Settings.model_validate({"dataset": {"name": "kgbd", "layout": "kgbd"}})
+
+    def found(train: list, probe: list, gallery: list) -> dict[str, Finding]:
+        data = SkeletonDataset("kgbd", Path("x"), "kinect20", "split 0", tuple(train), tuple(probe), tuple(gallery))
+        monkeypatch.setattr(dataset_report, "load_skeleton_set", lambda *_: data)
+        return {f.what: f for f in inspect(settings, Path("none"), None, Silent())}
+
+    whole = found(walks[328:], walks[:164], walks[164:328])
+    assert not any(f.fix for f in whole.values()) and "494 training, 164 probe, 164 gallery" in whole["split"].text
+    still = SkeletonSequence("s500", people[500], np.ones((598, 20, 3)))
+    less = found([*walks[328:500], still, *walks[501:]], walks[1:164], walks[165:328])
+    assert "822 sequences, found 820" in less["counts"].fix and "597 (0.1%) repeat" in less["skeletons"].text
+    alone = found(walks[328:], walks[:164], walks[165:328])
+    assert "1 people of the probe" in alone["people"].text and alone["people"].fix
+
+
+def test_skeletons_that_are_not_there_are_one_finding(tmp_path: Path) -> None:
+    settings = Settings.model_validate({"dataset": {"name": "kgbd", "layout": "kgbd", "root": tmp_path / "nowhere"}})
+    (finding,) = inspect(settings, tmp_path / "none", None, Silent())
+    assert finding.what == "index" and "no such folder" in finding.text and finding.fix
