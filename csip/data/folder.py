@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from csip.data.index import Tree, indexed
-from csip.data.tracklets import IMAGES, Dataset, Tracklet
+from csip.data.tracklets import IMAGES, Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 TABLE = "tracklets.csv"
@@ -83,7 +83,7 @@ def _person(tree: Tree, person: str, pid: int, cameras: dict[str, int]) -> list[
     for camera in tree.folders(person):
         place = f"{person}/{camera}"
         for folder in [f"{place}/{name}" for name in tree.folders(place)] or [place]:
-            frames = tuple(f"{folder}/{file}" for file in tree.files(folder) if Path(file).suffix.lower() in IMAGES)
+            frames = tuple(f"{folder}/{file}" for file in tree.files(folder) if is_image(file))
             if not frames:
                 raise CsipError(f"{tree.root / folder}: no frames ({', '.join(sorted(IMAGES))}) in it")
             tracklets.append(Tracklet(folder, pid, cameras[camera], frames))

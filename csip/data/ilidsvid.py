@@ -13,7 +13,7 @@ import numpy as np
 
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
-from csip.data.tracklets import IMAGES, Dataset, Tracklet
+from csip.data.tracklets import Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 SEQUENCES = "i-LIDS-VID/sequences"
@@ -79,7 +79,7 @@ def _read(tree: Tree, name: str, split: int) -> Dataset:
 def _tracklet(tree: Tree, camera: str, people: list[str], pid: int) -> Tracklet:
     person = people[pid - 1]
     folder = f"{SEQUENCES}/{camera}/{person}"
-    files = [file for file in tree.files(folder) if Path(file).suffix.lower() in IMAGES]
+    files = [file for file in tree.files(folder) if is_image(file)]
     if not files:
         raise CsipError(f"{tree.root / folder}: no frames in it")
     stray = next((file for file in files if not file.startswith(f"{camera}_{person}_")), None)

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csip.data.tracklets import IMAGES, Dataset, Tracklet
+from csip.data.tracklets import Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 FORMAT = 1
@@ -205,7 +205,7 @@ def _names(path: Path) -> tuple[list[str], list[str]]:
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     # The kind of an entry comes with its name. Only where a link leads must be asked for, and a linked frame is no folder.
-    if entry.is_symlink() and Path(entry.name).suffix.lower() in IMAGES:
+    if entry.is_symlink() and is_image(entry.name):
         return False
     return entry.is_dir()
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
-from csip.data.tracklets import IMAGES, JUNK, Dataset, Tracklet
+from csip.data.tracklets import JUNK, Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 QUERIES = "test/data/info_test.mat"
@@ -125,4 +125,4 @@ def _beginning_with(names: Sequence[str], start: str) -> list[str]:
     end = first
     while end < len(names) and names[end].startswith(start):
         end += 1
-    return [name for name in names[first:end] if Path(name).suffix.lower() in IMAGES]
+    return [name for name in names[first:end] if is_image(name)]

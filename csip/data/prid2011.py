@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from csip.data.index import Tree, indexed
-from csip.data.tracklets import IMAGES, Dataset, Tracklet
+from csip.data.tracklets import Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 FRAMES = "prid_2011/multi_shot"
@@ -72,7 +72,7 @@ def _read(tree: Tree, name: str, split: int) -> Dataset:
 
 
 def _frames(tree: Tree, folder: str) -> tuple[str, ...]:
-    files = tuple(f"{folder}/{file}" for file in tree.files(folder) if Path(file).suffix.lower() in IMAGES)
+    files = tuple(f"{folder}/{file}" for file in tree.files(folder) if is_image(file))
     if not files:
         raise CsipError(f"{tree.root / folder}: no frames in it")
     return files

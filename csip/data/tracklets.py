@@ -78,6 +78,12 @@ class Dataset:
         return replace(self, gallery=left)
 
 
+def is_image(name: str) -> bool:
+    """Whether a file is a frame by its name."""
+    # Asked of millions: a Path for each would take longer than the disk.
+    return name[name.rfind(".") :].lower() in IMAGES
+
+
 def hold_out(train: Sequence[Tracklet], val_ids: int) -> tuple[tuple[Tracklet, ...], tuple[Tracklet, ...]]:
     """Split training tracklets by identity into those that train and those that validate.
 
