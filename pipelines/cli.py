@@ -369,7 +369,6 @@ def evaluate(
 ) -> None:
     """Rank the gallery for every query: Rank-k, mAP, mINP. Needs no skeletons but for a model of skeletons alone."""
     from csip.data.skeleton_sets import LAYOUTS
-    from pipelines import evaluate as stage
     from pipelines import paths
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
@@ -378,6 +377,8 @@ def evaluate(
 
         skeleton_reid.evaluate(settings, paths.run_folder(settings, run))
         return
+    from pipelines import evaluate as stage
+
     stage.run(settings, paths.run_folder(settings, run), cross_dataset)
 
 
