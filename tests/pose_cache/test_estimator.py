@@ -213,12 +213,40 @@ def test_crops_of_changing_size_are_laid_centre_on_centre(tmp_path: Path):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def test_bf16_stays_near_float32():
-    crops = pictures(3)
-    exact = PoseEstimator(untrained()).detect(crops)
-    rough = PoseEstimator(untrained(), precision="bf16").detect(crops)
-    assert np.isfinite(rough).all()
-    np.testing.assert_allclose(rough[..., 2], exact[..., 2], atol=0.1)
+def test_a_processor_takes_large_batches_in_parts_with_the_same_result():
+    estimator = PoseEstimator(untrained())
+    crops = pictures(19)
+    parts = [estimator.detect(crops[:7]), estimator.detect(crops[7:])]
+    np.testing.assert_allclose(estimator.detect(crops), np.concatenate(parts), atol=1e-3)
+
+
+def test_bf16_stays_near_float32(tmp_path: Path):
+    spec, crops = untrained(lifter=small_motionbert(tmp_path)), pictures(3)
+    exact, rough = (PoseEstimator(spec, precision=kind) for kind in ("32", "bf16"))
+    expected, found = exact.detect(crops), rough.detect(crops)
+    assert np.isfinite(found).all() and (found != expected).any()
+    np.testing.assert_allclose(found[..., 2], expected[..., 2], atol=0.1)
+    sequence = [(people(24), np.tile([128.0, 256.0], (24, 1)))]
+    (expected,), (found,) = exact.lift(sequence), rough.lift(sequence)
+    assert (found != expected).any()
+    assert np.abs(found - expected).mean() < 0.03 * np.abs(expected).mean()
+
+
+def test_the_models_that_ship_with_the_project_find_the_same_in_bf16():
+    """Trained weights: where random ones answer with noise, these are sure."""
+    exact, rough = (PoseEstimator(estimator_spec("demo"), precision=kind) for kind in ("32", "bf16"))
+    figures = []
+    for shift in range(4):
+        figure = np.full((256, 128, 3), 90, np.uint8)
+        figure[30:60, 50 + shift : 75] = (120, 150, 200)
+        figure[60:150, 40:85] = (60, 60, 160)
+        figure[150:245, 45:60] = figure[150:245, 66:81] = (140, 80, 40)
+        figures.append(figure)
+    expected, found = exact.detect(figures), rough.detect(figures)
+    assert np.abs(expected - found)[..., :2].mean() < 0.5
+    sizes = np.tile([128, 256], (4, 1))
+    (expected,), (found,) = exact.lift([(expected, sizes)]), rough.lift([(expected, sizes)])
+    assert np.linalg.norm(expected - found, axis=-1).mean() < 0.01 * 1.72
 
 
 def test_the_digest_depends_on_configs_weights_and_options(tmp_path: Path):
@@ -250,6 +278,8 @@ def test_wrong_specs_say_what_is_wrong(tmp_path: Path):
         PoseEstimator(untrained(pose2d=tmp_path / "gone.py"))
     with pytest.raises(PoseCacheError, match="expected the test pipeline of a top-down model"):
         PoseEstimator(untrained(pose2d=SIMPLE))
+    with pytest.raises(PoseCacheError, match='"16" needs a GPU'):
+        PoseEstimator(untrained(), precision="16")
     if not torch.cuda.is_available():
         with pytest.raises(PoseCacheError, match="CUDA"):
             PoseEstimator(untrained(), device="cuda")
