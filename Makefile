@@ -1,6 +1,7 @@
 # The chain, one file a stage. Each stage's output is a target, so only what is stale runs again:
 #   make demo                      everything on rendered people
 #   make evaluate DATASET=mars     everything on MARS, from data/mars on
+#   make report DATASET=kgbd       skeletons alone: train, evaluate, report
 #   make splits DATASET=ilidsvid   everything on each of its ten divisions, and the mean
 DATASET ?= demo
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
@@ -9,10 +10,14 @@ SET ?=
 SYNTH ?=
 SPLITS ?= 0 1 2 3 4 5 6 7 8 9
 
+# Data sets of skeletons alone have a model of their own and no stages.
+SKELETONS_ALONE := kgbd biwi ias ks20
+
 CSIP := .venv/bin/csip
 DATA := data/$(DATASET)
 RUN := runs/$(DATASET)
 CONFIG := $(wildcard configs/$(DATASET).yaml)
+MODEL := $(RUN)/$(if $(filter $(SKELETONS_ALONE),$(DATASET)),skeleton,stage2)/model.safetensors
 FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 
 .PHONY: setup skeletons stage1 stage2 evaluate splits report demo test lint bench clean
@@ -45,7 +50,10 @@ $(RUN)/stage1/model.safetensors: $(DATA)/skeletons.h5 $(CONFIG)
 $(RUN)/stage2/model.safetensors: $(RUN)/stage1/model.safetensors
 	$(CSIP) train-stage2 $(FLAGS) --run $(RUN) --overwrite
 
-$(RUN)/metrics.json: $(RUN)/stage2/model.safetensors
+$(RUN)/skeleton/model.safetensors: $(CONFIG) | .venv/csip-setup.sha256
+	$(CSIP) train-skeleton $(FLAGS) --run $(RUN) --overwrite
+
+$(RUN)/metrics.json: $(MODEL)
 	$(CSIP) evaluate $(FLAGS) --run $(RUN)
 
 $(RUN)/report.md: $(RUN)/metrics.json

@@ -73,6 +73,12 @@ def project(checkout: Callable[[str], Path]) -> Path:
         joints = truths[tracklet.name].joints3d[:, np.arange(20) % 17] * [1, -1, 1]
         kinect[f"person{tracklet.pid}_camera{tracklet.camera}"] = joints
     np.savez(folder / "kinect.npz", **kinect)
+
+    walks = {
+        f"Person{p:03d}_{k}": joints[:6] + 0.01 * k for p, joints in enumerate(kinect.values()) for k in range(1, 6)
+    }
+    (folder / "data/kgbd").mkdir()
+    np.savez(folder / "data/kgbd/kgbd.npz", **walks)
     return folder
 
 
@@ -106,5 +112,6 @@ def test_command_runs(project: Path, command: str) -> None:
 def test_the_commands_left_the_files_they_promise(project: Path) -> None:
     for name in ("demo", "mars", "mine"):
         assert (project / f"runs/{name}/report.md").read_text().startswith(f"# {name}")
-    for file in ("runs/visits/metrics.json", "runs/mars-authors/stage1/model.safetensors", "data/demo/skeletons.png"):
+    for file in ("runs/visits/metrics.json", "runs/mars-authors/stage1/model.safetensors", "data/demo/skeletons.png",
+                 "runs/kgbd/report.md", "runs/kgbd-1/metrics.json", "runs/kgbd-graph/skeleton/model.safetensors"):  # fmt: skip
         assert (project / file).exists()
