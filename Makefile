@@ -71,7 +71,7 @@ demo:
 	@cat runs/demo/report.md
 
 test: setup
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .
