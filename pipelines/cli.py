@@ -107,7 +107,7 @@ def skeletons(
         int | None,
         typer.Option(help="Torch threads of each worker on a CPU; decides the last bits.", show_default=False),
     ] = None,
-    precision: Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of the 2D model.")] = "32",
+    precision: Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of both models; 16 wants a GPU.")] = "32",
     backend: Annotated[
         str | None, typer.Option(help="Joblib backend: loky, threading, dask, ray, ...", show_default=False)
     ] = None,
