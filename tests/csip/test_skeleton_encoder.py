@@ -115,9 +115,7 @@ def test_valid_frames_are_encoded_as_if_they_were_alone():
     valid = torch.tensor([[True, True, False, True, True], [True, False, True, True, False]])
     tokens = model(joints, valid)
     for b in range(2):
-        torch.testing.assert_close(
-            tokens[b, valid[b]], model(joints[b : b + 1, valid[b]])[0], rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(tokens[b, valid[b]], model(joints[b : b + 1, valid[b]])[0], rtol=1e-4, atol=1e-5)
 
 
 def test_a_clip_without_a_valid_frame_is_finite_and_says_nothing():

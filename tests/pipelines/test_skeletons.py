@@ -54,7 +54,9 @@ def test_broken_frames_are_named_in_the_summary(dataset: Dataset, tmp_path: Path
     (dataset.root / "p1/a/2.jpg").unlink()
     skeletons.extract_skeletons(dataset, tmp_path / "skeletons.h5", device="cpu")
     printed = capsys.readouterr().out
-    assert re.search(r"not valid: 1 missing, 1 truncated", printed) and "p1/a/1.jpg" in printed and "p1/a/2.jpg" in printed
+    assert (
+        re.search(r"not valid: 1 missing, 1 truncated", printed) and "p1/a/1.jpg" in printed and "p1/a/2.jpg" in printed
+    )
     assert json.loads((tmp_path / "skeletons.json").read_text())["invalid"] == 2
 
 

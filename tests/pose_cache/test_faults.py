@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -48,6 +49,7 @@ cli.main()
 _KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
+import stub_estimator
 from pose_cache.extract import extract
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
@@ -86,7 +88,11 @@ def whole(root: Path, tmp_path_factory) -> Path:
 def start(root: Path, out: Path, folder: Path, *options: str, **settings: object) -> subprocess.Popen:
     command = [sys.executable, "-c", _MAIN, str(root), str(out), *options]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environment(folder, **settings), start_new_session=True, **pipes)
+    # What runs the tests in the background has Ctrl-C ignored, and so would its children.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, env=environment(folder, **settings), start_new_session=True, preexec_fn=heed, **pipes
+    )
 
 
 def run(root: Path, out: Path, folder: Path, *options: str, **settings: object) -> subprocess.CompletedProcess:
