@@ -24,6 +24,7 @@ def save_model(path: Path, tensors: Mapping[str, Tensor], description: Mapping[s
     save_file(whole, temporary, metadata={"csip": json.dumps(description, sort_keys=True)})
     with temporary.open("rb") as file:
         os.fsync(file.fileno())
+    temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets nobody else read; who may see the folder may
     temporary.replace(path)
 
 
