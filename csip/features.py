@@ -53,7 +53,8 @@ def frame_features(
     """
     key = _key(vision, tracklets, settings)
     ends = np.cumsum([len(t.frames) for t in tracklets])
-    if _read(cache, key) is None:
+    features = _read(cache, key)
+    if features is None:
         shards = [_shard(cache, key, start) for start in range(0, int(ends[-1]), SHARD)]
         frames = [frame for tracklet in tracklets for frame in tracklet.frames]
         for number in range(fabric.global_rank, len(shards), fabric.world_size):
@@ -68,7 +69,7 @@ def frame_features(
             _write(cache, np.concatenate([np.load(shard) for shard in shards]), key)
             shutil.rmtree(shards[0].parent)
         fabric.barrier()
-    features = _read(cache, key)
+        features = _read(cache, key)
     assert features is not None, f"{cache} was just written"
     return np.split(features, ends[:-1])
 

@@ -299,15 +299,19 @@ def centred(joints: np.ndarray, root: int) -> np.ndarray:
     return joints - joints[..., root : root + 1, :]
 
 
-@torch.no_grad()
 def embed_windows(model: nn.Module, joints: np.ndarray, root: int, device: torch.device) -> np.ndarray:
     """Embed windows (W, T, J, 3), of any root; return (W, E) float32 of length one."""
-    model = model.to(device).eval()
-    parts = []
-    for start in range(0, len(joints), EMBED_BATCH):
-        x = torch.from_numpy(centred(joints[start : start + EMBED_BATCH], root)).to(device)
-        parts.append(F.normalize(model(x).window, dim=1).cpu().numpy())
-    return np.concatenate(parts)
+    parts = _descriptors(model.to(device), joints, root, device)
+    return np.concatenate([F.normalize(part, dim=1).cpu().numpy() for part in parts])
+
+
+@torch.no_grad()
+def _descriptors(model: nn.Module, joints: np.ndarray, root: int, device: torch.device) -> list[Tensor]:
+    """Describe windows (W, T, J, 3), of any root, in eval mode: some (n, E) that make (W, E)."""
+    model.eval()
+    starts = range(0, len(joints), EMBED_BATCH)
+    batches = (torch.from_numpy(centred(joints[start : start + EMBED_BATCH], root)) for start in starts)
+    return [model(batch.to(device)).window for batch in batches]
 
 
 @torch.no_grad()
@@ -315,12 +319,7 @@ def _prototypes(model: nn.Module, source: TrainingWindows, device: torch.device)
     """Return the centroid of each person's training windows, (N, E), seen in eval mode."""
     joints, owners = windows(source.sequences, source.frames)
     labels = source.labels[torch.from_numpy(owners)].to(device)
-    model.eval()
-    parts = []
-    for start in range(0, len(joints), EMBED_BATCH):
-        x = torch.from_numpy(centred(joints[start : start + EMBED_BATCH], source.root)).to(device)
-        parts.append(model(x).window)
-    embedded = torch.cat(parts)
+    embedded = torch.cat(_descriptors(model, joints, source.root, device))
     sums = embedded.new_zeros(int(source.labels.max()) + 1, embedded.shape[1]).index_add_(0, labels, embedded)
     return sums / torch.bincount(labels)[:, None]
 
