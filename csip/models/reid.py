@@ -251,7 +251,7 @@ class ReIDModel(nn.Module):
     def _see(self, images: Tensor, camera: Tensor | None) -> tuple[VisionOutput, Tensor]:
         """Encode every frame; also return the tokens as (B, T, 1 + P, D)."""
         batch, frames = images.shape[:2]
-        cameras = None if camera is None else camera.repeat_interleave(frames)
+        cameras = None if camera is None else camera[:, None].expand(-1, frames).flatten()
         vision = self.vision(images.flatten(0, 1), cameras)
         return vision, vision.tokens.unflatten(0, (batch, frames))
 

@@ -78,7 +78,7 @@ class VisionEncoder(nn.Module):
         """
         visual: Any = self.visual
         patches = visual.conv1(images).flatten(2).transpose(1, 2)
-        cls = visual.class_embedding.expand(len(images), -1)
+        cls = visual.class_embedding.expand(images.shape[0], -1)
         if self.camera_embedding is not None and camera is not None:
             known = (camera >= 0)[:, None]
             cls = cls + F.embedding(camera.clamp(min=0), self.camera_embedding) * known
