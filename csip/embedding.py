@@ -4,19 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from csip.config import Settings
+from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
 from csip.data.tracklets import Tracklet
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
+
+
+class PixelEmbedder(Protocol):
+    """What turns frames as they are decoded into descriptors: a `PixelModel`, or an ONNX file that was made of one."""
+
+    @property
+    def cameras(self) -> int:
+        """Rows of the camera embedding; 0 without one."""
+
+    def embed_pixels(self, images: Tensor, camera: Tensor) -> Tensor:
+        """Return (B, 2 D + C) float32 of clips (B, T, 3, H, W), uint8 RGB, and rows of the camera embedding (B,), -1 for none."""
+
+
+class PixelModel(nn.Module):
+    """The test branch of a model with the normalisation of pixels before it.
+
+    Parameters
+    ----------
+    model : ReIDModel
+    settings : ClipSettings
+        With the mean and standard deviation that the model was trained with.
+    """
+
+    def __init__(self, model: ReIDModel, settings: ClipSettings) -> None:
+        super().__init__()
+        self.model, self.settings = model, settings
+
+    @property
+    def cameras(self) -> int:
+        """Rows of the camera embedding; 0 without one."""
+        embedding = self.model.vision.camera_embedding
+        return 0 if embedding is None else len(embedding)
+
+    def embed_pixels(self, images: Tensor, camera: Tensor) -> Tensor:
+        return self.model.embed(normalize(images, self.settings), camera)
+
+    forward = embed_pixels
 
 
 def clips_of(length: int, frames: int, sampling: Literal["dense", "rrs"]) -> np.ndarray:
@@ -47,7 +84,7 @@ class TestClips(TorchDataset):
 
 
 def embed_tracklets(
-    model: ReIDModel,
+    model: ReIDModel | PixelEmbedder,
     root: Path,
     tracklets: Sequence[Tracklet],
     camera_rows: dict[int, int],
@@ -75,7 +112,7 @@ def embed_tracklets(
 
 
 def embed_clips(
-    model: ReIDModel,
+    model: ReIDModel | PixelEmbedder,
     root: Path,
     tracklets: Sequence[Tracklet],
     camera_rows: dict[int, int],
@@ -96,7 +133,7 @@ def embed_clips(
 
 
 def _embed(
-    model: ReIDModel,
+    model: ReIDModel | PixelEmbedder,
     root: Path,
     tracklets: Sequence[Tracklet],
     camera_rows: dict[int, int],
@@ -107,18 +144,18 @@ def _embed(
 ) -> Iterator[Tensor]:
     """Yield the descriptors of each tracklet's clips, (clips, 2 D + C) float32, on the device."""
     unknown = sorted({t.camera for t in tracklets} - camera_rows.keys())
-    if unknown and model.vision.camera_embedding is not None:
+    embedder = PixelModel(model, settings.clips).to(device).eval() if isinstance(model, ReIDModel) else model
+    if unknown and embedder.cameras:
         monitor.say(f"cameras {', '.join(map(str, unknown))} were not there in training: they get no camera embedding")
     clips = TestClips(root, tracklets, settings, sampling or settings.evaluation.sampling)
     loader = DataLoader(clips, batch_size=None, num_workers=settings.runtime.workers)
     at_once = max(settings.runtime.embed_batch // settings.clips.frames, 1)
-    model = model.to(device).eval()
     for index, images in loader:
         row = camera_rows.get(tracklets[index].camera, -1)
         parts = []
         with torch.inference_mode():
             for chunk in images.split(at_once):
                 camera = torch.full((len(chunk),), row, device=device)
-                parts.append(model.embed(normalize(chunk.to(device), settings.clips), camera).float())
+                parts.append(embedder.embed_pixels(chunk.to(device), camera).float())
         yield torch.cat(parts)
         monitor.progress("embedding tracklets", index + 1, len(tracklets))
