@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from csip.config import Settings
-from csip.data.datasets import load_dataset
+from csip.data.datasets import load_labelled
 from csip.training.common import make_fabric, only_first
 from csip.training.stage1 import embed_training_frames
 from pipelines.console import RichMonitor, console
@@ -15,7 +15,7 @@ from pipelines.console import RichMonitor, console
 def run(settings: Settings, run_folder: Path) -> None:
     """Fill the feature cache ``RUN/stage1/features.h5``; goes on where it was stopped."""
     started = time.monotonic()
-    dataset = load_dataset(settings.dataset)
+    dataset = load_labelled(settings.dataset, "training")
     fabric = make_fabric(settings.runtime)
     with RichMonitor() as monitor:
         features = embed_training_frames(dataset, settings, run_folder / "stage1", fabric, only_first(monitor, fabric))

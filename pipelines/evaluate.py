@@ -14,7 +14,7 @@ from rich.table import Table
 
 from csip.checkpoints import digest
 from csip.config import EvaluationSettings, Settings
-from csip.data.datasets import load_dataset
+from csip.data.datasets import load_labelled
 from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
 from csip.embedding import clips_of, embed_clips, embed_tracklets
 from csip.errors import CsipError
@@ -70,7 +70,7 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     trained = trained.model_copy(
         update={"dataset": settings.dataset, "evaluation": settings.evaluation, "runtime": settings.runtime}
     )
-    dataset = load_dataset(settings.dataset)
+    dataset = load_labelled(settings.dataset, "evaluation")
     query, gallery = (side(tracklets, trained) for tracklets in (dataset.query, dataset.gallery))
     groups = lookalike_groups(dataset)
     device = make_fabric(settings.runtime).device

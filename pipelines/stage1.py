@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from csip.config import Settings
-from csip.data.datasets import load_dataset
+from csip.data.datasets import load_labelled
 from csip.training.stage1 import train_stage1
 from pipelines.console import RichMonitor, console
 
 
 def run(settings: Settings, skeletons: Path, run_folder: Path, overwrite: bool) -> None:
     """Train the skeleton encoder against the frozen image encoder; write ``RUN/stage1``."""
-    dataset = load_dataset(settings.dataset)
+    dataset = load_labelled(settings.dataset, "training")
     with RichMonitor() as monitor:
         figures = train_stage1(dataset, skeletons, settings, run_folder / "stage1", monitor, overwrite)
     if not figures:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from csip.config import Settings
-from csip.data.datasets import load_dataset
+from csip.data.datasets import load_labelled
 from csip.training.stage2 import train_stage2
 from pipelines.console import RichMonitor, console
 
 
 def run(settings: Settings, skeletons: Path, run_folder: Path, overwrite: bool) -> None:
     """Train the re-identification model from ``RUN/stage1``; write ``RUN/stage2``."""
-    dataset = load_dataset(settings.dataset)
+    dataset = load_labelled(settings.dataset, "training")
     with RichMonitor() as monitor:
         figures = train_stage2(
             dataset, skeletons, run_folder / "stage1", settings, run_folder / "stage2", monitor, overwrite

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from csip.config import DatasetSettings
 from csip.data import folder, ilidsvid, lsvid, mars, prid2011
-from csip.data.tracklets import Dataset
+from csip.data.labels import LABELS
+from csip.data.tracklets import DISTRACTOR, Dataset
 from csip.errors import CsipError
 
 
@@ -22,10 +23,40 @@ def load_dataset(settings: DatasetSettings) -> Dataset:
             "folder with --root"
         )
     dataset = _read(settings)
+    # Where nobody is known, every tracklet is in both parts: there is nothing to take out.
+    if not is_labelled(dataset):
+        return dataset
     # Readers whose data set has a policy of its own have followed it; the others learn of it here.
     if settings.gallery == "without_queries" and dataset.queries_in_gallery:
         return dataset.without_queries()
     return dataset
+
+
+def load_labelled(settings: DatasetSettings, purpose: str) -> Dataset:
+    """Read the index of a data set in which people are known.
+
+    Parameters
+    ----------
+    purpose
+        What needs them, for the message: ``training``.
+
+    Raises
+    ------
+    CsipError
+        No tracklet has a person, or as `load_dataset`.
+    """
+    dataset = load_dataset(settings)
+    if not is_labelled(dataset):
+        raise CsipError(
+            f"{dataset.root}: no tracklet has a person, which {purpose} needs; `csip cluster` proposes people and writes "
+            f"{dataset.root / LABELS} (tracklet,person) to look through and correct"
+        )
+    return dataset
+
+
+def is_labelled(dataset: Dataset) -> bool:
+    """Whether anybody is known in a data set."""
+    return bool(dataset.train) or any(t.pid != DISTRACTOR for t in dataset.query)
 
 
 def _read(settings: DatasetSettings) -> Dataset:

@@ -6,6 +6,11 @@
 
     root/tracklets.csv                       instead: a frame a line, wherever the files are below the root
         tracklet,person,camera,frame,part    part is optional: train, or test, or query and gallery
+    root/labels.csv                          who is who, where the table leaves it open or is wrong; see `csip.data.labels`
+
+A tracklet without a person is a distractor in the gallery. Where no tracklet has one, nobody can train: query and gallery
+are all tracklets. More columns are welcome; ``video``, ``number`` (of the frame in it) and ``time`` (seconds) tell which
+tracklets were in sight together.
 
 Frames are taken in the order of their names, or of the table's lines. Person and camera may have any name; they are numbered
 in sorted order.
@@ -15,17 +20,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from csip.data.index import Tree, indexed
-from csip.data.tracklets import IMAGES, Dataset, Tracklet, is_image
+from csip.data.labels import LABELS, parse_labels
+from csip.data.tracklets import DISTRACTOR, IMAGES, Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 TABLE = "tracklets.csv"
 COLUMNS = ("tracklet", "person", "camera", "frame")
+MORE = ("part", "video", "number", "time")
 PARTS = ("train", "test", "query", "gallery")
 
 
@@ -39,7 +47,7 @@ def load(root: Path, train_share: float = 0.5, seed: int = 0, name: str = "folde
     ------
     CsipError
         The root is missing, no person folder is in it, a folder is empty, frames lie where a folder should, or a line of
-        the table cannot be used.
+        the table or of the labels cannot be used.
     """
     root = Path(root)
     if not root.is_dir():
@@ -105,7 +113,7 @@ def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset
     lines: dict[str, int] = {}
     for number, row in rows:
         title, frame = row["tracklet"], row["frame"]
-        about = (row["person"], row["camera"], row.get("part") or "")
+        about = (row["person"], row["camera"], row["part"])
         if of.setdefault(title, about) != about:
             raise CsipError(
                 f"{where}: line {number} has tracklet {title} of person, camera, part {', '.join(about)}; before it was "
@@ -116,15 +124,23 @@ def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset
         lines[frame] = number
         frames.setdefault(title, []).append(frame)
 
-    people = sorted({person for person, _, _ in of.values()})
+    person_of = {title: person for title, (person, _, _) in of.items()} | _labels(tree, of)
+    people = sorted(set(person_of.values()) - {""})
     cameras = {camera: n for n, camera in enumerate(sorted({camera for _, camera, _ in of.values()}), start=1)}
-    pids = {person: n for n, person in enumerate(people, start=1)}
+    pids = {person: n for n, person in enumerate(people, start=1)} | {"": DISTRACTOR}
+    tracklets = {
+        title: Tracklet(title, pids[person_of[title]], cameras[of[title][1]], tuple(paths))
+        for title, paths in frames.items()
+    }
+    if not people:
+        everything = tuple(tracklets.values())
+        return Dataset(name, tree.root, (), everything, everything)
     said = {part for _, _, part in of.values()}
     if said == {""}:
         if len(people) < 2:
             raise CsipError(f"{where}: {len(people)} people; at least one for training and one for the test are needed")
         training = set(_share(people, train_share, seed)[0])
-        part_of = {title: "train" if person in training else "test" for title, (person, _, _) in of.items()}
+        part_of = {title: "train" if person in training else "test" for title, person in person_of.items()}
     else:
         part_of = {title: part for title, (_, _, part) in of.items()}
     wrong = next((title for title, part in part_of.items() if part not in PARTS), None)
@@ -133,14 +149,19 @@ def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset
             f"{where}: tracklet {wrong} has part {part_of[wrong]!r}; expected {', '.join(PARTS)} for all, or none"
         )
 
-    def chosen(*parts: str) -> tuple[Tracklet, ...]:
-        return tuple(tracklets[title] for title in frames if part_of[title] in parts)
+    nobody = next((t for t in tracklets if not person_of[t] and part_of[t] in ("train", "query")), None)
+    if nobody is not None:
+        raise CsipError(
+            f"{where}: line {lines[frames[nobody][0]]} has no person, but part {part_of[nobody]}; name the person there or in "
+            f"{LABELS}, or say gallery"
+        )
 
-    tracklets = {
-        title: Tracklet(title, pids[of[title][0]], cameras[of[title][1]], tuple(paths))
-        for title, paths in frames.items()
-    }
-    dataset = Dataset(name, tree.root, chosen("train"), chosen("query", "test"), chosen("gallery", "test"))
+    def chosen(*parts: str, known: bool = False) -> tuple[Tracklet, ...]:
+        return tuple(
+            t for title, t in tracklets.items() if part_of[title] in parts and (t.pid != DISTRACTOR or not known)
+        )
+
+    dataset = Dataset(name, tree.root, chosen("train"), chosen("query", "test", known=True), chosen("gallery", "test"))
     for part, members in (("train", dataset.train), ("query", dataset.query), ("gallery", dataset.gallery)):
         if not members:
             raise CsipError(f"{where}: no {part} tracklets; the column part says {', '.join(sorted(said))}")
@@ -150,8 +171,15 @@ def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset
     return dataset
 
 
+def _labels(tree: Tree, known: Container[str]) -> dict[str, str]:
+    """Return the people that ``labels.csv`` names, where there is one."""
+    if not tree.has_file(LABELS):
+        return {}
+    return parse_labels(tree.read(LABELS, "the people of tracklets"), tree.root / LABELS, known)
+
+
 def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
-    """Return the table's lines with their numbers, every needed cell filled."""
+    """Return the table's lines with their numbers, every needed cell but the person filled."""
     where = tree.root / TABLE
     try:
         text = tree.read(TABLE, f"a table with the columns {', '.join(COLUMNS)}").decode("utf-8-sig")
@@ -166,8 +194,8 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
         )
     rows = []
     for row in reader:
-        cells = {column: (row.get(column) or "").strip() for column in (*COLUMNS, "part")}
-        empty = next((column for column in COLUMNS if not cells[column]), None)
+        cells = {column: (row.get(column) or "").strip() for column in (*COLUMNS, *MORE)}
+        empty = next((column for column in COLUMNS if column != "person" and not cells[column]), None)
         if empty is not None:
             raise CsipError(f"{where}: line {reader.line_num} has no {empty}")
         path = PurePosixPath(cells["frame"])
@@ -179,3 +207,57 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
     if not rows:
         raise CsipError(f"{where}: no lines below the head")
     return rows
+
+
+# ---- what else a table may say ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Where and when a tracklet was seen, as far as the table says.
+
+    Attributes
+    ----------
+    camera
+        The camera's name.
+    source
+        The camera and the video; only times of one source can be compared.
+    start, end
+        The first and the last frame: numbers in the video, or else seconds. None where the table has neither.
+    """
+
+    camera: str
+    source: tuple[str, str]
+    start: float | None
+    end: float | None
+
+
+def read_sightings(root: Path) -> dict[str, Sighting]:
+    """Read where and when each tracklet was seen from ``tracklets.csv``; empty where there is no such table.
+
+    Raises
+    ------
+    CsipError
+        A line of the table cannot be used.
+    """
+    tree = Tree(Path(root))
+    if not tree.has_file(TABLE):
+        return {}
+    moments: dict[str, list[float]] = {}
+    places: dict[str, tuple[str, tuple[str, str]]] = {}
+    rows = _rows(tree)
+    column = "number" if any(row["number"] for _, row in rows) else "time"
+    for line, row in rows:
+        title = row["tracklet"]
+        places.setdefault(title, (row["camera"], (row["camera"], row["video"])))
+        if row[column]:
+            try:
+                moments.setdefault(title, []).append(float(row[column]))
+            except ValueError as error:
+                raise CsipError(
+                    f"{tree.root / TABLE}: line {line} has {column} {row[column]}; expected a number"
+                ) from error
+    return {
+        title: Sighting(*place, *((min(seen), max(seen)) if (seen := moments.get(title)) else (None, None)))
+        for title, place in places.items()
+    }

@@ -393,7 +393,10 @@ TABLE_DAMAGE = {
     "no column": (TABLE.replace("camera", "cam", 1), "no column camera; found tracklet, person, cam, frame"),
     "empty": ("", "no column tracklet, person, camera, frame; found nothing"),
     "no lines": (TABLE.splitlines()[0], "no lines below the head"),
-    "no person": (TABLE.replace("a2,ann", "a2,"), "line 4 has no person"),
+    "no person trains": (
+        TABLE.replace("frame\n", "frame,part\n", 1).replace("jpg", "jpg,train").replace("a2,ann", "a2,"),
+        "line 4 has no person, but part train",
+    ),
     "two cameras": (TABLE.replace("ann,left,video/5", "ann,right,video/5"), "line 3 has tracklet a1 .* before it was ann, left"),
     "two people": (TABLE.replace("a2,ann", "a1,bob"), "line 4 has tracklet a1"),
     "twice": (TABLE.replace("video/5", "video/7"), "lines 2 and 3 are both frame video/7.jpg"),

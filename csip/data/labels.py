@@ -1,0 +1,121 @@
+"""Who is who, said apart from the table of tracklets: ``labels.csv``, which `csip cluster` proposes and people correct.
+
+    tracklet,person             more columns, such as `csip cluster`'s confidence, are for people and not read
+
+A line fills the person of a tracklet that ``tracklets.csv`` leaves open, and goes before one that it names.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections.abc import Container, Iterable
+from pathlib import Path
+
+from csip.errors import CsipError
+
+LABELS = "labels.csv"
+_NEEDED = ("tracklet", "person")
+
+
+def parse_labels(content: bytes, where: Path, known: Container[str]) -> dict[str, str]:
+    """Return the person of each tracklet that a ``labels.csv`` names.
+
+    Parameters
+    ----------
+    content
+        Of the file.
+    where
+        The file, for messages.
+    known
+        The names of the tracklets that there are.
+
+    Raises
+    ------
+    CsipError
+        No such table; a tracklet is unknown, is named twice, or has no person. The message names the line.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
+        columns = reader.fieldnames or ()
+    except UnicodeDecodeError as error:
+        raise CsipError(f"{where}: not UTF-8 text ({error}); save it as CSV, UTF-8") from error
+    missing = [column for column in _NEEDED if column not in columns]
+    if missing:
+        raise CsipError(
+            f"{where}: no column {', '.join(missing)}; found {', '.join(columns) or 'nothing'}, expected "
+            f"{', '.join(_NEEDED)}"
+        )
+    people: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    for row in reader:
+        title, person = ((row[column] or "").strip() for column in _NEEDED)
+        line = reader.line_num
+        if not title:
+            raise CsipError(f"{where}: line {line} has no tracklet")
+        if title not in known:
+            raise CsipError(
+                f"{where}: line {line} is about tracklet {title}, which tracklets.csv does not have; delete the line, or "
+                "correct the name"
+            )
+        if not person:
+            raise CsipError(
+                f"{where}: line {line} has no person for tracklet {title}; write one, or delete the line where nobody knows"
+            )
+        if title in lines:
+            raise CsipError(f"{where}: lines {lines[title]} and {line} are both about tracklet {title}")
+        people[title], lines[title] = person, line
+    return people
+
+
+def write_labels(path: Path, rows: Iterable[tuple[str, str, float]], force: bool = False) -> None:
+    """Write a proposal, (tracklet, person, confidence) a line, unless a person has been at work on the file.
+
+    The digest of what is written is kept in a hidden file beside it: a file that differs from it was changed.
+
+    Raises
+    ------
+    CsipError
+        The file there is not what was written last, and `force` is not set.
+    """
+    if not force:
+        check_replaceable(path)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*_NEEDED, "confidence"))
+    writer.writerows((title, person, f"{confidence:.3f}") for title, person, confidence in rows)
+    content = text.getvalue().encode()
+    # The digest first: a run that is stopped in between leaves the old labels, which then look changed, never new ones
+    # that pass for a person's.
+    for file, data in ((_note(path), hashlib.sha256(content).hexdigest().encode()), (path, content)):
+        temporary = file.with_name(f"{file.name if file.name.startswith('.') else '.' + file.name}.tmp")
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+
+
+def check_replaceable(path: Path) -> None:
+    """See that a person has not been at work on the labels.
+
+    Raises
+    ------
+    CsipError
+        There is a file, and it is not what `write_labels` wrote last.
+    """
+    if not path.exists():
+        return
+    note = _note(path)
+    written = note.read_text() if note.exists() else ""
+    if hashlib.sha256(path.read_bytes()).hexdigest() != written:
+        raise CsipError(
+            f"{path}: somebody has changed or written it; rename it to keep it, or give --force to replace it with a new "
+            "proposal"
+        )
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
