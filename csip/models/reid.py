@@ -27,6 +27,12 @@ from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
 
+# Of a model's state, by the start of its names: what the test branch never reads.
+TRAINING_ALONE = (
+    "skeleton.", "temperature.", "pfu.", "heads.", "frame_head.", "sgtm.project_skeleton.", "sgtm.skeleton_message.",
+    "sgtm.distil",
+)  # fmt: skip
+
 
 @dataclass  # not frozen: Fabric rebuilds what a model returns field by field
 class ReIDOutput:
@@ -247,6 +253,12 @@ class ReIDModel(nn.Module):
         if not self.part_norm:
             return torch.cat(parts, dim=1)
         return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)
+
+    def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the model's state in two: what :meth:`embed` computes with, and what training alone needs."""
+        state = self.state_dict()
+        training = {name: value for name, value in state.items() if name.startswith(TRAINING_ALONE)}
+        return {name: value for name, value in state.items() if name not in training}, training
 
     def _see(self, images: Tensor, camera: Tensor | None) -> tuple[VisionOutput, Tensor]:
         """Encode every frame; also return the tokens as (B, T, 1 + P, D)."""

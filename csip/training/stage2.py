@@ -6,7 +6,7 @@ loss = .25 CE(f1, f2, f3) + triplet(f1, f2, f3) + lambda_1 L_CSIP + lambda_2 L_F
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -302,7 +302,7 @@ def build_model(
 def load_trained(
     path: Path, settings: Settings, dataset: str | None
 ) -> tuple[ReIDModel, dict[int, int], dict[str, Any]]:
-    """Load what `train_stage2` wrote.
+    """Load what `train_stage2` wrote, or the slim file that is made of it, which the test branch alone is in.
 
     Parameters
     ----------
@@ -327,9 +327,16 @@ def load_trained(
             "give --cross-dataset if that is what you want"
         )
     description["settings"]["evaluation"] = settings.evaluation.model_dump(mode="json")
-    model = untrained_like(description, pretrained=False)
-    model.load_state_dict(tensors)
+    model = restore(tensors, description)
     return model, {int(camera): row for camera, row in description["cameras"].items()}, description
+
+
+def restore(tensors: Mapping[str, Tensor], description: dict[str, Any]) -> ReIDModel:
+    """Make the trained model of a file's content; what a slim file lacks, which the test branch never reads, is random."""
+    model = untrained_like(description, pretrained=False)
+    _, training = model.split_state()
+    model.load_state_dict({**training, **tensors} if description.get("slim") else tensors)
+    return model
 
 
 def untrained_like(description: dict[str, Any], pretrained: bool) -> ReIDModel:
