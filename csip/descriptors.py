@@ -92,6 +92,24 @@ def write_descriptors(path: Path, descriptors: Descriptors) -> None:
     temporary.replace(path)
 
 
+def write_arrays(path: Path, descriptors: Descriptors) -> None:
+    """Write descriptors as ``.npz``, an array a column, for programs that do not read HDF5."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    columns = {column: getattr(descriptors, column) for column in ("features", *_COLUMNS)}
+    with temporary.open("wb") as file:
+        np.savez(
+            file,
+            **columns,
+            names=np.array(descriptors.names, dtype=np.str_),
+            dataset=np.str_(descriptors.dataset),
+            model=np.str_(descriptors.model),
+        )
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def read_descriptors(path: Path) -> Descriptors:
     """Read what `write_descriptors` wrote.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
@@ -14,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
-from csip.data.tracklets import Tracklet
+from csip.data.tracklets import Tracklet, fingerprint
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 
@@ -54,6 +57,9 @@ class PixelModel(nn.Module):
         return self.model.embed(normalize(images, self.settings), camera)
 
     forward = embed_pixels
+
+
+SHARD = 64  # tracklets: what a stopped run can lose at most
 
 
 def clips_of(length: int, frames: int, sampling: Literal["dense", "rrs"]) -> np.ndarray:
@@ -108,7 +114,57 @@ def embed_tracklets(
         Unit length.
     """
     clips = _embed(model, root, tracklets, camera_rows, settings, device, monitor, sampling)
-    return np.stack([torch.nn.functional.normalize(one.mean(dim=0), dim=0).cpu().numpy() for one in clips])
+    return np.stack([_mean(one) for one in clips])
+
+
+def embed_in_shards(
+    model: ReIDModel | PixelEmbedder,
+    model_digest: str,
+    root: Path,
+    tracklets: Sequence[Tracklet],
+    camera_rows: dict[int, int],
+    settings: Settings,
+    device: torch.device,
+    monitor: Monitor,
+    folder: Path,
+) -> np.ndarray:
+    """Embed tracklets as `embed_tracklets` does, to the same numbers, and go on where an earlier call was stopped.
+
+    Parameters
+    ----------
+    model_digest
+        Of the model's file: shards that another model has left are not used.
+    folder
+        Where finished shards are kept until the caller calls `remove_shards`, having saved the whole.
+
+    Returns
+    -------
+    ndarray, shape (tracklets, 2 D + C), float32
+        Unit length.
+    """
+    clips, sampling = settings.clips, settings.evaluation.sampling
+    parts = [fingerprint(tracklets), str(root.absolute()), model_digest, sorted(camera_rows.items()), sampling,
+             settings.evaluation.part_norm, clips.frames, clips.height, clips.width, clips.mean, clips.std]  # fmt: skip
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
+    missing = [number for number, shard in enumerate(shards) if not shard.exists()]
+    todo = [t for number in missing for t in tracklets[number * SHARD : (number + 1) * SHARD]]
+    if missing and len(missing) < len(shards):
+        monitor.say(f"{len(tracklets) - len(todo):,} of {len(tracklets):,} tracklets are kept from before")
+    folder.mkdir(parents=True, exist_ok=True)
+    described = _embed(model, root, todo, camera_rows, settings, device, monitor, None)
+    for number in missing:
+        rows = [_mean(next(described)) for _ in tracklets[number * SHARD : (number + 1) * SHARD]]
+        temporary = shards[number].with_name(f".{shards[number].name}.tmp")
+        with temporary.open("wb") as file:
+            np.save(file, np.stack(rows))
+        temporary.replace(shards[number])
+    return np.concatenate([np.load(shard) for shard in shards])
+
+
+def remove_shards(folder: Path) -> None:
+    """Remove what `embed_in_shards` has kept."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def embed_clips(
@@ -130,6 +186,11 @@ def embed_clips(
     """
     clips = _embed(model, root, tracklets, camera_rows, settings, device, monitor, sampling)
     return [torch.nn.functional.normalize(one, dim=1).cpu().numpy() for one in clips]
+
+
+def _mean(clips: Tensor) -> np.ndarray:
+    """Return the descriptor of a tracklet, (D,), from those of its clips, (clips, D)."""
+    return np.asarray(torch.nn.functional.normalize(clips.mean(dim=0), dim=0).cpu().numpy())
 
 
 def _embed(

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from pipelines import cli_search
 from pipelines.console import errors
 
 INTERRUPTED = 130  # what Typer exits with after Ctrl-C
@@ -125,11 +126,12 @@ def skeletons(
     from pose_cache.extract import Share
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
+    data = load_dataset(settings.dataset)
     stage.extract_skeletons(
-        load_dataset(settings.dataset),
+        data,
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
-        splits=stage.SPLITS if test_too else ("train",),
+        splits=stage.splits_for(data, test_too),
         device=devices or settings.runtime.device,
         batch_size=batch_size,
         shard_frames=shard_frames,
@@ -160,11 +162,12 @@ def skeletons_merge(
     from pipelines import skeletons as stage
 
     settings = paths.settings_for(dataset, config, root, [])
+    data = load_dataset(settings.dataset)
     stage.merge(
-        load_dataset(settings.dataset),
+        data,
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
-        splits=stage.SPLITS if test_too else ("train",),
+        splits=stage.splits_for(data, test_too),
         force=force,
     )
 
@@ -418,6 +421,27 @@ def report(dataset: Dataset = None, config: Config = None, root: Root = None, ru
 
 
 @app.command()
+def export(
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Export the model of runs/NAME.", show_default=False)
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--run", help="The run, the folder of a model, or its file.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make, if not RUN/export.", show_default=False)] = None,
+    part_norm: Annotated[
+        bool | None,
+        typer.Option(help="Normalise the parts of a descriptor, if not as evaluation.part_norm of the training says."),
+    ] = None,
+) -> None:
+    """Write what the test needs of a trained model: ONNX, compared with torch, and slim safetensors."""
+    from pipelines import export as stage
+
+    run = stage.run_of(dataset, run)
+    stage.run(run, out or stage.default_out(run), part_norm)
+
+
+@app.command()
 def average(
     runs: Annotated[list[Path], typer.Argument(help="Run folders that were evaluated, e.g. runs/ilidsvid/split*.")],
     out: Annotated[Path | None, typer.Option(help="A JSON file for the result.", show_default=False)] = None,
@@ -484,6 +508,9 @@ def doctor(
 
     if not stage.run():
         raise typer.Exit(1)
+
+
+cli_search.register(app)
 
 
 def main() -> None:

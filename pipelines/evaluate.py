@@ -16,6 +16,7 @@ from csip.checkpoints import digest
 from csip.config import EvaluationSettings, Settings
 from csip.data.datasets import load_labelled
 from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
+from csip.descriptors import write_descriptors
 from csip.embedding import clips_of, embed_clips, embed_tracklets
 from csip.errors import CsipError
 from csip.metrics import RANKS, ChanceScores, Ranking, by_camera, chance, confidence_intervals, rank, rank_distances
@@ -25,6 +26,7 @@ from csip.reranking import rerank
 from csip.training.common import make_fabric
 from csip.training.stage2 import load_trained, untrained_like
 from pipelines.console import RichMonitor, console
+from pipelines.embed import DESCRIPTORS, gather, tracklets_of
 
 CONFIDENCE = 0.95
 
@@ -61,7 +63,7 @@ class Side:
 
 
 def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
-    """Score ``RUN/stage2`` on the data set's query and gallery; write ``RUN/metrics.json``."""
+    """Score ``RUN/stage2`` on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``."""
     started = time.monotonic()
     path = run_folder / "stage2" / "model.safetensors"
     model, cameras, description = load_trained(path, settings, None if cross_dataset else settings.dataset.name)
@@ -84,6 +86,8 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
         for label, candidate in models.items():
             descriptors = describe(candidate, dataset.root, query, gallery, cameras, trained, device, monitor)
             rows[label] = score(*descriptors, query, gallery, groups, trained.evaluation, device)
+    if settings.evaluation.level == "tracklet":
+        keep_descriptors(run_folder / DESCRIPTORS, dataset, *descriptors, digest(path))
     result = {
         "dataset": dataset.name,
         "protocol": protocol(dataset, query, gallery, trained),
@@ -129,6 +133,14 @@ def describe(
     clips = embed_clips(model, root, everyone, cameras, settings, device, monitor)
     asked, found = (np.concatenate([clips[row[t.name]] for t in part.tracklets]) for part in (query, gallery))
     return asked, found
+
+
+def keep_descriptors(path: Path, dataset: Dataset, asked: np.ndarray, found: np.ndarray, model: str) -> None:
+    """Write what the trained model says of query and gallery, for search and the report."""
+    everyone = tracklets_of(dataset, "test")
+    names = [t.name for t in (*dataset.query, *dataset.gallery)]
+    described = dict(zip(names, (*asked, *found), strict=True))
+    write_descriptors(path, gather(dataset, everyone, np.stack([described[t.name] for t in everyone]), model))
 
 
 def score(

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from csip.data.datasets import is_labelled
 from csip.data.synthetic import load_truth
 from csip.data.tracklets import Dataset, Tracklet
 from csip.errors import CsipError
@@ -229,6 +230,11 @@ def verify(cache: Path) -> bool:
             markup=False,
         )
     return True
+
+
+def splits_for(dataset: Dataset, test_too: bool) -> Sequence[str]:
+    """Return whose skeletons are wanted: those that train; everybody where asked for, or where nobody is known yet."""
+    return SPLITS if test_too or not is_labelled(dataset) else ("train",)
 
 
 def frame_sequences(dataset: Dataset, splits: Sequence[str]) -> list[FrameSequence]:
