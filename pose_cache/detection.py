@@ -42,6 +42,7 @@ class Detector:
         fold_convolutions(model.backbone, kind, device)
         model.to(memory_format=torch.channels_last)
         self._split_ratio = _plain_simcc(model.head)
+        self._normalized = _normalized(model.data_preprocessor) if device.type == "cpu" else None
 
     def prepare(self, crop: np.ndarray) -> np.ndarray:
         """Warp one crop to the input of the model; see `PoseEstimator.prepare`."""
@@ -64,18 +65,25 @@ class Detector:
 
     def _forward(self, inputs: np.ndarray) -> np.ndarray:
         """(N, H, W, 3) uint8 to (N, 17, 3): x and y in pixels of the input, and the score."""
-        batch = torch.from_numpy(np.ascontiguousarray(inputs))
-        if self._device.type == "cuda":
-            batch = batch.pin_memory().to(self._device, non_blocking=True)
-        # Normalised on the device: a quarter of the bytes to copy there.
-        images = self._model.data_preprocessor({"inputs": batch.permute(0, 3, 1, 2), "data_samples": []})["inputs"]
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = self._images(np.ascontiguousarray(inputs))
         features: Any = self._features(images)
         if self._flip_test:
             features = [features, self._features(images.flip(-1))]
         if self._split_ratio is not None:
             return simcc_maxima(*self._simcc(features), self._split_ratio).cpu().numpy()
         return self._predicted(features, len(inputs))
+
+    def _images(self, inputs: np.ndarray) -> torch.Tensor:
+        """(N, H, W, 3) uint8 to (N, 3, H, W) as the model wants it, on the device, channels last."""
+        if self._normalized is not None:
+            rows = cv2.cvtColor(inputs.reshape(-1, *inputs.shape[2:]), cv2.COLOR_BGR2RGB)
+            return torch.from_numpy(cv2.LUT(rows, self._normalized).reshape(inputs.shape)).permute(0, 3, 1, 2)
+        batch = torch.from_numpy(inputs)
+        if self._device.type == "cuda":
+            batch = batch.pin_memory().to(self._device, non_blocking=True)
+        # Normalised on the device: a quarter of the bytes to copy there.
+        images = self._model.data_preprocessor({"inputs": batch.permute(0, 3, 1, 2), "data_samples": []})["inputs"]
+        return images.contiguous(memory_format=torch.channels_last)
 
     def _features(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         with torch.autocast(self._device.type, self._kind, enabled=self._kind != torch.float32):
@@ -122,6 +130,17 @@ def simcc_maxima(x: torch.Tensor, y: torch.Tensor, split_ratio: float) -> torch.
     bins = torch.stack([x.argmax(-1), y.argmax(-1)], -1).to(x.dtype)
     bins = torch.where(score[..., None] > 0, bins, -1)
     return torch.cat([bins / split_ratio, score[..., None]], -1)
+
+
+def _normalized(preprocessor: Any) -> np.ndarray | None:
+    """Return what a preprocessor makes of each level of R, G and B, (256, 1, 3); None where it does more than that."""
+    from mmpose.models.data_preprocessors import PoseDataPreprocessor
+
+    plain = type(preprocessor) is PoseDataPreprocessor and preprocessor.pad_size_divisor == 1
+    if not plain or not preprocessor._channel_conversion:
+        return None
+    levels = torch.arange(256, dtype=torch.uint8)[None, None, :, None].expand(1, 3, 256, 1)
+    return preprocessor({"inputs": levels, "data_samples": []})["inputs"][0].permute(1, 2, 0).contiguous().numpy()
 
 
 def _plain_simcc(head: Any) -> float | None:

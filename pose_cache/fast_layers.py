@@ -6,6 +6,7 @@ weights as oneDNN wants them. They are what torch.compile itself puts in place o
 """
 
 import platform
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ def fold_convolutions(model: nn.Module, kind: torch.dtype, device: torch.device)
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
+            if (attention := _channel_attention(child)) is not None:
+                setattr(parent, name, attention)
             if (block := _folded(child)) is None:
                 continue
             conv, activation = block
@@ -51,20 +54,30 @@ def pack_linears(model: nn.Module, kind: torch.dtype, device: torch.device) -> N
         for name, child in list(parent.named_children()):
             if type(child) is nn.Linear:
                 setattr(parent, name, PackedLinear(child, kind))
+        if isinstance(parent, nn.Sequential):
+            _fuse_gelu(parent)
+
+
+def _fuse_gelu(layers: nn.Sequential) -> None:
+    for index, (first, second) in enumerate(pairwise(layers)):
+        if isinstance(first, PackedLinear) and type(second) is nn.GELU:
+            first.fused, first.algorithm = "gelu", second.approximate
+            layers[index + 1] = nn.Identity()
 
 
 class PackedLinear(nn.Module):
-    """A linear layer with its weights laid out for oneDNN."""
+    """A linear layer with its weights laid out for oneDNN, and the activation behind it."""
 
     def __init__(self, layer: nn.Linear, kind: torch.dtype) -> None:
         super().__init__()
+        self.fused, self.algorithm = "none", ""
         # Not a buffer: a packed tensor can be neither converted nor saved.
         self.packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach().to(kind), None)
         self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().to(kind))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        return torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(inputs, self.packed, self.bias, self.fused, [], self.algorithm)
 
 
 class PackedConv(nn.Module):
@@ -91,6 +104,29 @@ class PackedConv(nn.Module):
             inputs, self.packed, self.bias, *self.geometry, self.fused, [], ""
         )
         return outputs if self.activation is None else self.activation(outputs)
+
+
+class ChannelAttention(nn.Module):
+    """MMDetection's layer of that name: weigh each channel by what the channels' means say.
+
+    Its own gates have a layout that makes the product leave the channels-last order, and the next layer copy.
+    """
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.linear = nn.Linear(layer.in_channels, layer.out_channels)
+        self.linear.weight, self.linear.bias = nn.Parameter(layer.weight.flatten(1), False), layer.bias
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """(N, C, H, W) to the same."""
+        gates = nn.functional.hardsigmoid(self.linear(inputs.mean((2, 3))))
+        return inputs * gates[:, :, None, None]
+
+
+def _channel_attention(module: nn.Module) -> ChannelAttention | None:
+    from mmdet.models.layers.se_layer import ChannelAttention as Original
+
+    return ChannelAttention(module.fc) if type(module) is Original else None
 
 
 def _has_kernels(kind: torch.dtype, device: torch.device) -> bool:

@@ -81,6 +81,35 @@ def test_packed_linears_give_what_linears_give(kind: torch.dtype):
         torch.testing.assert_close(packed(inputs), plain(inputs), atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+@torch.inference_mode()
+def test_packed_linears_take_the_gelu_behind_them(approximate: str):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(40, 24), nn.GELU(approximate), nn.Linear(24, 3), nn.Dropout())
+    plain.eval()
+    packed = copy.deepcopy(plain)
+    pack_linears(packed, torch.float32, CPU)
+    assert not any(isinstance(module, nn.GELU) for module in packed.modules())
+    inputs = 3 * torch.randn(2, 7, 40)
+    torch.testing.assert_close(packed(inputs), plain(inputs), atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_channel_attention_gives_what_mmdetections_gives_and_keeps_the_layout():
+    guard_torchvision()
+    from mmdet.models.layers.se_layer import ChannelAttention
+
+    torch.manual_seed(0)
+    plain = nn.Sequential(ChannelAttention(8)).eval()
+    folded = copy.deepcopy(plain)
+    fold_convolutions(folded, torch.float32, CPU)
+    assert type(folded[0]) is not ChannelAttention
+    inputs = torch.randn(3, 8, 6, 5).contiguous(memory_format=torch.channels_last)
+    found = folded(inputs)
+    torch.testing.assert_close(found, plain(inputs), atol=1e-6, rtol=1e-5)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_gpu_gets_folded_convolutions_and_plain_linears():
     model = nn.Sequential(*blocks()[:2], nn.Linear(4, 4))
     fold_convolutions(model, torch.float16, torch.device("cuda"))
