@@ -70,7 +70,18 @@ class OnnxDescription(BaseModel):
     part_norm: bool
 
     def apply_to(self, settings: Settings) -> Settings:
-        """Return the settings with the file's clips, image encoder and norm of parts; the rest decides how it is used."""
+        """Return the settings with the file's clips, image encoder and norm of parts; the rest decides how it is used.
+
+        Raises
+        ------
+        CsipError
+            Parts are not to be normalised, and in the file they are.
+        """
+        if self.part_norm and not settings.evaluation.part_norm:
+            raise CsipError(
+                "evaluation.part_norm is false, and the ONNX file normalises the parts of a descriptor; make one that does not "
+                "with `csip export --no-part-norm`"
+            )
         clips = ClipSettings(frames=self.frames, height=self.height, width=self.width, mean=self.mean, std=self.std)
         vision = VisionSettings(model=self.vision, pretrained=self.pretrained)
         evaluation = settings.evaluation.model_copy(update={"part_norm": self.part_norm})
