@@ -411,13 +411,22 @@ def import_checkpoint(
 
 
 @app.command()
-def report(dataset: Dataset = None, config: Config = None, root: Root = None, run: Run = None) -> None:
-    """Gather a run's figures, times and files on one page, RUN/report.md."""
+def report(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    skeletons: Cache = None,
+    model: Annotated[
+        Path | None, typer.Option(help="The model's file, if not RUN/stage2/model.safetensors.", show_default=False)
+    ] = None,
+) -> None:
+    """Gather a run on one page: RUN/report.html for the browser, RUN/report.md as text."""
     from pipelines import paths
     from pipelines import report as stage
 
     settings = paths.settings_for(dataset, config, root, [])
-    stage.run(settings, paths.run_folder(settings, run))
+    stage.run(settings, paths.run_folder(settings, run), model, paths.skeleton_file(settings, skeletons))
 
 
 @app.command()

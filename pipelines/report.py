@@ -1,4 +1,4 @@
-"""The end of the chain: one page with a run's figures, times and files."""
+"""The end of the chain: a run's figures, times and files, as text and as a page for the browser."""
 
 from __future__ import annotations
 
@@ -7,21 +7,42 @@ from pathlib import Path
 from typing import Any
 
 from csip.config import Settings
-from csip.errors import CsipError
 from pipelines import skeleton_reid
-from pipelines.console import console
+from pipelines.console import RichMonitor, console
+from pipelines.report_page import page
 from pipelines.skeletons import preview
 
 
-def run(settings: Settings, run_folder: Path) -> None:
-    """Write ``RUN/report.md`` from what the stages have left beside their outputs."""
-    data = settings.dataset.path
+def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -> None:
+    """Write ``RUN/report.html``, and where the run was scored ``RUN/report.md``, from what the stages have left.
+
+    Parameters
+    ----------
+    model
+        The model's file, if not ``RUN/stage2/model.safetensors``.
+    cache
+        The skeletons' file.
+
+    Raises
+    ------
+    CsipError
+        The run has neither figures nor descriptors.
+    """
     scored = _read(run_folder / "metrics.json")
-    if scored is None:
-        raise CsipError(f"{run_folder / 'metrics.json'}: missing; `csip evaluate` makes it")
-    if scored.get("kind") == "skeletons":
+    if scored is not None and scored.get("kind") == "skeletons":
         skeleton_reid.report(scored, run_folder)
-        return
+        out = page.write_skeletons(scored, run_folder)
+    else:
+        if scored is not None:
+            write_text(settings, run_folder, scored)
+        with RichMonitor() as monitor:
+            out = page.write(settings, run_folder, model, cache, monitor)
+    console.print(f"report -> {out} ({out.stat().st_size / 2**20:.1f} MB, opens in any browser)")
+
+
+def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> None:
+    """Write ``RUN/report.md``; `scored` is the run's ``metrics.json``."""
+    data = settings.dataset.path
     synth, skeletons = _read(data / "synth.json"), _read(data / "skeletons.json")
     stage1, stage2 = _read(run_folder / "stage1" / "metrics.json"), _read(run_folder / "stage2" / "metrics.json")
     lines = [

@@ -1,0 +1,215 @@
+"""Gathers what a run has left and writes it as one HTML page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from csip.checkpoints import digest, load_model
+from csip.config import Settings
+from csip.data.datasets import load_dataset
+from csip.data.tracklets import Dataset
+from csip.descriptors import Descriptors, read_descriptors
+from csip.errors import CsipError
+from csip.monitor import Monitor
+from pipelines.report_page import cards, curves, lists, strips
+from pipelines.report_page.charts import Line, legend, line_chart
+from pipelines.report_page.content import Content
+from pipelines.report_page.ranking import CmcCurve
+
+PAGE = "report.html"
+STAGES = {"stage1": "Stage 1", "stage2": "Stage 2"}
+RANKS = np.array([1, 5, 10, 20])
+
+
+def write(settings: Settings, run_folder: Path, model: Path | None, cache: Path, monitor: Monitor) -> Path:
+    """Write ``RUN/report.html`` for a model of images.
+
+    Parameters
+    ----------
+    model
+        The model's file, if not ``RUN/stage2/model.safetensors``.
+    cache
+        The skeletons' file.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    CsipError
+        The run has neither figures nor descriptors, or a file of it is damaged.
+    """
+    return save(gather(settings, run_folder, model, cache, monitor), run_folder / PAGE)
+
+
+def write_skeletons(scored: Mapping[str, Any], run_folder: Path) -> Path:
+    """Write ``RUN/report.html`` for a model of skeletons alone, which has no pictures; `scored` is its ``metrics.json``."""
+    window, protocol, compared = scored["figures"]["window"], scored["protocol"], scored["compared"]
+    model = run_folder / "skeleton" / "model.safetensors"
+    content = Content(
+        scored["dataset"],
+        f"People by their skeletons alone, {protocol['split']}: {window['valid_probes']:,} valid probe windows of "
+        f"{protocol['frames']} frames against {protocol['gallery_windows']:,}.",
+        stats=cards.stats(window, compared["chance"]["window"]),
+        tables=[cards.skeletons_table(scored)],
+        charts=[_cmc_chart({label: row["window"] for label, row in _rows(scored).items()}, None)],
+        curves=curves.charts(run_folder / "skeleton", "Training"),
+        data=cards.Card([("Data set", scored["dataset"]), *cards.protocol_rows(protocol)]),
+    )
+    if model.exists():
+        tensors, description = load_model(model, "skeleton")
+        parameters = sum(tensor.numel() for tensor in tensors.values())
+        stages = {"Training": read_json(model.parent / "metrics.json")}
+        content.model = cards.model_card(model, digest(model), description, parameters, stages)
+    return save(content, run_folder / PAGE)
+
+
+def save(content: Content, out: Path) -> Path:
+    """Render the page and write it; a reader sees the old one or the new one, never a part."""
+    loader = PackageLoader("pipelines.report_page", "")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
+    page = environment.get_template("page.html").render(
+        content=content, style=style, script=script, bones=strips.BONES, sides=strips.sides()
+    )
+    temporary = out.with_name(f".{out.name}.tmp")
+    temporary.write_bytes(page.encode(errors="replace"))  # a tracklet's name is a file's and need not be UTF-8
+    temporary.replace(out)
+    return out
+
+
+def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path, monitor: Monitor) -> Content:
+    """Collect the page's content; what cannot be had is left out, and the page says what would make it."""
+    name, data = settings.dataset.name, settings.dataset.path
+    scored = read_json(run_folder / "metrics.json")
+    described = run_folder / "descriptors.h5"
+    descriptors = read_descriptors(described) if described.exists() else None
+    if scored is None and descriptors is None:
+        raise CsipError(
+            f"{run_folder / 'metrics.json'}: missing, and descriptors.h5 too; `csip evaluate` makes both, and of tracklets "
+            "of people whom nobody has named `csip embed` makes descriptors.h5"
+        )
+    model = named or run_folder / "stage2" / "model.safetensors"
+    description, parameters = _description(model, must_exist=named is not None)
+    skeletons = read_json(data / "skeletons.json")
+
+    content = Content(name, _lead(scored, descriptors))
+    rendered = (data / "truth.npz").exists() or (data / "synth.json").exists()
+    warning = cards.demo_note(None if description is None else description["settings"], skeletons, rendered)
+    content.notes += [warning] if warning else []
+    dataset = _dataset(settings, content)
+    curve = None
+    if descriptors is None:
+        content.missing.append(
+            f"Ranked lists, the map of descriptors and attention come from {described}, which "
+            f"`csip evaluate --dataset {name} --run {run_folder}` makes where tracklets are ranked, not clips."
+        )
+    else:
+        if scored is not None and scored["model"] != descriptors.model:
+            content.notes.append(
+                "The ranked lists and the map come from descriptors of another model than the figures; `csip evaluate` "
+                "makes both anew."
+            )
+        shown = lists.add_lists(content, descriptors, dataset, cache, monitor)
+        curve = shown.curve
+        if dataset is not None and description is not None:
+            lists.add_attention(content, settings, model, description, dataset, descriptors, shown.lists, monitor)
+    if scored is not None:
+        content.stats = cards.stats(scored["figures"], scored["compared"].get("chance", {}))
+        content.tables = [cards.cameras_table(scored["figures"]), cards.models_table(scored)]
+        content.charts = [_cmc_chart(_rows(scored), curve)]
+        content.figures_note = _intervals_note(scored)
+    for stage, title in STAGES.items():
+        content.curves += curves.charts(run_folder / stage, title)
+    if dataset is not None:
+        content.data = cards.data_card(dataset, None if scored is None else scored["protocol"], skeletons)
+    if description is not None:
+        stages = {title: read_json(run_folder / stage / "metrics.json") for stage, title in STAGES.items()}
+        content.model = cards.model_card(model, digest(model), description, parameters, stages)
+    else:
+        content.missing.append(
+            f"The model card and attention need the model: {model} is not there; `--model` names it."
+        )
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return what a stage has left, or None where it did not run."""
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _description(model: Path, must_exist: bool) -> tuple[dict[str, Any] | None, int]:
+    """Return a model's description and its number of parameters."""
+    if not must_exist and not model.exists():
+        return None, 0
+    tensors, description = load_model(model, "stage2")
+    return description, sum(tensor.numel() for tensor in tensors.values())
+
+
+def _dataset(settings: Settings, content: Content) -> Dataset | None:
+    try:
+        return load_dataset(settings.dataset)
+    except CsipError as error:
+        content.missing.append(f"Pictures and the data card are left out, as the data set cannot be read: {error}")
+        return None
+
+
+def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> str:
+    if scored is not None:
+        protocol = scored["protocol"]
+        what = "tracklets" if protocol["level"] == "tracklet" else "clips"
+        split = "" if protocol["split"] is None else f" Split {protocol['split']}."
+        return (
+            f"{scored['figures']['valid_queries']:,} valid queries of {protocol['query_entries']:,}, ranked against "
+            f"{protocol['gallery_entries']:,} gallery {what} of people never trained on, other cameras only.{split}"
+        )
+    assert descriptors is not None
+    known = len(set(descriptors.pids.tolist()) - {0})
+    if known:
+        return f"{len(descriptors):,} tracklets of {known:,} people. `csip evaluate` would score them."
+    return (
+        f"{len(descriptors):,} tracklets of people whom nobody has named: nothing here is right or wrong, only alike."
+    )
+
+
+def _rows(scored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the trained model's figures and those that it is compared with, by name."""
+    return {"trained": scored["figures"], **scored["compared"]}
+
+
+def _intervals_note(scored: Mapping[str, Any]) -> str:
+    intervals = scored["protocol"].get("intervals")
+    bars = f"Bars: intervals, {intervals}." if intervals else ""
+    return f"{bars} The grey mark is chance.".strip() if "chance" in scored["compared"] else bars
+
+
+def _cmc_chart(rows: Mapping[str, Any], curve: CmcCurve | None) -> tuple[str, Markup, Markup]:
+    """Draw the CMC: of the trained model at every rank where its rankings are at hand, otherwise at four."""
+    lines = []
+    for number, (label, row) in enumerate(rows.items()):
+        tone, dashed = ("tone-0", True) if label == "chance" else (f"tone-{1 + number % 8}", False)
+        at = np.array([k for k in RANKS if f"rank{k}" in row])
+        line = Line(label, at, np.array([row[f"rank{k}"] for k in at]), tone, dots=True, dashed=dashed)
+        if curve is not None and label in ("trained", "chance"):
+            kept = slice(0, int(RANKS[-1]))
+            every = np.arange(1, len(curve.found[kept]) + 1)
+            if label == "trained":
+                line = Line(
+                    "trained, with 95 % band", every, curve.found[kept], tone, curve.low[kept], curve.high[kept]
+                )
+            else:
+                line = Line(label, every, curve.chance[kept], tone, dashed=True)
+        lines.append(line)
+    title = "CMC: queries with a match among the first k"
+    return title, line_chart(lines[::-1], title, "rank k", percent=True), legend(lines)
