@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines import cli_search
+from pipelines import cli_search, cli_video
 from pipelines.console import errors
 
 INTERRUPTED = 130  # what Typer exits with after Ctrl-C
@@ -520,6 +520,7 @@ def doctor(
 
 
 cli_search.register(app)
+cli_video.register(app)
 
 
 def main() -> None:

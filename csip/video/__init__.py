@@ -1,0 +1,1 @@
+"""Videos become tracklets: decoding, person detection, tracking, and the rules that a tracklet has to meet."""

@@ -1,0 +1,274 @@
+"""One video becomes tracklets in a folder: boxes in a first pass over its frames, crops in a second.
+
+Only boxes and times stay in memory between the two, some ten numbers a person and frame, so that long videos need little.
+"""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import cv2
+import numpy as np
+
+from csip.errors import CsipError
+from csip.monitor import Monitor
+from csip.video.boxes import THRESHOLDS, GivenBoxes
+from csip.video.decode import Frame, VideoReader
+from csip.video.find import VideoFile
+from csip.video.tracking import Detections, Thresholds, Track, Tracker
+from csip.video.tracklets import Timeline, TrackletRules, make_tracklets
+
+COLUMNS: Final = (
+    "tracklet", "person", "camera", "frame", "video", "track", "number", "time", "x", "y", "width", "height", "score",
+)  # fmt: skip
+_QUALITY: Final = 95
+_TOLD: Final = 20  # frames between two signs of progress
+_LEAST: Final = 4  # a strip of fewer pixels is a picture of nobody
+
+T = TypeVar("T")
+
+
+class Detector(Protocol):
+    """Finds people in pictures."""
+
+    thresholds: Thresholds
+    batch: int
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Find the people in each picture, (H, W, 3) uint8, BGR."""
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How a video is looked at.
+
+    Attributes
+    ----------
+    rate
+        Looks a second; frames between are interpolated. 0 looks at every frame.
+    margin
+        What a crop shows beyond the box on each side, as a share of the box's side.
+    rules
+        What a tracklet has to be like. Tracks that are given are taken as they are.
+    """
+
+    rate: float = 10.0
+    margin: float = 0.0
+    rules: TrackletRules = field(default_factory=TrackletRules)
+
+
+@dataclass(frozen=True)
+class VideoSummary:
+    """What became of a video; ``seconds`` is its length, ``elapsed`` what it took, ``dropped`` what the rules left out."""
+
+    frames: int
+    seconds: float
+    elapsed: float
+    tracklets: int
+    crops: int
+    dropped: dict[str, int]
+    problem: str = ""
+
+
+def ingest_video(
+    video: VideoFile, people: Detector | GivenBoxes, options: IngestOptions, folder: Path, monitor: Monitor
+) -> VideoSummary:
+    """Write a video's crops, ``TRACKLET/FRAME.jpg``, and ``tracklets.csv`` into a folder that exists.
+
+    Parameters
+    ----------
+    video : VideoFile
+        Which one.
+    people : Detector or GivenBoxes
+        Who finds the people, or where they are.
+    options : IngestOptions
+        Looks, crops, rules.
+    folder : Path
+        Where to write; TRACKLET is the video's stem and the track's number, ``monday-0001``.
+    monitor : Monitor
+        Hears of the progress.
+
+    Raises
+    ------
+    UnreadableVideo
+        Nothing of it can be decoded.
+    CsipError
+        The given boxes do not belong to it.
+    """
+    started = time.monotonic()
+    reader = VideoReader(video.path)
+    dropped: Counter[str] = Counter()
+    if isinstance(people, GivenBoxes) and people.tracked:
+        tracks = people.by_track()
+    else:
+        found, timeline = follow(reader, people, options, monitor, video.name)
+        kept, dropped = make_tracklets(found, timeline, options.rules)
+        tracks = dict(enumerate(kept, start=1))
+    writer = CropWriter(video, tracks, options.margin, folder)
+    last = first = 0.0
+    frames = 0
+    for frame in _told(prefetch(reader), reader, monitor, f"{video.name}: crops"):
+        first, last, frames = (frame.time if not frames else first), frame.time, frames + 1
+        writer.write(frame)
+    crops, tracklets, without = writer.finish()
+    if without:
+        dropped["crops: outside the video or its picture"] += without
+    if isinstance(people, GivenBoxes) and len(people.frames) and not crops and without:
+        raise CsipError(
+            f"{video.path}: none of its {len(people.frames)} boxes lies in a picture of it; frames count from 1, "
+            f"the boxes' frames are {people.frames[0]} to {people.frames[-1]}, the video has {frames}"
+        )
+    length = last - first + 1 / reader.rate
+    return VideoSummary(frames, length, time.monotonic() - started, tracklets, crops, dict(dropped), reader.problem)
+
+
+def follow(
+    reader: VideoReader, people: Detector | GivenBoxes, options: IngestOptions, monitor: Monitor, name: str
+) -> tuple[list[Track], Timeline]:
+    """Find and track the people of a video; the first pass.
+
+    Returns
+    -------
+    tracks : list of Track
+        In the frames that were looked at.
+    timeline : Timeline
+        All frames.
+    """
+    rate = options.rate or reader.rate
+    given = isinstance(people, GivenBoxes)
+    thresholds = THRESHOLDS if isinstance(people, GivenBoxes) else people.thresholds
+    if given:
+        rate = reader.rate  # looking at a box that is there costs nothing
+    tracker = Tracker(thresholds, round(options.rules.max_gap * rate) + 1)
+    numbers: list[int] = []
+    times: list[float] = []
+
+    def looks() -> Iterator[Frame]:
+        tick = -1
+        for frame in _told(reader, reader, monitor, f"{name}: people"):
+            numbers.append(frame.number)
+            times.append(frame.time)
+            now = round(frame.time * rate)
+            if given or not options.rate or now != tick:
+                tick = now
+                yield frame
+
+    if isinstance(people, GivenBoxes):
+        for frame in looks():
+            tracker.look(frame.number, people.of_frame(frame.number))
+    else:
+        for batch in prefetch(_batches(looks(), people.batch)):
+            found = people.detect([frame.image for frame in batch])
+            for frame, detections in zip(batch, found, strict=True):
+                tracker.look(frame.number, detections)
+    return tracker.tracks(), Timeline(np.array(numbers, np.int64), np.array(times))
+
+
+class CropWriter:
+    """Cuts tracklets out of a video's frames as they come, and writes the table of them at the end.
+
+    Parameters
+    ----------
+    video : VideoFile
+        Names the tracklets.
+    tracks : dict of int to Track
+        By their numbers in the video.
+    margin : float
+        What a crop shows beyond the box, as a share of its side.
+    folder : Path
+        Gets a folder for each tracklet, and ``tracklets.csv``.
+    """
+
+    def __init__(self, video: VideoFile, tracks: dict[int, Track], margin: float, folder: Path) -> None:
+        self._video, self._tracks, self._margin, self._folder = video, tracks, margin, folder
+        numbers = list(tracks)
+        lengths = [len(tracks[number].frames) for number in numbers]
+        self._track = np.repeat(np.array(numbers, np.int64), lengths)
+        self._row = np.concatenate([np.arange(length) for length in lengths] or [np.zeros(0, np.int64)])
+        frames = np.concatenate([tracks[number].frames for number in numbers] or [np.zeros(0, np.int64)])
+        order = np.argsort(frames, kind="stable")
+        self._frames, self._track, self._row = frames[order], self._track[order], self._row[order]
+        self._times = {number: np.full(len(track.frames), np.nan) for number, track in tracks.items()}
+        for number in numbers:
+            (folder / self._name(number)).mkdir()
+
+    def write(self, frame: Frame) -> None:
+        """Write the crops of one frame."""
+        first, last = np.searchsorted(self._frames, [frame.number, frame.number + 1])
+        for number, row in zip(self._track[first:last].tolist(), self._row[first:last].tolist(), strict=True):
+            crop = cut(frame.image, self._tracks[number].boxes[row], self._margin)
+            if crop is None:
+                continue
+            _, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+            (self._folder / self._name(number) / f"{frame.number:06d}.jpg").write_bytes(data.tobytes())
+            self._times[number][row] = frame.time
+
+    def finish(self) -> tuple[int, int, int]:
+        """Write the table; returns how many crops and tracklets were written, and how many boxes gave no crop."""
+        crops = tracklets = 0
+        with (self._folder / "tracklets.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(COLUMNS)
+            for number, track in self._tracks.items():
+                times = self._times[number]
+                rows = np.flatnonzero(~np.isnan(times))
+                if not len(rows):
+                    (self._folder / self._name(number)).rmdir()
+                    continue
+                tracklets, crops = tracklets + 1, crops + len(rows)
+                writer.writerows(self._line(number, track, int(row), float(times[row])) for row in rows)
+        return crops, tracklets, len(self._frames) - crops
+
+    def _line(self, number: int, track: Track, row: int, seconds: float) -> tuple[str | int, ...]:
+        left, top, right, bottom = track.boxes[row].tolist()
+        tracklet = f"{self._video.camera}/{self._name(number)}"
+        at = int(track.frames[row])
+        values = (round(value, 3) for value in (seconds, left, top, right - left, bottom - top, track.scores[row]))
+        return (
+            tracklet, "", self._video.camera, f"crops/{tracklet}/{at:06d}.jpg", self._video.name, number, at,
+            *(f"{value:.10g}" for value in values),
+        )  # fmt: skip
+
+    def _name(self, number: int) -> str:
+        return f"{self._video.stem}-{number:04d}"
+
+
+def cut(image: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray | None:
+    """Return what a box (left, top, right, bottom) and its margin show of a picture; None where nothing is left of it."""
+    height, width = image.shape[:2]
+    beyond = np.tile((box[2:] - box[:2]) * margin, 2) * [-1, -1, 1, 1]
+    left, top, right, bottom = np.rint(box + beyond).clip(0, [width, height, width, height]).astype(int).tolist()
+    return image[top:bottom, left:right] if min(right - left, bottom - top) >= _LEAST else None
+
+
+def prefetch(items: Iterable[T]) -> Iterator[T]:
+    """Give one thing after the other while the next one is made in a thread."""
+    iterator = iter(items)
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, iterator, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, iterator, None)
+            yield item
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
+        yield batch
+
+
+def _told(frames: Iterable[Frame], reader: VideoReader, monitor: Monitor, task: str) -> Iterator[Frame]:
+    """Pass frames on, and tell how many there were."""
+    done = 0
+    for done, frame in enumerate(frames, start=1):
+        if done % _TOLD == 0:
+            monitor.progress(task, done, max(reader.expected, done + 1))
+        yield frame
+    monitor.progress(task, done, max(done, 1))
