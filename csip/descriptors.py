@@ -110,8 +110,13 @@ def write_arrays(path: Path, descriptors: Descriptors) -> None:
     temporary.replace(path)
 
 
-def read_descriptors(path: Path) -> Descriptors:
+def read_descriptors(path: Path, mapped: bool = False) -> Descriptors:
     """Read what `write_descriptors` wrote.
+
+    Parameters
+    ----------
+    mapped
+        Leave the features on the disk, as a memory map that cannot be written to.
 
     Raises
     ------
@@ -126,9 +131,14 @@ def read_descriptors(path: Path) -> Descriptors:
                 raise CsipError(f"{path}: no descriptors of format {FORMAT}; make the file anew with `csip embed`")
             names = tuple(name.decode(errors="surrogateescape") for name in file["names"][()])
             columns = {column: file[column][()].astype(dtype) for column, dtype in _COLUMNS.items()}
-            features = file["features"][()].astype(np.float32, copy=False)
+            stored = file["features"]
+            offset = stored.id.get_offset()  # None where they are not in one piece
+            if mapped and offset is not None and stored.dtype == np.float32:
+                features = np.memmap(path, np.float32, "r", offset, stored.shape)
+            else:
+                features = stored[()].astype(np.float32, copy=False)
             dataset, model = str(file.attrs["dataset"]), str(file.attrs["model"])
-    except (OSError, KeyError, AttributeError, RuntimeError) as error:
+    except (OSError, KeyError, AttributeError, RuntimeError, ValueError) as error:
         raise CsipError(
             f"{path}: damaged or no file of descriptors ({error}); make it anew with `csip embed`"
         ) from error

@@ -261,3 +261,25 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
         title: Sighting(*place, *((min(seen), max(seen)) if (seen := moments.get(title)) else (None, None)))
         for title, place in places.items()
     }
+
+
+def read_people(root: Path, labels: bool = True) -> dict[str, str]:
+    """Read the name of each tracklet's person, where it is known; empty where there is no table.
+
+    Parameters
+    ----------
+    labels
+        Whether ``labels.csv`` counts.
+
+    Raises
+    ------
+    CsipError
+        A line of the table or of the labels cannot be used.
+    """
+    tree = Tree(Path(root))
+    if not tree.has_file(TABLE):
+        return {}
+    named = {row["tracklet"]: row["person"] for _, row in _rows(tree)}
+    if labels:
+        named |= _labels(tree, named)
+    return {title: person for title, person in named.items() if person}

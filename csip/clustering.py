@@ -1,0 +1,227 @@
+"""Who may be who: a proposal of identities from descriptors.
+
+Tracklets are joined by average linkage of their cosine distances. Two that cannot be the same person, since they were in sight
+together, are put so far apart that no group below any threshold holds both. Where the threshold is not given, it is the one
+whose groups have the best mean silhouette: the highest contrast between the distance to one's own group and to the next.
+The result does not depend on the order of the tracklets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.cluster.hierarchy import linkage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial.distance import squareform
+from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
+
+from csip.data.folder import Sighting
+from csip.errors import CsipError
+
+MOST = 30_000  # tracklets: 7 GB of distances, twice for a while
+_CUTS = 32  # thresholds tried, and as many again around the best
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """Who may be who.
+
+    Attributes
+    ----------
+    people
+        (tracklets,) int64, numbers from 1 in the order of the tracklets' first of each group.
+    confidence
+        (tracklets,) float64, the silhouette of each tracklet: 1 far from everybody else, 0 between two people or alone,
+        below 0 nearer to somebody else.
+    threshold
+        The mean distance, 1 - cosine, up to which groups were joined.
+    chosen_by
+        ``silhouette``, ``threshold``, or ``people``.
+    """
+
+    people: np.ndarray
+    confidence: np.ndarray
+    threshold: float
+    chosen_by: str
+
+    @property
+    def silhouette(self) -> float:
+        """The mean of `confidence`."""
+        return float(self.confidence.mean())
+
+
+def cluster(
+    features: np.ndarray,
+    names: Sequence[str],
+    apart: np.ndarray | None = None,
+    threshold: float | None = None,
+    people: int | None = None,
+) -> Proposal:
+    """Group tracklets into people.
+
+    Parameters
+    ----------
+    features
+        (N, D), unit length.
+    names
+        Of the tracklets; they make the result independent of their order.
+    apart
+        (pairs, 2) rows that cannot be the same person.
+    threshold
+        Join groups up to this mean distance, 1 - cosine.
+    people
+        How many groups to make, instead.
+
+    Raises
+    ------
+    CsipError
+        Both `threshold` and `people` are given, or a value is out of range; so many were in sight together that there are
+        more people than `people`; there are too many tracklets.
+    """
+    size = len(features)
+    if size == 0:
+        raise CsipError("there are no tracklets to cluster")
+    if size > MOST:
+        raise CsipError(f"{size:,} tracklets are more than the {MOST:,} that can be clustered at once: divide the data")
+    if threshold is not None and people is not None:
+        raise CsipError("give either a threshold or the number of people, not both")
+    if threshold is not None and not 0 <= threshold <= 2:
+        raise CsipError(f"the threshold is a distance, 1 - cosine: expected 0 to 2, got {threshold}")
+    if people is not None and not 1 <= people <= size:
+        raise CsipError(f"{size} tracklets can be of 1 to {size} people, got {people}")
+    order = np.argsort(np.array(names, dtype=object), kind="stable")
+    back = np.argsort(order)
+    distances = _distances(np.asarray(features)[order])
+    far = back[apart] if apart is not None and len(apart) else np.empty((0, 2), dtype=np.int64)
+    steps = _joins(distances, far)
+
+    heights = steps[:, 2]
+    possible = int(np.searchsorted(heights, 4))  # what joins two that are apart is beyond any distance
+    if people is not None:
+        joins = size - people
+        if joins > possible:
+            raise CsipError(
+                f"{people} people are too few: with those in sight together apart, there are at least {size - possible}"
+            )
+        chosen_by = "people"
+    elif threshold is not None:
+        joins = min(int(np.searchsorted(heights, threshold, side="right")), possible)
+        chosen_by = "threshold"
+    else:
+        joins = _best_cut(distances, steps, possible)
+        chosen_by = "silhouette"
+    if threshold is None:
+        low = heights[joins - 1] if joins else 0.0
+        threshold = float((low + heights[joins]) / 2 if joins < possible else low)
+    groups = _groups(steps, joins, size)
+    confidence = _silhouettes(distances, groups)[back]
+    _, first, group = np.unique(groups[back], return_index=True, return_inverse=True)
+    # Numbers in the order of the caller's tracklets; who is with whom is the same in any order.
+    return Proposal(np.argsort(np.argsort(first))[group] + 1, confidence, threshold, chosen_by)
+
+
+def in_sight_together(names: Sequence[str], sightings: Mapping[str, Sighting]) -> np.ndarray:
+    """Return the pairs of tracklets that one camera saw at the same time in one video.
+
+    Returns
+    -------
+    ndarray, shape (pairs, 2), int64
+        Rows in `names`.
+    """
+    by_source: dict[tuple[str, str], list[tuple[float, float, int]]] = {}
+    for row, name in enumerate(names):
+        seen = sightings.get(name)
+        if seen is not None and seen.start is not None and seen.end is not None:
+            by_source.setdefault(seen.source, []).append((seen.start, seen.end, row))
+    pairs: list[tuple[int, int]] = []
+    for spans in by_source.values():
+        present: list[tuple[float, int]] = []
+        for start, end, row in sorted(spans):
+            present = [(until, other) for until, other in present if until >= start]
+            pairs += [(other, row) for _, other in present]
+            present.append((end, row))
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+
+
+def agreement(people: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Compare a proposal with who is who.
+
+    Parameters
+    ----------
+    people, truth
+        (tracklets,) of the tracklets whose person is known.
+
+    Returns
+    -------
+    dict
+        ``ari``, the adjusted Rand index (0 by chance, 1 the same groups); ``nmi``, normalised mutual information;
+        ``purity``, the share of tracklets that are of the most frequent person of their group.
+    """
+    _, group = np.unique(people, return_inverse=True)
+    _, person = np.unique(truth, return_inverse=True)
+    table = coo_matrix((np.ones(len(group)), (group, person))).toarray()
+    return {
+        "ari": float(adjusted_rand_score(truth, people)),
+        "nmi": float(normalized_mutual_info_score(truth, people)),
+        "purity": float(table.max(axis=1).sum() / len(group)),
+    }
+
+
+def _distances(features: np.ndarray) -> np.ndarray:
+    """Return 1 - cosine of all pairs, (N, N) float64, symmetric with zeros on the diagonal."""
+    whole = features.astype(np.float64)
+    distances = 1 - whole @ whole.T
+    distances = np.maximum((distances + distances.T) / 2, 0)
+    np.fill_diagonal(distances, 0)
+    return distances
+
+
+def _joins(distances: np.ndarray, apart: np.ndarray) -> np.ndarray:
+    """Return the joins of average linkage, as scipy's ``linkage``; those of pairs that are apart have heights above 4."""
+    size = len(distances)
+    if size == 1:
+        return np.empty((0, 4))
+    whole = distances.copy()
+    # One such pair among all pairs of the two groups is enough to lift their mean above 4.
+    whole[apart[:, 0], apart[:, 1]] = whole[apart[:, 1], apart[:, 0]] = 4.0 * size**2
+    return np.asarray(linkage(squareform(whole, checks=False), "average"))
+
+
+def _best_cut(distances: np.ndarray, steps: np.ndarray, possible: int) -> int:
+    """Return how many joins give the groups of the best mean silhouette; 0 where there is nothing to compare."""
+    size = len(distances)
+    # At least two groups, and at least one of two tracklets.
+    most = min(possible, size - 2)
+    if most < 1:
+        return 0
+    scores: dict[int, float] = {}
+
+    def best_of(low: int, high: int) -> int:
+        for joins in np.unique(np.linspace(low, high, _CUTS).round().astype(int)).tolist():
+            if joins not in scores:
+                scores[joins] = float(_silhouettes(distances, _groups(steps, joins, size)).mean())
+        # Of equal ones, the fewest joins.
+        return max(sorted(scores), key=lambda joins: scores[joins])
+
+    near = best_of(1, most)
+    spread = -(-most // _CUTS)
+    return best_of(max(near - spread, 1), min(near + spread, most))
+
+
+def _groups(steps: np.ndarray, joins: int, size: int) -> np.ndarray:
+    """Return (N,) the group of each row after the first joins."""
+    new = np.repeat(np.arange(size, size + joins), 2)
+    joined = steps[:joins, :2].astype(np.int64).ravel()
+    graph = coo_matrix((np.ones(len(new)), (new, joined)), shape=(size + joins, size + joins))
+    return np.asarray(connected_components(graph, directed=False)[1][:size])
+
+
+def _silhouettes(distances: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return (N,) silhouettes; zeros where there is one group, or nobody is with anybody."""
+    count = len(np.unique(groups))
+    if not 1 < count < len(groups):
+        return np.zeros(len(groups))
+    return np.asarray(silhouette_samples(distances, groups, metric="precomputed"))
