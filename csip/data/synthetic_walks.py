@@ -94,7 +94,7 @@ def render_tracklet(
     paint
         False leaves the crops out, which is much faster where only joints are wanted.
     """
-    gait = _this_time(identity.gait, rng)
+    gait = this_time(identity.gait, rng)
     times = (np.arange(frames) - (frames - 1) / 2) / fps
     pose = walk(identity.body, gait, rng.random() + 0.5 * gait.cadence * times)
     heading, place = _path(camera, walking_speed(identity.body, gait) * times, rng)
@@ -112,7 +112,7 @@ def render_tracklet(
     intrinsics = np.stack([_box_to_crop(box, width, height) @ camera.matrix for box in boxes])
     if paint:
         hidden_by = _occluder(image, rng) if rng.random() < occlusion else None
-        shadow = camera.project(to_camera(_shadow(pose)))
+        shadow = camera.project(to_camera(shadow_outline(pose)))
         crops = _paint(camera, mesh, image, shadow, hidden_by, boxes, width, height)
         noise = rng.normal(scale=camera.noise, size=(frames, height, width, 1))
         noise = noise + rng.normal(scale=0.4 * camera.noise, size=(frames, height, width, 3))
@@ -244,7 +244,7 @@ def project_to_crop(points: FloatArray, intrinsics: FloatArray) -> FloatArray:
     return image[..., :2] / image[..., 2:]
 
 
-def _this_time(gait: Gait, rng: np.random.Generator) -> Gait:
+def this_time(gait: Gait, rng: np.random.Generator) -> Gait:
     """Nobody walks twice quite the same."""
     return replace(
         gait,
@@ -315,7 +315,7 @@ def _occluder(image: FloatArray, rng: np.random.Generator) -> tuple[FloatArray, 
     return np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]), colour
 
 
-def _shadow(pose: Pose) -> FloatArray:
+def shadow_outline(pose: Pose) -> FloatArray:
     """(F, 12, 3) outline of a soft shadow on the ground between the feet, body axes."""
     feet = (pose.points["left_ankle"] + pose.points["right_ankle"]) / 2
     gap = np.abs(pose.points["left_ankle"] - pose.points["right_ankle"])[:, :1]
