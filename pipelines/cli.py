@@ -79,6 +79,29 @@ def synth(
     stage.run(out, spec, workers, force)
 
 
+@app.command()
+def synth_videos(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    people: Annotated[int, typer.Option(help="People; every camera sees them all.")] = 8,
+    cameras: Annotated[int, typer.Option(help="Cameras, a video each.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Length of each video.")] = 20.0,
+    visits: Annotated[int, typer.Option(help="Walks of a person past a camera.")] = 1,
+    fps: Annotated[int, typer.Option(help="Frames a second.")] = 15,
+    height: Annotated[int, typer.Option(help="Height of the picture, pixels; it is 16 : 9.")] = 432,
+    seed: Annotated[int, typer.Option(help="Which people, cameras and walks.")] = 0,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 2,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
+) -> None:
+    """Render videos in which people cross, come and go; true boxes beside (MOTChallenge), to try `csip ingest`."""
+    from csip.data.synthetic_scenes import SceneSpec
+    from pipelines import synth_videos as stage
+
+    spec = SceneSpec(
+        seed=seed, people=people, cameras=cameras, visits=visits, seconds=seconds, fps=fps, height=height
+    )  # fmt: skip
+    stage.run(out, spec, workers, force)
+
+
 @skeletons_app.callback(invoke_without_command=True)
 def skeletons(
     context: typer.Context,
