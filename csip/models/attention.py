@@ -1,16 +1,92 @@
 """The attention that every transformer here shares: fused, masked by key, never keeping an attention map."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.errors import CsipError
+from csip.models.dropout import Dropout
+
+# Keys up to which two matrix products beat the fused kernel of a processor in bf16.
+_SHORT = 512
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return softmax(q k' / sqrt(width)) v without keeping the map for the gradient.
+
+    Parameters
+    ----------
+    q, k, v : Tensor
+        (B, heads, L, width) and twice (B, heads, M, width).
+    mask : Tensor, optional
+        True where a key may be attended to, as :func:`torch.nn.functional.scaled_dot_product_attention` takes it.
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= _SHORT:
+        return _ByProducts.apply(q, k, v, mask)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+class _ByProducts(torch.autograd.Function):
+    """Attention by matrix products, with the map made again for the gradient.
+
+    On a processor torch's fused kernel in bf16 takes three to four times as long for as few tokens as an image has.
+    """
+
+    @staticmethod
+    def forward(context: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        context.save_for_backward(q, k, v, mask)
+        with torch.autocast("cpu", enabled=False):
+            return _attention_map(q, k, mask) @ v
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+        q, k, v, mask = context.saved_tensors
+        scale = q.shape[-1] ** -0.5
+        p = _attention_map(q, k, mask)
+        of_scores = torch._softmax_backward_data(gradient @ v.transpose(-2, -1), p, -1, p.dtype)
+        of_q, of_k = (of_scores @ k) * scale, of_scores.transpose(-2, -1) @ (q * scale)
+        return of_q, of_k, p.transpose(-2, -1) @ gradient, None
+
+
+def _attention_map(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return (scores if mask is None else scores.masked_fill_(~mask, -torch.inf)).softmax(dim=-1)
+
+
+class ImageAttention(nn.MultiheadAttention):
+    """PyTorch's self-attention, parameters and all, through :func:`attend` where no map is asked for."""
+
+    @classmethod
+    def of(cls, plain: nn.MultiheadAttention) -> "ImageAttention":
+        """Take over the parameters of a plain one, which has no dropout and no bias to keys or values."""
+        attention = cls(plain.embed_dim, plain.num_heads, batch_first=plain.batch_first)
+        attention.in_proj_weight, attention.in_proj_bias = plain.in_proj_weight, plain.in_proj_bias
+        attention.out_proj = plain.out_proj
+        return attention
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        need_weights: bool = True,
+        attn_mask: Any = None,
+        **more: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :class:`torch.nn.MultiheadAttention`; (B, L, C)."""
+        if need_weights or attn_mask is not None or more or not (self.batch_first and query is key is value):
+            return super().forward(query, key, value, need_weights=need_weights, attn_mask=attn_mask, **more)
+        q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
+        return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2)), None
 
 
 class Attention(nn.Module):
-    """Multi-head attention through :func:`torch.nn.functional.scaled_dot_product_attention`.
+    """Multi-head attention through :func:`attend`.
 
     Attention weights are not dropped out: that would forbid the fused kernels, whose memory is linear in the
     number of tokens. Callers drop out what attention returns instead.
@@ -62,10 +138,10 @@ class Attention(nn.Module):
             q = q.expand(k.shape[0], -1, -1)
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (q, k, v))
         if mask is None:
-            mixed = F.scaled_dot_product_attention(q, k, v)
+            mixed = attend(q, k, v)
             return self.out_proj(mixed.transpose(1, 2).flatten(2))
         reachable = mask.any(dim=-1, keepdim=True)  # a row of masked keys alone would be 0/0
-        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=(mask | ~reachable)[:, None, None, :])
+        mixed = attend(q, k, v, (mask | ~reachable)[:, None, None, :])
         return self.out_proj(mixed.transpose(1, 2).flatten(2)) * reachable[:, :, None]
 
 
@@ -97,7 +173,7 @@ class InducedAttention(nn.Module):
 def feed_forward(width: int, ratio: float, dropout: float = 0.0) -> nn.Sequential:
     """Return the two-layer GELU network of a transformer block, `ratio` times as wide inside."""
     hidden = int(width * ratio)
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, width))
+    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, width))
 
 
 class TemporalPosition(nn.Module):

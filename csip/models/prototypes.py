@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from csip.errors import CsipError
 from csip.models.attention import Attention, InducedAttention, feed_forward
+from csip.models.dropout import Dropout
 
 PrototypeAttention = Literal["full", "induced"]
 
@@ -23,7 +24,7 @@ class DecoderLayer(nn.Module):
         self.cross_attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
         self.mlp = feed_forward(width, mlp_ratio, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, prototypes: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Update prototypes (1 or B, N, C) from tokens (B, M, C) with mask (B, M); return (B, N, C).

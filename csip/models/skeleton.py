@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from csip.errors import CsipError
 from csip.models.attention import Attention, TemporalPosition, feed_forward
+from csip.models.dropout import Dropout
 from pose_cache.joints import JointSet
 
 TIE = 1e-6  # eigenvalues and entries closer than this are equal: symmetric bodies have equal ones
@@ -90,7 +91,7 @@ class SkeletonBlock(nn.Module):
         self.temporal_norm = nn.LayerNorm(width) if temporal else None
         self.mlp = feed_forward(width, mlp_ratio, dropout)
         self.mlp_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Mix tokens (B, T, L, C) given which frames are valid, (B, T)."""

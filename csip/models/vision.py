@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from configs import CONFIGS
 from csip.errors import CsipError
+from csip.models.attention import ImageAttention
 from pose_cache.compat import guard_torchvision
 
 # The text tower is not built: a smallest possible one stands in for it.
@@ -60,6 +61,8 @@ class VisionEncoder(nn.Module):
     def __init__(self, visual: Any, cameras: int = 0) -> None:
         super().__init__()
         self.visual = visual
+        for block in visual.transformer.resblocks:
+            block.attn = ImageAttention.of(block.attn)
         self.width, self.embed_dim = (int(size) for size in visual.proj.shape)
         height, width = visual.image_size
         self.size = (int(height), int(width))

@@ -30,17 +30,18 @@ from csip.training.stage1 import empty_encoder
 from csip.training.stage2 import build_model, loss_terms, parameter_groups, total_loss
 
 JOINTS = 17
+SEEN = 2  # clips whose features are computed; the time is that of all, since it grows with their number
 
 
-def settings(bf16: bool) -> Settings:
+def settings(bf16: bool, recompute: bool = False) -> Settings:
     return Settings.model_validate({
         "dataset": {"name": "bench"},
         "vision": {"model": "ViT-B-16", "pretrained": None},
-        "runtime": {"precision": "bf16-mixed" if bf16 else "32-true"},
+        "runtime": {"precision": "bf16-mixed" if bf16 else "32-true", "recompute": recompute},
     })  # fmt: skip
 
 
-def keep_maps(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, **_: Any) -> Tensor:
+def keep_maps(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, *_: Any, **__: Any) -> Tensor:
     """Attention by its formula: the map is a tensor, and the gradient keeps it."""
     scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
     if attn_mask is not None:
@@ -82,15 +83,14 @@ def clips(count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor
     )
 
 
-def run_stage2(
-    ours: bool, bf16: bool, count: int, frames: int, identities: int, repeat: int, device: torch.device
-) -> dict:
+def run_stage2(case: str, count: int, frames: int, identities: int, repeat: int, device: torch.device) -> dict:
     """Time a step and an embedding of `count` clips; the peak of memory is this process's own."""
-    chosen = settings(bf16)
+    bf16 = "bf16" in case
+    chosen = settings(bf16, "recompute" in case)
     encoder = empty_encoder("h36m17", 512, chosen)
     model = build_model(encoder, 0.07, identities, 6, chosen).to(device)
     model.pfu.set_prototypes(torch.randn(identities, 512), torch.randn(identities, 512))
-    optimizer = torch.optim.Adam(parameter_groups(model, chosen), fused=ours)
+    optimizer = torch.optim.Adam(parameter_groups(model, chosen), fused="plain" not in case)
     images, joints, valid, labels = clips(count, frames, device)
     camera = torch.zeros(count, dtype=torch.int64, device=device)
 
@@ -113,16 +113,18 @@ def run_stage2(
     return {"step": seconds, "memory": peak, "embed": timed(embed, repeat, device)}
 
 
-def run_stage1(bf16: bool, count: int, frames: int, repeat: int, device: torch.device) -> dict:
+def run_stage1(count: int, frames: int, repeat: int, device: torch.device) -> dict:
     """Time a batch of `count` clips from cached features, and what the image encoder takes to make these."""
-    chosen = settings(bf16)
+    chosen = settings(False)
     encoder = empty_encoder("h36m17", 512, chosen).to(device)
     vision = build_model(encoder, 0.07, 2, 0, chosen).vision.to(device).eval()
     encoder.requires_grad_(True).train()
     temperature = LearnableTemperature().to(device)
     optimizer = torch.optim.Adam([*encoder.parameters(), *temperature.parameters()], fused=True)
-    images, joints, valid, labels = clips(count, frames, device)
+    _, joints, valid, labels = clips(count, frames, device)
+    images = clips(SEEN, frames, device)[0].flatten(0, 1)
     cached = torch.randn(count, frames, 512, device=device)
+    bf16 = False
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
@@ -136,9 +138,13 @@ def run_stage1(bf16: bool, count: int, frames: int, repeat: int, device: torch.d
     @torch.no_grad()
     def recompute() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            vision(images.flatten(0, 1))
+            vision(images)
 
-    return {"cached": timed(step, repeat, device), "features": timed(recompute, repeat, device)}
+    found = {}
+    for bf16 in (False, True):
+        features = timed(recompute, repeat, device) / SEEN * count
+        found["bf16" if bf16 else "float32"] = {"cached": timed(step, repeat, device), "features": features}
+    return found
 
 
 def peak_memory(device: torch.device) -> float:
@@ -150,24 +156,23 @@ def peak_memory(device: torch.device) -> float:
 
 def run_case(case: str, options: argparse.Namespace) -> dict:
     device = torch.device(options.device)
-    precision = "bf16" in case
-    sizes = (options.clips, options.frames)
-    if case.startswith("stage1"):
-        return run_stage1(precision, *sizes, options.repeat, device)
+    if case == "stage1":
+        return run_stage1(options.batch, options.frames, options.repeat, device)
+    sizes = (options.clips, options.frames, options.identities, options.repeat)
     if "plain" not in case:
-        return run_stage2(True, precision, *sizes, options.identities, options.repeat, device)
+        return run_stage2(case, *sizes, device)
     # nn.MultiheadAttention finds the function where it is defined, ours through the module.
     with (
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", keep_maps),
         mock.patch.object(PrototypeFusionUpdater, "forward", update_for_each_clip),
     ):
-        return run_stage2(False, precision, *sizes, options.identities, options.repeat, device)
+        return run_stage2(case, *sizes, device)
 
 
 def spawn(case: str, options: argparse.Namespace) -> dict:
     arguments = [f"--{name}={value}" for name, value in vars(options).items() if name not in ("quick", "case")]
     command = [sys.executable, __file__, "--case", case, *arguments]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -180,45 +185,53 @@ def has_bf16(device: str) -> bool:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one clip pair of four frames")
+    parser.add_argument("--quick", action="store_true", help="small batches, once")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    parser.add_argument("--clips", type=int, help="clips a step, two of each identity")
+    parser.add_argument("--clips", type=int, help="clips of a stage-2 step, two of each identity")
+    parser.add_argument("--batch", type=int, help="clips of a stage-1 batch")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--identities", type=int, default=625)
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.clips = options.clips or (2 if options.quick else 16 if options.device == "cuda" else 4)
-    options.frames = options.frames or (2 if options.quick else 8)
+    options.batch = options.batch or (16 if options.quick else 64)
+    options.frames = options.frames or (4 if options.quick else 8)
     options.repeat = options.repeat or (1 if options.quick else 3)
     if options.case:
         print(json.dumps(run_case(options.case, options)))
         return
 
     best = "bf16" if has_bf16(options.device) else "float32"
-    cases = ["stage2 plain float32", "stage2 float32", f"stage2 {best}", "stage1 float32", f"stage1 {best}"]
+    cases = ["plain float32", f"ours {best}", f"ours {best} recompute", *([] if options.quick else ["ours float32"])]
     found = {case: spawn(case, options) for case in dict.fromkeys(cases)}
-    plain, ours = found["stage2 plain float32"], found[f"stage2 {best}"]
-    first, again = found[f"stage1 {best}"], found["stage1 float32"]
+    first = spawn("stage1", options)
+    plain, ours, small = found["plain float32"], found[f"ours {best}"], found[f"ours {best} recompute"]
     print(f"{options.clips} clips of {options.frames} frames, 256x128, ViT-B/16, {options.identities} identities, "
           f"{options.device}, {torch.get_num_threads()} threads")  # fmt: skip
-    print(f"\n{'stage 2':28}{'step, s':>10}{'peak, GiB':>11}{'test, clips/s':>15}")
-    for case, label in (("stage2 plain float32", "straightforward, float32"), ("stage2 float32", "ours, float32"),
-                        (f"stage2 {best}", f"ours, {best}")):  # fmt: skip
-        row = found[case]
-        print(f"{label:28}{row['step']:10.2f}{row['memory']:11.2f}{options.clips / row['embed']:15.2f}")
-    print(f"\n{'stage 1':28}{'batch, s':>10}")
-    print(f"{'features recomputed, float32':28}{again['features'] + again['cached']:10.2f}")
-    print(f"{f'features recomputed, {best}':28}{first['features'] + first['cached']:10.2f}")
-    print(f"{f'features cached, {best}':28}{first['cached']:10.2f}")
+    print(f"\n{'stage 2':36}{'step, s':>10}{'peak, GiB':>11}{'test, clips/s':>15}")
+    for case, row in found.items():
+        label = (
+            case.replace("plain", "straightforward,")
+            .replace("ours", "ours,")
+            .replace("recompute", "(runtime.recompute)")
+        )
+        print(f"{label:36}{row['step']:10.2f}{row['memory']:11.2f}{options.clips / row['embed']:15.2f}")
+    print(f"\n{f'stage 1, {options.batch} clips':36}{'batch, s':>10}")
+    for precision, row in first.items():
+        print(f"{f'features recomputed, {precision}':36}{row['features'] + row['cached']:10.2f}")
+        print(f"{f'features cached, {precision}':36}{row['cached']:10.2f}")
+    straight, same, cached = first["float32"], first[best], first[best]["cached"]
     figures = {
         "ratio": plain["step"] / ours["step"],
-        "ratio_float32": plain["step"] / found["stage2 float32"]["step"],
+        "ratio_recompute": plain["step"] / small["step"],
         "ratio_embed": plain["embed"] / ours["embed"],
         "memory_share": ours["memory"] / plain["memory"],
-        "ratio_stage1": (again["features"] + again["cached"]) / first["cached"],
-        "ratio_stage1_same_precision": (first["features"] + first["cached"]) / first["cached"],
-        "clips": options.clips, "frames": options.frames, "device": options.device, "precision": best, "cases": found,
+        "memory_share_recompute": small["memory"] / plain["memory"],
+        "ratio_stage1": (straight["features"] + straight["cached"]) / cached,
+        "ratio_stage1_same_precision": (same["features"] + same["cached"]) / cached,
+        "clips": options.clips, "batch": options.batch, "frames": options.frames, "device": options.device,
+        "precision": best, "stage1": first, "stage2": found,
     }  # fmt: skip
     print(json.dumps(figures))
 
