@@ -158,7 +158,7 @@ def _points(x: np.ndarray, y: np.ndarray) -> str:
 def _axis(low: float, high: float, percent: bool, log: bool) -> tuple[float, float, list[float]]:
     """Return the ends of the y axis and its ticks."""
     if percent:
-        floor = 0.0 if low < 0.4 else math.floor(low * 10) / 10
+        floor = 0.0 if low < 0.4 else min(math.floor(low * 10) / 10, 0.9)
         step = 0.2 if 1 - floor > 0.5 else 0.1 if 1 - floor > 0.2 else 0.05
         return floor, 1.0, [float(t) for t in np.arange(floor, 1 + step / 2, step)]
     if log:

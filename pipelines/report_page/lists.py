@@ -62,7 +62,7 @@ def add_lists(content: Content, d: Descriptors, dataset: Dataset | None, cache: 
     thumbs = {row: number for number, row in enumerate(points.tolist())} if drawn else {}
     content.tracklets = [_tracklet(d, row, maker, people, thumbs.get(row)) for row in every]
     content.lists = {"scored": known, "queries": [_query(group, one, index) for group, one in picked]}
-    content.lists_note = _lists_note(picked, len(lists), known)
+    content.lists_note = _lists_note(picked, int(d.query.sum()), known)
     if not any(s.skeletons for s in maker.made.values() if s is not None):
         reason = why or f"{cache.name} has none of these tracklets"
         content.skeletons_note = f"No skeletons to show, {reason}; `csip skeletons --test-too` estimates them."
@@ -130,7 +130,7 @@ def _people(root: Path, tracklets: Mapping[str, Tracklet], content: Content) -> 
     except CsipError as error:
         content.notes.append(str(error))
         return {}
-    content.people_note = f"People are named as in {path.name}."
+    content.people_note = f"Groups of tracklets are the people of {path.name}."
     return people
 
 

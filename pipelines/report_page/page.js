@@ -170,10 +170,9 @@
       $("page").textContent = `Page ${page + 1} of ${pages}`;
       $("previous").disabled = page === 0;
       $("next").disabled = page === pages - 1;
-      const all = lists.queries.length;
-      $("count").textContent = kept.length === 0 ? "No query is like that." : kept.length === all
-        ? plural(all, "query").replace("querys", "queries")
-        : `${kept.length.toLocaleString("en")} of ${plural(all, "query").replace("querys", "queries")}`;
+      const all = lists.queries.length, word = (count) => (lists.scored ? (count === 1 ? "query" : "queries") : count === 1 ? "tracklet" : "tracklets");
+      $("count").textContent = kept.length === 0 ? `No ${word(1)} is like that.`
+        : `${kept.length === all ? "" : `${kept.length.toLocaleString("en")} of `}${all.toLocaleString("en")} ${word(all)}`;
     }
     function turn(step) {
       page += step;

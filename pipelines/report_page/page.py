@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from csip.checkpoints import digest, load_model
 from csip.config import Settings
@@ -79,6 +79,7 @@ def save(content: Content, out: Path) -> Path:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["code"] = mark_code
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
     page = environment.get_template("page.html").render(
         content=content, style=style, script=script, bones=strips.BONES, sides=strips.sides()
@@ -87,6 +88,12 @@ def save(content: Content, out: Path) -> Path:
     temporary.write_bytes(page.encode(errors="replace"))  # a tracklet's name is a file's and need not be UTF-8
     temporary.replace(out)
     return out
+
+
+def mark_code(text: str) -> Markup:
+    """Set what stands between backticks as code; everything else is escaped."""
+    parts = text.split("`")
+    return Markup("").join(Markup("<code>{}</code>").format(p) if n % 2 else escape(p) for n, p in enumerate(parts))
 
 
 def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path, monitor: Monitor) -> Content:

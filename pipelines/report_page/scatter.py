@@ -61,11 +61,10 @@ def embed(features: np.ndarray) -> np.ndarray:
 
     features = np.asarray(features, np.float64)
     components = min(COMPONENTS, *features.shape)
-    reduced = PCA(
-        components, svd_solver="full" if len(features) < 200 else "randomized", random_state=SEED
-    ).fit_transform(features)
-    if components < 2 or np.allclose(reduced, reduced[0]):
+    if components < 2 or np.allclose(features, features[0]):
         return np.full((len(features), 2), 0.5)
+    solver = "full" if len(features) < 200 else "randomized"
+    reduced = PCA(components, svd_solver=solver, random_state=SEED).fit_transform(features)
     perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
     plane = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=SEED).fit_transform(reduced)
     low, high = plane.min(axis=0), plane.max(axis=0)

@@ -23,6 +23,7 @@ from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
 HOSTILE = "</script><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
 PEOPLE, CAMERAS = 8, 2
+TRAINED = "0123456789ab"  # the revision that trained the model
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def make_run(base: Path, tower: Path, named: bool = True) -> Run:
     network = build_model(empty_encoder("h36m17", 32, settings), 1.0, 1, CAMERAS, settings, load_vision=False)
     save_model(model, network.state_dict(), {
         "kind": "stage2", "dataset": "figures", "identities": 1, "cameras": {"1": 0, "2": 1}, "joint_set": "h36m17",
-        "width": 32, "settings": settings.model_dump(mode="json"), "revision": "0123456789ab",
+        "width": 32, "settings": settings.model_dump(mode="json"), "revision": TRAINED,
     })  # fmt: skip
     _training(folder)
     descriptors = describe(dataset, digest(model))
@@ -188,4 +189,6 @@ def _training(folder: Path) -> None:
             for number, tag in enumerate(tags):
                 writer.add_scalar(f"{stage}/{tag}", 0.5**step * (1 + number) / 10, step)
         writer.close()
-        (folder / stage / "metrics.json").write_text(json.dumps({"seconds": 75.0, "chosen_epoch": 4}))
+        (folder / stage / "metrics.json").write_text(
+            json.dumps({"seconds": 75.0, "chosen_epoch": 4, "retrieval": None})
+        )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_runs import CAMERAS, HOSTILE, PEOPLE, Run, describe, figures_of, large_dataset, make_run
+from report_runs import CAMERAS, HOSTILE, PEOPLE, TRAINED, Run, describe, figures_of, large_dataset, make_run
 
 from csip.monitor import Silent
 from pipelines.report_page import lists, page, scatter
@@ -84,7 +84,7 @@ def test_it_shows_every_part(view: Callable[..., Any], report: Path) -> None:
     assert tab.locator(".case .frame .heat").count() > 0
     decoded = "images => images.every(i => i.complete && i.naturalWidth > 0)"
     assert tab.locator("img").evaluate_all(decoded)
-    assert "0123456789ab" in tab.locator("#model").inner_text()
+    assert TRAINED in tab.locator("#model").inner_text()
 
 
 @needs_browser
@@ -290,7 +290,7 @@ def test_people_whom_nobody_has_named(view: Callable[..., Any], tmp_path: Path, 
     (run.dataset.root / "labels.csv").write_text("\n".join(["tracklet,person", *rows]) + "\n")
     tab = view(page.write(run.settings, run.folder, None, run.cache, Silent()))
     tab.locator("#by-text").fill("group 1")
-    assert len(names(tab)) == 8 and "People are named as in labels.csv" in tab.locator("#ranked").inner_text()
+    assert len(names(tab)) == 8 and "the people of labels.csv" in tab.locator("#ranked").inner_text()
     tab.locator("input[value=person]").check()
     assert "group 0" in tab.locator("#map-legend").inner_text()
     assert tab.locator(".is-right, .is-wrong").count() == 0, "proposals are not the truth"

@@ -1,0 +1,335 @@
+"""What the report says, without a browser: rankings, the map's points, notes, and runs of which something is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from report_runs import HOSTILE, TRAINED, Run, make_run
+from sklearn.metrics import average_precision_score
+from typer.testing import CliRunner
+
+from csip.config import Settings, dump_settings
+from csip.data.tracklets import JUNK
+from csip.descriptors import Descriptors
+from csip.errors import CsipError
+from csip.monitor import Silent
+from pipelines.cli import app
+from pipelines.report_page import cards, charts, curves, heat, page, ranking, scatter, strips
+
+
+def random_descriptors(count: int = 80, people: int = 9, seed: int = 0) -> Descriptors:
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(count, 6)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    features[1] = features[0]
+    return Descriptors(
+        features, tuple(f"t{i}" for i in range(count)), random.integers(JUNK, people, count), random.integers(1, 4, count),
+        np.arange(count) % 3 == 0, np.arange(count) % 5 != 0, "random", "0" * 16,
+    )  # fmt: skip
+
+
+# ---- rankings --------------------------------------------------------------------------------------------------------
+
+
+def ranked_by_hand(d: Descriptors, query: int, scored: bool) -> list[int]:
+    entries = []
+    for row in range(len(d.names)):
+        mine = d.pids[row] == d.pids[query]
+        if not d.gallery[row] or d.pids[row] == JUNK or (scored and mine and d.cameras[row] == d.cameras[query]):
+            continue
+        if not scored and row == query:
+            continue
+        entries.append((np.linalg.norm(d.features[query].astype(float) - d.features[row]), mine, row))
+    return [row for _, _, row in sorted(entries)]
+
+
+def test_lists_are_what_sorting_by_hand_gives() -> None:
+    d = random_descriptors()
+    scores = ranking.scores(d)
+    lists = ranking.ranked_lists(d, scores)
+    assert sorted(one.query for one in lists) == np.flatnonzero(d.query).tolist()
+    for one in lists:
+        order = ranked_by_hand(d, one.query, scored=True)
+        assert one.found.tolist() == order[: ranking.TOP]
+        assert one.distances == pytest.approx(
+            [np.linalg.norm(d.features[one.query] - d.features[row]) for row in one.found], abs=1e-3
+        )
+        assert one.right is not None
+        hits = [n for n, row in enumerate(order, start=1) if d.pids[row] == d.pids[one.query]]
+        assert one.right.tolist() == [n in hits and d.pids[one.query] > 0 for n in range(1, len(one.found) + 1)]
+        if one.first_hit is not None:
+            assert one.first_hit == hits[0]
+            near = -np.linalg.norm(d.features[order].astype(float) - d.features[one.query], axis=1)
+            labels = d.pids[order] == d.pids[one.query]
+            assert one.average_precision == pytest.approx(average_precision_score(labels, near), abs=1e-6)
+    scored = [one.average_precision for one in lists if one.average_precision is not None]
+    assert scored == sorted(scored) and all(one.average_precision is None for one in lists[len(scored) :])
+
+
+def test_neighbours_of_unnamed_tracklets_are_all_others() -> None:
+    d = replace(random_descriptors(), pids=np.zeros(80, np.int64))
+    assert not ranking.people_known(d)
+    many = replace(random_descriptors(3000), pids=np.zeros(3000, np.int64), query=np.ones(3000, bool))
+    some = [one.query for one in ranking.ranked_lists(many, None)]
+    assert len(set(some)) == ranking.UNSCORED and some == sorted(some) and some[-1] == 2999
+    for one in ranking.ranked_lists(d, None):
+        assert one.found.tolist() == ranked_by_hand(d, one.query, scored=False)[: ranking.TOP]
+        assert one.right is None and one.query not in one.found
+
+
+def test_people_are_known_where_another_camera_has_a_match() -> None:
+    d = replace(random_descriptors(), query=np.arange(80) == 7, pids=np.where(np.arange(80) == 7, 5, 1))
+    assert not ranking.people_known(d), "the one query has no match"
+    other = replace(d, pids=np.where(np.isin(np.arange(80), (7, 8)), 5, 1), cameras=np.arange(80) % 3)
+    assert ranking.people_known(other)
+    assert not ranking.people_known(replace(other, cameras=np.ones(80, np.int64))), "its own camera does not count"
+
+
+def test_the_curve_passes_through_the_ranks_of_the_metrics() -> None:
+    d = random_descriptors(200, people=30)
+    scores = ranking.scores(d)
+    curve = ranking.cmc_curve(d, scores)
+    for k, value in scores.cmc.items():
+        assert curve.found[k - 1] == pytest.approx(value)
+        assert curve.low[k - 1] <= value <= curve.high[k - 1]
+    assert (np.diff(curve.found) >= 0).all() and (np.diff(curve.chance) >= 0).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 40])
+def test_whoever_shows_some_queries_shows_the_worst_the_middle_and_the_best(count: int) -> None:
+    lists = [ranking.RankedList(i, np.empty(0), np.empty(0), None, i / 40, 1) for i in range(count)]
+    unscored = [ranking.RankedList(100 + i, np.empty(0), np.empty(0), None) for i in range(6)]
+    order = ranking.spread([*lists, *unscored])
+    assert sorted(one.query for _, one in order) == [*range(count), *range(100, 106)]
+    assert [group for group, _ in order[count:]] == ["unscored"] * 6
+    if count == 40:
+        assert [(group, one.query) for group, one in order[:8]] == [
+            ("worst", 0), ("worst", 1), ("middle", 20), ("best", 39), ("worst", 2), ("worst", 3), ("middle", 19), ("best", 38),
+        ]  # fmt: skip
+
+
+# ---- map -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_is_of_whole_people_the_wanted_first() -> None:
+    d = random_descriptors(400, people=60)
+    everyone = np.flatnonzero(d.query | d.gallery)
+    assert scatter.choose(d, [], limit=400).tolist() == everyone.tolist()
+    chosen = scatter.choose(d, [3, 8], limit=60)
+    assert len(chosen) <= 60 and np.array_equal(chosen, scatter.choose(d, [3, 8], limit=60))
+    for pid in {int(d.pids[row]) for row in chosen} - {0, JUNK}:
+        assert set(everyone[d.pids[everyone] == pid]) <= set(chosen)
+    for row in (3, 8):
+        assert d.pids[row] in d.pids[chosen]
+
+
+def test_people_who_are_alike_are_near_each_other_and_always_at_the_same_place() -> None:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(6, 64))
+    who = np.repeat(np.arange(6), 15)
+    features = centres[who] + 0.1 * random.normal(size=(90, 64))
+    plane = scatter.embed(features)
+    assert plane.shape == (90, 2) and plane.min() == 0 and plane.max() == 1
+    assert np.array_equal(plane, scatter.embed(features))
+    distances = np.linalg.norm(plane[:, None] - plane, axis=2)
+    np.fill_diagonal(distances, np.inf)
+    assert (who[distances.argmin(axis=1)] == who).all()
+
+
+@pytest.mark.parametrize("count", [5, 6, 20])
+def test_few_or_equal_descriptors_make_a_map_too(count: int) -> None:
+    assert np.isfinite(scatter.embed(np.eye(count, 8))).all()
+    assert np.isfinite(scatter.embed(np.ones((count, 8)))).all()
+
+
+# ---- pictures --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(256, 128), (64, 64), (300, 60), (10, 200)])
+def test_a_picture_is_fitted_whole(shape: tuple[int, int]) -> None:
+    image = np.zeros((*shape, 3), np.uint8)
+    image[:, :, 1] = 255
+    picture, scale, left, top = strips.fit(image, (80, 160))
+    assert picture.shape == (160, 80, 3)
+    inner = picture[round(top) : round(top + shape[0] * scale), round(left) : round(left + shape[1] * scale)]
+    assert (inner[:, :, 1] == 255).all(), "the picture itself is as bright as it was"
+    assert min(left, top) == 0 and (picture[:, :, 1] == 255).mean() == pytest.approx(
+        inner.shape[0] * inner.shape[1] / (80 * 160)
+    )
+
+
+def test_frames_are_spread() -> None:
+    assert strips.spread_rows(3, 6) == [0, 1, 2]
+    rows = strips.spread_rows(100, 6)
+    assert len(rows) == 6 and rows[0] < 10 and rows[-1] > 90 and min(np.diff(rows)) >= 16
+
+
+def test_sides_of_bones() -> None:
+    named = dict(zip(strips.BONES, strips.sides(), strict=True))
+    assert named[5, 7] == "left" and named[14, 16] == "right" and named[5, 6] == named[11, 12] == "middle"
+
+
+def test_those_who_are_looked_at_are_different_people() -> None:
+    pids = np.array([1, 1, 2, 3, 4, 5, 6, 7, 7])
+    lists = [ranking.RankedList(i, np.array([0]), np.zeros(1), None, i / 9, 1) for i in range(9)]
+    assert [one.query for one in heat.choose(lists, pids)] == [0, 2, 3, 4, 8, 6]
+    assert [one.query for one in heat.choose(lists[:2], pids)] == [0]
+
+
+# ---- charts ----------------------------------------------------------------------------------------------------------
+
+
+def test_points_of_a_chart_are_where_they_belong() -> None:
+    drawn = charts.line_chart([charts.Line("", np.array([1, 2, 3]), np.array([0.0, 0.5, 1.0]))], "t", "x", percent=True)
+    points = [tuple(map(float, p.split(","))) for p in re.search(r'polyline[^>]*points="([^"]*)"', drawn)[1].split()]
+    right, bottom = charts.WIDTH - charts.RIGHT, charts.HEIGHT - charts.BOTTOM
+    middle = ((charts.LEFT + right) / 2, (charts.TOP + bottom) / 2)
+    assert points == [(charts.LEFT, bottom), pytest.approx(middle, abs=0.1), (right, charts.TOP)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [("percent", v) for v in ([1.0, 1.0], [0.97], [0.0, 0.02], [0.5, 1.0])]
+    + [("log", v) for v in ([1.0], [2.0, 2.0], [1e-9, 1e4], [7.3, 7.41])]
+    + [("plain", v) for v in ([0.0, 0.0], [-3.0, 5.0], [-1.0], [1e-9, 1e4], [7.3, 7.41])],
+)
+def test_every_chart_stays_within_its_frame(kind: str, values: list[float]) -> None:
+    line = charts.Line("a", np.arange(len(values)), np.array(values))
+    drawn = charts.line_chart([line], "t", "x", percent=kind == "percent", log=kind == "log")
+    ys = [float(p.split(",")[1]) for p in re.search(r'polyline[^>]*points="([^"]*)"', drawn)[1].split()]
+    assert all(charts.TOP - 0.1 <= y <= charts.HEIGHT - charts.BOTTOM + 0.1 for y in ys)
+    assert "nan" not in drawn
+
+
+def test_what_charts_are_called_is_escaped() -> None:
+    drawn = charts.line_chart([charts.Line("<b>", np.arange(2), np.arange(2))], '"><script>', "<i>")
+    assert "<script>" not in drawn and "<i>" not in drawn
+    assert "<b>" not in charts.legend([charts.Line("<b>", np.arange(2), np.arange(2))])
+
+
+def test_a_step_that_was_written_twice_counts_once(tmp_path: Path) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    for run, steps in enumerate([(0, 1, 2), (2, 3)]):
+        with SummaryWriter(str(tmp_path), filename_suffix=f".{run}") as writer:
+            for step in steps:
+                writer.add_scalar("stage1/loss", 10 * run + step, step, walltime=1e9 + 100 * run + step)
+    steps, values = curves.read_scalars(tmp_path)["loss"]
+    assert steps.tolist() == [0, 1, 2, 3] and values.tolist() == [0, 1, 12, 13]
+    assert curves.charts(tmp_path / "nothing", "Stage 1") == []
+
+
+# ---- the whole -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path: Path, tower: Path) -> Run:
+    return make_run(tmp_path, tower)
+
+
+def content(run: Run, **changes: Any) -> page.Content:
+    return page.gather(changes.get("settings", run.settings), run.folder, None, run.cache, Silent())
+
+
+def test_without_descriptors_the_page_says_what_makes_them(run: Run) -> None:
+    (run.folder / "descriptors.h5").unlink()
+    made = content(run)
+    assert made.lists is None and made.map is None and made.cases == [] and made.stats and made.curves
+    assert f"csip evaluate --dataset figures --run {run.folder}" in " ".join(made.missing)
+    (run.folder / "metrics.json").unlink()
+    with pytest.raises(CsipError, match=r"metrics\.json: missing.*csip evaluate.*csip embed"):
+        content(run)
+
+
+def test_without_the_model_attention_is_left_out(run: Run) -> None:
+    (run.folder / "stage2/model.safetensors").unlink()
+    made = content(run)
+    assert made.lists and made.cases == [] and made.model.rows == [] and "--model" in " ".join(made.missing)
+    with pytest.raises(CsipError, match=r"elsewhere\.safetensors: missing"):
+        page.gather(run.settings, run.folder, run.folder / "elsewhere.safetensors", run.cache, Silent())
+
+
+def test_descriptors_of_another_model_are_told(run: Run) -> None:
+    from csip.descriptors import write_descriptors
+
+    write_descriptors(run.folder / "descriptors.h5", replace(run.descriptors, model="f" * 16))
+    made = content(run)
+    assert "another model than the figures" in made.notes[0] and made.cases == []
+
+
+def test_without_pictures_there_are_names(run: Run, tmp_path: Path) -> None:
+    nowhere = run.settings.dataset.model_copy(update={"root": tmp_path / "gone"})
+    made = content(run, settings=run.settings.model_copy(update={"dataset": nowhere}))
+    assert {t["name"] for t in made.tracklets} >= {HOSTILE} and all(t["strip"] is None for t in made.tracklets)
+    assert "no such folder" in " ".join(made.missing)
+
+
+def test_frames_that_cannot_be_read_are_passed_over(run: Run) -> None:
+    lost = run.dataset.query[3]
+    for frame in lost.frames:
+        (run.dataset.root / frame).write_bytes(b"no picture")
+    made = content(run)
+    strip = {t["name"]: t["strip"] for t in made.tracklets}
+    assert strip.pop(lost.name) is None and all(strip.values())
+
+
+def test_demo_weights_on_real_people_are_told(run: Run) -> None:
+    settings = run.settings.model_dump(mode="json")
+    demo = {**settings, "vision": {**settings["vision"], "pretrained": cards.DEMO_WEIGHTS}}
+    assert cards.demo_note(settings, None, rendered=False) is None
+    assert cards.demo_note(demo, {"estimator": "demo"}, rendered=True) is None
+    assert "image encoder made" in str(cards.demo_note(demo, {"estimator": "human3d"}, rendered=False))
+    assert "pose estimator made" in str(cards.demo_note(settings, {"estimator": "demo"}, rendered=False))
+    (run.dataset.root / "skeletons.json").write_text(
+        json.dumps({"estimator": "demo", "frames": 5, "invalid": 0, "frames_per_second": 1.0})
+    )
+    assert any("rendered people alone" in note for note in content(run).notes)
+
+
+def test_backticks_are_code_and_nothing_else_is_markup() -> None:
+    assert page.mark_code("run `a <b>` & <c>") == "run <code>a &lt;b&gt;</code> &amp; &lt;c&gt;"
+
+
+def test_skeletons_alone_have_a_page(tmp_path: Path) -> None:
+    window = {"rank1": 0.6, "rank5": 0.8, "rank10": 0.9, "rank20": 0.95, "map": 0.4, "probes": 36, "valid_probes": 36}
+    row = {"window": window, "tracklet": window}
+    scored = {
+        "kind": "skeletons", "dataset": "kgbd <1>", "figures": row, "compared": {"chance": row, "bone lengths": row},
+        "protocol": {"split": "split 3", "frames": 6, "probe_windows": 36, "gallery_windows": 72, "probe_sequences": 6},
+        "seconds": 1.0, "model": "0" * 16,
+    }  # fmt: skip
+    text = page.write_skeletons(scored, tmp_path).read_text()
+    assert "kgbd &lt;1&gt;" in text and "60.0<small>%</small>" in text and "bone lengths" in text
+    assert 'id="ranked"' not in text and 'id="map"' not in text
+
+
+def test_the_command_writes_both_reports(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "figures.yaml"
+    (run.dataset.root / "skeletons.h5").unlink()
+    config.write_text(dump_settings(run.settings))
+    result = CliRunner().invoke(
+        app, ["report", "--config", str(config), "--run", str(run.folder)], catch_exceptions=False
+    )
+    assert result.exit_code == 0 and "report.html" in result.output
+    assert (run.folder / "report.md").read_text().startswith("# figures")
+    text = (run.folder / "report.html").read_text()
+    assert "<code>csip skeletons --test-too</code>" in text and not re.search(
+        r"""(?:src|href)=["'](?:https?:)?//""", text
+    )
+    assert HOSTILE not in text
+    assert not list(run.folder.glob(".*tmp"))
+
+
+def test_settings_are_those_of_the_model(run: Run) -> None:
+    made = content(run)
+    assert Settings.model_validate(yaml.safe_load(made.model.text)) == run.settings
+    facts = dict(made.model.rows)
+    assert facts["Made by revision"] == TRAINED and facts["Seed"] == "0" and facts["Stage 1: time"].startswith("75 s")
+    assert len(facts["Digest (SHA-256, first 16 digits)"]) == 16
