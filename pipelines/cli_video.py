@@ -55,7 +55,7 @@ def ingest(
     ] = 0.5,
     min_motion: Annotated[
         float, typer.Option(help="How far a box must get from where it was first, in box heights.", min=0)
-    ] = 0.0,
+    ] = 0.1,
     min_score: Annotated[float, typer.Option(help="Mean score that a track needs.", min=0, max=1)] = 0.0,
     smooth: Annotated[float, typer.Option(help="Seconds over which boxes are smoothed.", min=0)] = 0.5,
     margin: Annotated[float, typer.Option(help="Margin of a crop, as a share of the box's side.", min=0)] = 0.0,

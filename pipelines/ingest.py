@@ -100,8 +100,8 @@ def run(
         if note:
             monitor.say(note)
         done, skipped = _ingest(files, state, _Source(name, detector), options, monitor)
-        others = state.assemble(files)
-        if others:
+        others = state.assemble([file for file in files if file.name in done])
+        if others > 0:
             monitor.say(f"{others} videos that were ingested before are not below {videos}: left out of the table")
         summary = _summarise(name, files, done, skipped)
         write_summary(out, summary)

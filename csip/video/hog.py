@@ -22,7 +22,8 @@ _WINDOW: Final = (64, 128)
 # A standing person is 0.41 as wide as high, by the convention of pedestrian benchmarks.
 _ASPECT: Final = 0.41
 _STEP: Final = 1.05
-_SAME: Final = 0.4
+_SAME: Final = 0.55  # share of the smaller of two boxes from which on they are one person
+_ALIKE: Final = 0.25  # largest difference of two heights, as a logarithm, of boxes that are averaged
 
 
 class HogDetector:
@@ -69,10 +70,9 @@ class HogDetector:
             padded, hitThreshold=0.0, winStride=(8, 8), padding=(0, 0), scale=_STEP, groupThreshold=0
         )
         windows = np.asarray(found, np.float64).reshape(-1, 4) - [edge, edge, 0, 0]
-        boxes = _people(windows) / zoom
-        # The classifier's margin as a share: its noise ends at about .5, and 1 is a person nearly always.
-        scores = 1 / (1 + np.exp(-3 * (np.asarray(weights, np.float64).reshape(-1) - 0.5)))
-        boxes, scores = merge_hits(boxes, scores)
+        boxes, margins = merge_hits(_people(windows) / zoom, np.asarray(weights, np.float64).reshape(-1))
+        # Noise ends at a margin of about .5, and 1 is a person nearly always.
+        scores = 1 / (1 + np.exp(-3 * (margins - 0.5)))
         boxes[:, 0::2] = boxes[:, 0::2].clip(0, width)
         boxes[:, 1::2] = boxes[:, 1::2].clip(0, height)
         seen = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf) > 1
@@ -87,36 +87,39 @@ def _people(windows: np.ndarray) -> np.ndarray:
     return np.concatenate([middle - half, middle + half], axis=1)
 
 
-def merge_hits(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Make one box of each bunch of hits: the mean of what overlaps its best hit, weighted by the scores.
+def merge_hits(boxes: np.ndarray, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Make one box of each bunch of hits: a mean of those that are nearly as good as the best of it and nearly as large.
 
-    The mean is steadier from frame to frame than the best hit alone.
+    Hits are ranked by margin times height, as a leg or a head and its shoulders often look like a small person, but seldom a
+    small person like a part of a large one. The mean is steadier from frame to frame than the best hit alone.
 
     Parameters
     ----------
     boxes : np.ndarray
         (N, 4), left, top, right, bottom.
-    scores : np.ndarray
-        (N,).
+    margins : np.ndarray
+        (N,), the classifier's, not below 0.
 
     Returns
     -------
-    boxes, scores : np.ndarray
-        (M, 4) and (M,), the best first; a bunch has the score of its best hit.
+    boxes, margins : np.ndarray
+        (M, 4) and (M,): a bunch has the largest margin in it.
     """
-    order = np.argsort(-scores, kind="stable")
-    boxes, scores = boxes[order], scores[order]
+    heights = boxes[:, 3] - boxes[:, 1]
+    ranks = margins * heights
+    order = np.argsort(-ranks, kind="stable")
+    boxes, margins, heights, ranks = boxes[order], margins[order], heights[order], ranks[order]
     merged, kept = [], []
     left = np.ones(len(boxes), bool)
-    for i in range(len(boxes)):
-        if not left[i]:
+    for best in range(len(boxes)):
+        if not left[best]:
             continue
-        # A small box inside a large one is a part of the same person to this detector.
-        near = left & (share_of_smaller(boxes[i], boxes) > _SAME)
-        alike = near & (scores >= 0.5 * scores[i])
-        merged.append(np.average(boxes[alike], axis=0, weights=scores[alike]))
-        kept.append(scores[i])
-        left &= ~near
+        bunch = left & (share_of_smaller(boxes[best], boxes) > _SAME)
+        bunch[best] = True
+        alike = bunch & (ranks >= 0.3 * ranks[best]) & (np.abs(np.log(heights / heights[best])) < _ALIKE)
+        merged.append(np.average(boxes[alike], axis=0, weights=ranks[alike] + 1e-9))
+        kept.append(margins[bunch].max())
+        left &= ~bunch
     return np.array(merged).reshape(-1, 4), np.array(kept)
 
 

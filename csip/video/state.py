@@ -140,14 +140,12 @@ class IngestState:
         shutil.rmtree(self.work, ignore_errors=True)
 
     def assemble(self, videos: Sequence[VideoFile]) -> int:
-        """Write the table of all these videos that are done; returns how many others are left out of it."""
+        """Write the table of these videos, which are done; returns how many others are, too."""
         temporary = self._state / _TABLE
         mine = [self._record(video) for video in videos]
         with temporary.open("w", encoding="utf-8", newline="") as table:
             table.write(",".join(COLUMNS) + "\n")
             for record in mine:
-                if not record.exists():
-                    continue
                 with record.with_suffix(".csv").open(encoding="utf-8", newline="") as part:
                     next(part)
                     shutil.copyfileobj(part, table)

@@ -39,7 +39,7 @@ class TrackletRules:
     min_width: int = 16
     max_gap: float = 1.0
     max_overlap: float = 0.5
-    min_motion: float = 0.0
+    min_motion: float = 0.1
     min_score: float = 0.0
     smooth: float = 0.5
 
