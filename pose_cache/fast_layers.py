@@ -112,21 +112,23 @@ class ChannelAttention(nn.Module):
     Its own gates have a layout that makes the product leave the channels-last order, and the next layer copy.
     """
 
-    def __init__(self, layer: nn.Conv2d) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         super().__init__()
-        self.linear = nn.Linear(layer.in_channels, layer.out_channels)
-        self.linear.weight, self.linear.bias = nn.Parameter(layer.weight.flatten(1), False), layer.bias
+        self.weight, self.bias = nn.Buffer(weight), None if bias is None else nn.Buffer(bias)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to the same."""
-        gates = nn.functional.hardsigmoid(self.linear(inputs.mean((2, 3))))
+        gates = nn.functional.hardsigmoid(nn.functional.linear(inputs.mean((2, 3)), self.weight, self.bias))
         return inputs * gates[:, :, None, None]
 
 
-def _channel_attention(module: nn.Module) -> ChannelAttention | None:
+def _channel_attention(module: Any) -> ChannelAttention | None:
     from mmdet.models.layers.se_layer import ChannelAttention as Original
 
-    return ChannelAttention(module.fc) if type(module) is Original else None
+    if type(module) is not Original:
+        return None
+    conv: nn.Conv2d = module.fc
+    return ChannelAttention(conv.weight.flatten(1), conv.bias)
 
 
 def _has_kernels(kind: torch.dtype, device: torch.device) -> bool:

@@ -42,7 +42,7 @@ class _ByProducts(torch.autograd.Function):
             return _attention_map(q, k, mask) @ v
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, mask = context.saved_tensors
         scale = q.shape[-1] ** -0.5
         p = _attention_map(q, k, mask)
@@ -67,19 +67,23 @@ class ImageAttention(nn.MultiheadAttention):
         attention.out_proj = plain.out_proj
         return attention
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        *,
+        key_padding_mask: Tensor | None = None,
         need_weights: bool = True,
-        attn_mask: Any = None,
-        **more: Any,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """As :class:`torch.nn.MultiheadAttention`; (B, L, C)."""
-        if need_weights or attn_mask is not None or more or not (self.batch_first and query is key is value):
-            return super().forward(query, key, value, need_weights=need_weights, attn_mask=attn_mask, **more)
+        plain = self.batch_first and query is key is value and key_padding_mask is attn_mask is None
+        if need_weights or not plain:
+            return super().forward(
+                query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
+            )
         q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
         return self.out_proj(attend(q, k, v).transpose(1, 2).flatten(2)), None
