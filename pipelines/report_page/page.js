@@ -236,7 +236,7 @@
         item.append(key, name);
         return item;
       }));
-      if (!shown.length) $("map-legend").append(make("li", "", `${kept.length} people: colours and shapes repeat; point at one to see whose it is.`));
+      if (!shown.length) $("map-legend").append(make("li", "", `${kept.filter((name) => !fixed[name]).length} people: colours and shapes repeat; point at one to see whose it is.`));
       pick(current);
     }
 
