@@ -65,6 +65,7 @@ class Side:
 def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     """Score ``RUN/stage2`` on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``."""
     started = time.monotonic()
+    dataset = load_labelled(settings.dataset, "evaluation")
     path = run_folder / "stage2" / "model.safetensors"
     model, cameras, description = load_trained(path, settings, None if cross_dataset else settings.dataset.name)
     trained = Settings.model_validate(description["settings"])
@@ -72,7 +73,6 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     trained = trained.model_copy(
         update={"dataset": settings.dataset, "evaluation": settings.evaluation, "runtime": settings.runtime}
     )
-    dataset = load_labelled(settings.dataset, "evaluation")
     query, gallery = (side(tracklets, trained) for tracklets in (dataset.query, dataset.gallery))
     groups = lookalike_groups(dataset)
     device = make_fabric(settings.runtime).device
