@@ -19,7 +19,7 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
     Parameters
     ----------
     model
-        The model's file, if not ``RUN/stage2/model.safetensors``.
+        Another run's model, where the run has none: the run, its folder ``stage2``, or the file.
     cache
         The skeletons' file.
 

@@ -65,7 +65,8 @@ def add_lists(content: Content, d: Descriptors, dataset: Dataset | None, cache: 
     content.lists_note = _lists_note(picked, int(d.query.sum()), known)
     if not any(s.skeletons for s in maker.made.values() if s is not None):
         reason = why or f"{cache.name} has none of these tracklets"
-        content.skeletons_note = f"No skeletons to show, {reason}; `csip skeletons --test-too` estimates them."
+        command = "csip skeletons --test-too" if known else "csip skeletons"
+        content.skeletons_note = f"No skeletons to show, {reason}; `{command}` estimates them."
     if drawn:
         monitor.say(f"map of {len(points):,} descriptors")
         plane = (1000 * scatter.embed(d.features[points])).round().astype(int)
@@ -99,6 +100,8 @@ def add_attention(
         return
     network, camera_rows, _ = load_trained(model, settings, None)
     trained = Settings.model_validate(description["settings"])
+    if description["dataset"] != dataset.name:
+        camera_rows = {}  # its camera 1 is another camera
     tracklets = _by_name(dataset)
     chosen = heat.choose(lists, d.pids)
     for number, one in enumerate(chosen):

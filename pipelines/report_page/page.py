@@ -18,6 +18,7 @@ from csip.data.tracklets import Dataset
 from csip.descriptors import Descriptors, read_descriptors
 from csip.errors import CsipError
 from csip.monitor import Monitor
+from pipelines.embed import model_file
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content
@@ -34,7 +35,7 @@ def write(settings: Settings, run_folder: Path, model: Path | None, cache: Path,
     Parameters
     ----------
     model
-        The model's file, if not ``RUN/stage2/model.safetensors``.
+        Another run's model, where the run has none: the run, its folder ``stage2``, or the file.
     cache
         The skeletons' file.
 
@@ -107,7 +108,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
             f"{run_folder / 'metrics.json'}: missing, and descriptors.h5 too; `csip evaluate` makes both, and of tracklets "
             "of people whom nobody has named `csip embed` makes descriptors.h5"
         )
-    model = named or run_folder / "stage2" / "model.safetensors"
+    model = model_file(run_folder, named)
     description, parameters = _description(model, must_exist=named is not None)
     skeletons = read_json(data / "skeletons.json")
 

@@ -256,6 +256,16 @@ def test_without_the_model_attention_is_left_out(run: Run) -> None:
         page.gather(run.settings, run.folder, run.folder / "elsewhere.safetensors", run.cache, Silent())
 
 
+def test_the_model_of_another_run_may_be_named(run: Run, tmp_path: Path) -> None:
+    before = content(run).cases
+    other = tmp_path / "other" / "stage2"
+    other.parent.mkdir()
+    (run.folder / "stage2").rename(other)
+    for named in (other.parent, other, other / "model.safetensors"):
+        made = page.gather(run.settings, run.folder, named, run.cache, Silent())
+        assert made.cases == before and dict(made.model.rows)["File"] == str(other / "model.safetensors")
+
+
 def test_descriptors_of_another_model_are_told(run: Run) -> None:
     from csip.descriptors import write_descriptors
 
