@@ -441,7 +441,7 @@ def report(
     run: Run = None,
     skeletons: Cache = None,
     model: Annotated[
-        Path | None, typer.Option(help="The model's file, if not RUN/stage2/model.safetensors.", show_default=False)
+        Path | None, typer.Option(help="Another run's model, RUN/stage2, if not this run's.", show_default=False)
     ] = None,
 ) -> None:
     """Gather a run on one page: RUN/report.html for the browser, RUN/report.md as text."""
