@@ -1,9 +1,9 @@
 """The nearest tracklets of a query, among a few or among a million.
 
-Up to `EXACT` descriptors every one is compared. Above it, faiss finds candidates in an inverted file over the principal
-components of the descriptors, a byte a component, and those are compared exactly: the similarities returned are always those
-of the whole descriptors. How many lists are probed and how many candidates are compared is chosen when the index is built, by
-measuring recall on descriptors of the data themselves; where no setting is good enough, everything is compared.
+Up to `EXACT` descriptors every one is compared. Above it, candidates are compared exactly that faiss finds by short codes of
+all descriptors: half a byte for every two principal components, which are looked up 32 at a time in a processor's registers.
+The similarities returned are always those of the whole descriptors. How many candidates are compared is chosen when the index
+is built, by measuring recall on descriptors of the data themselves; where no number is enough, everything is compared.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COMPONENTS = 256
 RECALL = 0.995  # of the 10 nearest, over the sample; what is promised is .99
 SAMPLE = 200  # descriptors that recall is measured on
 DEPTH = 10
-TRAINING = 65_536  # descriptors that components and lists are found from
+TRAINING = 65_536  # descriptors that components and codes are found from
 QUERIES = 1024  # queries compared at once
 CHUNK = 65_536  # descriptors added at once: half a gigabyte of 2,048 numbers
 
@@ -39,15 +39,12 @@ class Effort:
 
     Attributes
     ----------
-    probes
-        Lists that are looked through; 0 compares everything.
     candidates
-        Entries that are compared exactly.
+        Entries that are compared exactly; 0 compares all.
     recall
         Share of the 10 nearest that were found, measured when the index was built.
     """
 
-    probes: int
     candidates: int
     recall: float
 
@@ -59,14 +56,14 @@ class Index:
     ----------
     features
         (N, D) float32, unit length; may be a memory map.
-    lists
-        The inverted file behind its principal components, None where everything is compared.
+    codes
+        faiss's index of their codes, None where everything is compared.
     effort
         How hard to search.
     """
 
-    def __init__(self, features: np.ndarray, lists: faiss.Index | None, effort: Effort) -> None:
-        self.features, self.lists, self.effort = features, lists, effort
+    def __init__(self, features: np.ndarray, codes: faiss.Index | None, effort: Effort) -> None:
+        self.features, self.codes, self.effort = features, codes, effort
 
     def __len__(self) -> int:
         return len(self.features)
@@ -74,7 +71,7 @@ class Index:
     @property
     def exact(self) -> bool:
         """Whether everything is compared."""
-        return self.lists is None or self.effort.probes == 0
+        return self.codes is None or self.effort.candidates == 0
 
     def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the nearest entries of each query.
@@ -101,7 +98,11 @@ class Index:
         if queries.ndim != 2 or queries.shape[1] != self.features.shape[1]:
             raise CsipError(f"queries must be (Q, {self.features.shape[1]}) as the descriptors, got {queries.shape}")
         count = min(count, len(self))
-        return self._compare_all(queries, count) if self.exact else self._probe(queries, count, self.effort)
+        return (
+            self._compare_all(queries, count)
+            if self.exact
+            else self._compare_some(queries, count, self.effort.candidates)
+        )
 
     def _compare_all(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         best = np.full((len(queries), count), -np.inf, dtype=np.float32)
@@ -115,11 +116,9 @@ class Index:
                 best[asked], rows[asked] = _sorted(similar, among, count)
         return best, rows
 
-    def _probe(self, queries: np.ndarray, count: int, effort: Effort) -> tuple[np.ndarray, np.ndarray]:
-        assert self.lists is not None
-        wanted = min(max(effort.candidates, 4 * count), len(self))
-        faiss.extract_index_ivf(self.lists).nprobe = effort.probes
-        _, found = self.lists.search(queries, wanted)
+    def _compare_some(self, queries: np.ndarray, count: int, candidates: int) -> tuple[np.ndarray, np.ndarray]:
+        assert self.codes is not None
+        _, found = self.codes.search(queries, min(max(candidates, 4 * count), len(self)))
         similar = np.full(found.shape, -np.inf, dtype=np.float32)
         for query, entries, line in zip(queries, found, similar, strict=True):
             there = entries >= 0
@@ -145,19 +144,19 @@ def build(features: np.ndarray, monitor: Monitor | None = None, exact: int = EXA
     monitor = monitor or Silent()
     size, width = features.shape
     if size <= exact:
-        return Index(features, None, Effort(0, 0, 1.0))
+        return Index(features, None, Effort(0, 1.0))
     generator = np.random.default_rng(seed)
     sample = np.sort(generator.choice(size, min(TRAINING, size), replace=False))
     training = np.ascontiguousarray(features[sample])
-    lists = _empty_lists(size, width)
-    monitor.say(f"search index of {size:,} descriptors: finding components and lists")
-    lists.train(training)
+    codes = _empty_codes(width)
+    monitor.say(f"search index of {size:,} descriptors: finding components and codes")
+    codes.train(training)
     for part in parts(size, CHUNK):
-        lists.add(np.ascontiguousarray(features[part], dtype=np.float32))
+        codes.add(np.ascontiguousarray(features[part], dtype=np.float32))
         monitor.progress("indexing descriptors", part.stop, size)
     asked = np.ascontiguousarray(features[np.sort(generator.choice(size, min(SAMPLE, size), replace=False))])
-    index = Index(features, lists, Effort(0, 0, 1.0))
-    return Index(features, lists, _enough(index, asked))
+    index = Index(features, codes, Effort(0, 1.0))
+    return Index(features, codes, _enough(index, asked))
 
 
 def save(index: Index, path: Path, source: str) -> None:
@@ -168,13 +167,13 @@ def save(index: Index, path: Path, source: str) -> None:
     source
         What the descriptors are, as `load` will be asked for it.
     """
-    lists = index.lists
-    if lists is None:
+    codes = index.codes
+    if codes is None:
         raise CsipError(f"{path}: an index of few descriptors is made anew in no time; there is nothing to write")
     notes = json.dumps({"format": FORMAT, "source": source, "effort": asdict(index.effort)})
     # The notes last: without them, or with old ones, the index is not used.
     _notes(path).unlink(missing_ok=True)
-    _replace(path, lambda temporary: faiss.write_index(lists, str(temporary)))
+    _replace(path, lambda temporary: faiss.write_index(codes, str(temporary)))
     _replace(_notes(path), lambda temporary: temporary.write_text(notes))
 
 
@@ -184,10 +183,10 @@ def load(path: Path, features: np.ndarray, source: str) -> Index | None:
         notes = json.loads(_notes(path).read_text())
         if notes["format"] != FORMAT or notes["source"] != source:
             return None
-        lists = faiss.read_index(str(path))
-        if lists.ntotal != len(features) or lists.d != features.shape[1]:
+        codes = faiss.read_index(str(path))
+        if codes.ntotal != len(features) or codes.d != features.shape[1]:
             return None
-        return Index(features, lists, Effort(**notes["effort"]))
+        return Index(features, codes, Effort(**notes["effort"]))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 
@@ -197,30 +196,22 @@ def recall(found: np.ndarray, truth: np.ndarray) -> float:
     return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in zip(found, truth, strict=True)]))
 
 
-def _empty_lists(size: int, width: int) -> faiss.Index:
-    lists = 2 ** round(np.log2(np.sqrt(size)))
+def _empty_codes(width: int) -> faiss.Index:
+    half = max(min(COMPONENTS, width) // 2, 1)
     # Components are centred: unit vectors are compared by their squared distance, which falls as the cosine rises.
-    index = faiss.index_factory(width, f"PCA{min(COMPONENTS, width)},IVF{lists},SQ8", faiss.METRIC_L2)
-    inverted = faiss.extract_index_ivf(index)
-    inverted.cp.min_points_per_centroid = 1
-    inverted.cp.seed = 0
-    return index
+    return faiss.index_factory(width, f"PCA{min(2 * half, width)},PQ{half}x4fs", faiss.METRIC_L2)
 
 
 def _enough(index: Index, asked: np.ndarray) -> Effort:
     """Return the least effort whose recall is high enough, or that of comparing everything."""
     _, truth = index._compare_all(asked, DEPTH + 1)
-    assert index.lists is not None
-    lists = faiss.extract_index_ivf(index.lists).nlist
-    for share in (1 / 128, 1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1):
-        probes = max(round(share * lists), 1)
-        for candidates in (64, 256, 1024):
-            _, found = index._probe(asked, DEPTH + 1, Effort(probes, candidates, 0.0))
-            # The query itself is there, and always found.
-            reached = recall(found[:, 1:], truth[:, 1:])
-            if reached >= RECALL:
-                return Effort(probes, candidates, reached)
-    return Effort(0, 0, 1.0)
+    for candidates in (64, 256, 1024, 4096):
+        _, found = index._compare_some(asked, DEPTH + 1, candidates)
+        # The query itself is there, and always found.
+        reached = recall(found[:, 1:], truth[:, 1:])
+        if reached >= RECALL:
+            return Effort(candidates, reached)
+    return Effort(0, 1.0)
 
 
 def _sorted(similar: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -159,7 +159,7 @@ def open_index(path: Path, descriptors: Descriptors, monitor: Monitor) -> search
         if index is not None:
             return index
     index = search.build(descriptors.features, monitor)
-    if index.lists is not None:
+    if index.codes is not None:
         try:
             search.save(index, kept, source)
         except (OSError, RuntimeError) as error:

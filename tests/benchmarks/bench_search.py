@@ -5,8 +5,8 @@
 1,000,000 descriptors of 2,048 numbers (--quick: 100,000 of 512), 10 tracklets each of 100,000 people. They are made like this:
 a person is a point of 128 independent normal numbers, a tracklet adds normal noise of .6 to each, a camera (of 6) an offset of
 .3; a random linear map takes them to 2,048 numbers, where noise of a tenth of their length is added, and then unit length. So
-tracklets of one person have a cosine of about .7, and there is nothing but people: no groups that lists could follow, which
-is harder than what models say of real crowds. Queries are tracklets of the same people that the index has not seen.
+tracklets of one person have a cosine of about .7, and there are no groups of people that an index could follow, which is harder
+than what models say of real crowds. Queries are tracklets of the same people that the index has not seen.
 
 The index is `csip.search`'s, which chooses by itself how hard to search. The peer is one matrix product and topk in torch, in
 parts, on the same array. Both are asked for the 10 nearest, many queries at once and one at a time, in turn; times are medians.
@@ -102,7 +102,7 @@ def main() -> None:
     after = peak_mb()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "index"
-        if index.lists is not None:
+        if index.codes is not None:
             save(index, path, "bench")
             index_mb = path.stat().st_size / 2**20
             load_s = timed(lambda: load(path, features, "bench"))
@@ -130,8 +130,7 @@ def main() -> None:
     effort = index.effort
     print(
         f"index: built in {build_s:.0f} s, {index_mb:.0f} MiB, loaded in {load_s:.1f} s; peak memory {before:.0f} MiB before "
-        f"and {after:.0f} MiB after; it probes {effort.probes} lists and compares {effort.candidates} candidates "
-        f"(recall {effort.recall:.4f} on its own sample)"
+        f"and {after:.0f} MiB after; it compares {effort.candidates} candidates (recall {effort.recall:.4f} on its own sample)"
     )
     print(f"recall@{TOP} against torch on {batch} queries it has not seen: {reached:.4f}")
     print(f"{'ms a query':32}{'ours':>10}{'torch':>10}{'ratio':>8}")
@@ -148,7 +147,6 @@ def main() -> None:
                 "index_mb": index_mb,
                 "peak_before_mb": before,
                 "peak_after_mb": after,
-                "probes": effort.probes,
                 "candidates": effort.candidates,
                 "recall_at_10": reached,
                 "batch": batch,

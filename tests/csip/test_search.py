@@ -39,7 +39,7 @@ def test_equal_ones_come_in_the_order_of_rows() -> None:
     assert rows[0].tolist() == [3, 4, 5, 0, 1, 2, 6, 7, 8, 9, 10, 11]
 
 
-def test_many_are_found_by_lists_of_which_enough_are_probed() -> None:
+def test_many_are_found_by_codes_of_which_enough_are_compared() -> None:
     features = crowd(500, 8, 32)
     index = build(features, exact=1000)
     assert not index.exact and index.effort.recall >= search.RECALL
@@ -54,9 +54,9 @@ def test_many_are_found_by_lists_of_which_enough_are_probed() -> None:
     assert len(index.search(queries[:1], 4000)[1][0]) == 4000, "all can be asked for"
 
 
-def test_where_lists_are_not_enough_everything_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "COMPONENTS", 1)
-    features = crowd(2000, 1, 32)
+def test_where_codes_are_not_enough_everything_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "COMPONENTS", 2)
+    features = crowd(9000, 1, 32)
     index = build(features, exact=1000)
     assert index.exact
     queries = crowd(5, 1, 32, seed=1)
@@ -85,6 +85,6 @@ def test_recall_counts_what_was_found() -> None:
 
 
 def test_queries_of_another_width_are_refused() -> None:
-    index = Index(crowd(3, 1, 8), None, Effort(0, 0, 1.0))
+    index = Index(crowd(3, 1, 8), None, Effort(0, 1.0))
     with pytest.raises(CsipError, match=r"must be \(Q, 8\) .* got \(1, 9\)"):
         index.search(np.zeros((1, 9), np.float32), 3)
