@@ -53,10 +53,14 @@ def ingest(
     max_overlap: Annotated[
         float, typer.Option(help="Share of a box that nearer people may cover.", min=0, max=1)
     ] = 0.5,
-    min_motion: Annotated[
-        float, typer.Option(help="How far a box must get from where it was first, in box heights.", min=0)
-    ] = 0.1,
+    min_change: Annotated[
+        float,
+        typer.Option(help="Share of a box that must differ from the background at least once; 0: any.", min=0, max=1),
+    ] = 0.2,
     min_score: Annotated[float, typer.Option(help="Mean score that a track needs.", min=0, max=1)] = 0.0,
+    max_jump: Annotated[
+        float, typer.Option(help="Boxes so many times as high as around them are interpolated.", min=1)
+    ] = 1.5,
     smooth: Annotated[float, typer.Option(help="Seconds over which boxes are smoothed.", min=0)] = 0.5,
     margin: Annotated[float, typer.Option(help="Margin of a crop, as a share of the box's side.", min=0)] = 0.0,
     force: Annotated[
@@ -72,15 +76,15 @@ def ingest(
     from csip.video.tracklets import TrackletRules
     from pipelines import ingest as stage
 
-    rules = TrackletRules(min_frames, min_height, min_width, max_gap, max_overlap, min_motion, min_score, smooth)
-    stage.run(
-        videos,
-        out,
-        stage.DetectorOptions(detector, boxes, detector_config, checkpoint, device, batch, smallest, threads),
-        IngestOptions(rate, margin, rules),
-        camera,
-        force,
-    )
+    rules = TrackletRules(
+        min_frames=min_frames, min_height=min_height, min_width=min_width, max_gap=max_gap, max_overlap=max_overlap,
+        min_change=min_change, min_score=min_score, max_jump=max_jump, smooth=smooth,
+    )  # fmt: skip
+    finder = stage.DetectorOptions(
+        name=detector, boxes=boxes, config=detector_config, checkpoint=checkpoint, device=device, batch=batch,
+        smallest=smallest, threads=threads,
+    )  # fmt: skip
+    stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force)
 
 
 def register(app: typer.Typer) -> None:

@@ -23,6 +23,7 @@ from csip.monitor import Monitor
 from csip.video.boxes import THRESHOLDS, GivenBoxes
 from csip.video.decode import Frame, VideoReader
 from csip.video.find import VideoFile
+from csip.video.motion import Changes
 from csip.video.tracking import Detections, Thresholds, Track, Tracker
 from csip.video.tracklets import Timeline, TrackletRules, make_tracklets
 
@@ -109,8 +110,10 @@ def ingest_video(
     if isinstance(people, GivenBoxes) and people.tracked:
         tracks = people.by_track()
     else:
-        found, timeline = follow(reader, people, options, monitor, video.name)
+        found, still, timeline = follow(reader, people, options, monitor, video.name)
         kept, dropped = make_tracklets(found, timeline, options.rules)
+        if still:
+            dropped["tracks: nothing moves"] = still
         tracks = dict(enumerate(kept, start=1))
     writer = CropWriter(video, tracks, options.margin, folder)
     last = first = 0.0
@@ -132,13 +135,15 @@ def ingest_video(
 
 def follow(
     reader: VideoReader, people: Detector | GivenBoxes, options: IngestOptions, monitor: Monitor, name: str
-) -> tuple[list[Track], Timeline]:
+) -> tuple[list[Track], int, Timeline]:
     """Find and track the people of a video; the first pass.
 
     Returns
     -------
     tracks : list of Track
         In the frames that were looked at.
+    still : int
+        How many tracks more there were in which nothing ever moved.
     timeline : Timeline
         All frames.
     """
@@ -148,6 +153,8 @@ def follow(
     if given:
         rate = reader.rate  # looking at a box that is there costs nothing
     tracker = Tracker(thresholds, round(options.rules.max_gap * rate) + 1)
+    changes = Changes()
+    moved: dict[int, float] = {}
     numbers: list[int] = []
     times: list[float] = []
 
@@ -161,15 +168,22 @@ def follow(
                 tick = now
                 yield frame
 
+    def track(frame: Frame, detections: Detections) -> None:
+        changes.look(frame.image)
+        for number, box in tracker.look(frame.number, detections):
+            moved[number] = max(moved.get(number, 0.0), changes.share(box))
+
     if isinstance(people, GivenBoxes):
         for frame in looks():
-            tracker.look(frame.number, people.of_frame(frame.number))
+            track(frame, people.of_frame(frame.number))
     else:
         for batch in prefetch(_batches(looks(), people.batch)):
             found = people.detect([frame.image for frame in batch])
             for frame, detections in zip(batch, found, strict=True):
-                tracker.look(frame.number, detections)
-    return tracker.tracks(), Timeline(np.array(numbers, np.int64), np.array(times))
+                track(frame, detections)
+    tracks = tracker.tracks()
+    kept = [one for number, one in tracks.items() if moved[number] >= options.rules.min_change]
+    return kept, len(tracks) - len(kept), Timeline(np.array(numbers, np.int64), np.array(times))
 
 
 class CropWriter:

@@ -70,8 +70,8 @@ class Tracker:
         self._looks = 0
         self._found: dict[int, list[tuple[int, np.ndarray, float]]] = {}
 
-    def look(self, frame: int, detections: Detections) -> None:
-        """Take the detections of the frame of this number; numbers must rise."""
+    def look(self, frame: int, detections: Detections) -> list[tuple[int, np.ndarray]]:
+        """Take the detections of the frame of this number; numbers must rise. Returns its tracks and their boxes (4,)."""
         from mmdet.structures import DetDataSample
         from mmengine.structures import InstanceData
 
@@ -83,16 +83,19 @@ class Tracker:
         )
         self._looks += 1
         result = self._tracker.track(sample)
+        seen = []
         for number, box, score in zip(result.instances_id, result.bboxes, result.scores, strict=True):
+            seen.append((int(number), box.double().numpy()))
             self._found.setdefault(int(number), []).append((frame, box.double().numpy(), float(score)))
+        return seen
 
-    def tracks(self) -> list[Track]:
-        """Return what was found so far, in the order of the first frames."""
-        return [
-            Track(
+    def tracks(self) -> dict[int, Track]:
+        """Return what was found so far by the tracks' numbers, in the order of the first frames."""
+        return {
+            number: Track(
                 np.array([frame for frame, _, _ in found], np.int64),
                 np.stack([box for _, box, _ in found]),
                 np.array([score for _, _, score in found]),
             )
-            for _, found in sorted(self._found.items())
-        ]
+            for number, found in sorted(self._found.items())
+        }

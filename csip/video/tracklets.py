@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from scipy.signal import savgol_filter
 
 from csip.video.tracking import Track
+
+_AROUND: Final = 1.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,12 @@ class TrackletRules:
         Seconds that a person may be out of sight; where longer, what follows is another tracklet.
     max_overlap
         Share of a box that the boxes of people nearer to the camera may cover; such crops are left out beyond it.
-    min_motion
-        How far a box has to get from where it was first, as a share of its height. What never moves is furniture.
+    min_change
+        Share of the box that has to differ from the background of the video at least once. What never does is furniture.
     min_score
         Mean score that a track needs.
+    max_jump
+        How many times as high, or as low, as around it a box may be; others are a part of the person, and interpolated.
     smooth
         Seconds over which boxes are smoothed by straight lines; 0 leaves them as they are.
     """
@@ -39,8 +44,9 @@ class TrackletRules:
     min_width: int = 16
     max_gap: float = 1.0
     max_overlap: float = 0.5
-    min_motion: float = 0.1
+    min_change: float = 0.2
     min_score: float = 0.0
+    max_jump: float = 1.5
     smooth: float = 0.5
 
 
@@ -85,10 +91,9 @@ def make_tracklets(
         for piece in split_at_gaps(track, timeline, rules.max_gap):
             if piece.scores.mean() < rules.min_score:
                 dropped["tracks: score"] += 1
-            elif motion(piece) < rules.min_motion:
-                dropped["tracks: motion"] += 1
             else:
-                pieces.append(smooth(interpolate(piece, timeline), timeline, rules.smooth))
+                whole = interpolate(steady(piece, timeline, rules.max_jump), timeline)
+                pieces.append(smooth(whole, timeline, rules.smooth))
     tracklets = []
     for piece, covered in zip(pieces, coverage(pieces), strict=True):
         sides = piece.boxes[:, 2:] - piece.boxes[:, :2]
@@ -114,11 +119,13 @@ def split_at_gaps(track: Track, timeline: Timeline, max_gap: float) -> list[Trac
     return [_select(track, part) for part in np.split(np.arange(len(track.frames)), cuts)]
 
 
-def motion(track: Track) -> float:
-    """Return how far a box gets from where it was first, in mean box heights."""
-    middle = (track.boxes[:, :2] + track.boxes[:, 2:]) / 2
-    height = (track.boxes[:, 3] - track.boxes[:, 1]).mean()
-    return float(np.linalg.norm(middle - middle[0], axis=1).max() / max(height, 1e-9))
+def steady(track: Track, timeline: Timeline, max_jump: float) -> Track:
+    """Leave out boxes that are ``max_jump`` times as high, or as low, as the median of the two seconds around them."""
+    times = timeline.of(track.frames)
+    heights = np.log(track.boxes[:, 3] - track.boxes[:, 1])
+    first, last = np.searchsorted(times, times - _AROUND), np.searchsorted(times, times + _AROUND, side="right")
+    usual = np.array([np.median(heights[start:end]) for start, end in zip(first, last, strict=True)])
+    return _select(track, np.abs(heights - usual) <= np.log(max_jump))
 
 
 def interpolate(track: Track, timeline: Timeline) -> Track:

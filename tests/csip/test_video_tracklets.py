@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from csip.video.motion import Changes
 from csip.video.tracking import Detections, Thresholds, Track, Tracker
 from csip.video.tracklets import (
     Timeline,
@@ -12,12 +13,12 @@ from csip.video.tracklets import (
     coverage,
     interpolate,
     make_tracklets,
-    motion,
     smooth,
     split_at_gaps,
+    steady,
 )
 
-RULES = TrackletRules(min_frames=3, min_height=20, min_width=10, max_gap=0.55, min_motion=0.0, smooth=0.0)
+RULES = TrackletRules(min_frames=3, min_height=20, min_width=10, max_gap=0.55, smooth=0.0)
 
 
 def timeline(count: int, step: float = 0.1) -> Timeline:
@@ -54,24 +55,47 @@ def test_interpolation_goes_by_time() -> None:
     assert filled.scores[1] == pytest.approx(0.625)
 
 
-def test_short_small_still_and_doubtful_tracks_are_dropped() -> None:
-    rules = TrackletRules(min_frames=5, min_height=50, min_width=10, max_gap=1, min_motion=0.5, min_score=0.5, smooth=0)
+def test_short_small_and_doubtful_tracks_are_dropped() -> None:
+    rules = TrackletRules(min_frames=5, min_height=50, min_width=10, max_gap=1, min_score=0.5, smooth=0)
     doubtful = track([1, 2, 3, 4, 5, 6], left=400, speed=20)
     tracks = [
         track([1, 2, 3, 4, 5], speed=20),
         track([1, 2, 3, 4], left=200, speed=20),
         track([1, 2, 3, 4, 5, 6], left=300, speed=20, height=49),
-        track([1, 2, 3, 4, 5, 6], left=500, speed=9),  # .45 of its height
         Track(doubtful.frames, doubtful.boxes, np.full(6, 0.49)),
     ]
     tracklets, dropped = make_tracklets(tracks, timeline(10), rules)
     assert [t.boxes[0, 0] for t in tracklets] == [0]
-    assert dropped == {"tracks: length": 1, "crops: size": 6, "tracks: motion": 1, "tracks: score": 1}
+    assert dropped == {"tracks: length": 1, "crops: size": 6, "tracks: score": 1}
 
 
-def test_motion_is_the_way_from_the_start_not_the_sum_of_all_trembling() -> None:
-    boxes = np.tile([0.0, 0, 40, 100], (50, 1)) + np.tile([[3.0], [-3.0]], (25, 1))
-    assert motion(Track(np.arange(50), boxes, np.ones(50))) == pytest.approx(np.hypot(6, 6) / 100)
+def test_a_part_for_the_whole_is_interpolated_and_growth_is_not() -> None:
+    walk = track(list(range(1, 31)), speed=2)
+    walk.boxes[12:15, 3] = 45  # head and shoulders, for .3 s
+    rules = TrackletRules(min_frames=3, min_height=20, max_gap=0.55, smooth=0)
+    (tracklet,), _ = make_tracklets([walk], timeline(30), rules)
+    assert np.allclose(tracklet.boxes[:, 3], 100)
+    assert len(tracklet.frames) == 30
+    coming = track(list(range(1, 31)))
+    coming.boxes[:, 3] = 60 * 1.04 ** np.arange(30)  # comes near at 50 % a second
+    assert np.array_equal(steady(coming, timeline(30), 1.5).boxes, coming.boxes)
+    assert len(steady(walk, timeline(30), 1.5).frames) == 27
+
+
+def test_what_differs_from_the_background() -> None:
+    scene = np.random.default_rng(0).integers(60, 180, (90, 320, 3), np.uint8)
+    changes = Changes()
+    changes.look(scene)
+    assert changes.share(np.array([0.0, 0, 320, 90])) == 0
+    for _ in range(30):
+        changes.look(scene)
+    for left in range(0, 200, 10):
+        image = scene.copy()
+        image[20:80, left : left + 40] = (0, 0, 255)
+        changes.look(image)
+        assert changes.share(np.array([left, 20.0, left + 40, 80])) > 0.8
+    assert changes.share(np.array([240.0, 20, 280, 80])) < 0.1
+    assert changes.share(np.array([400.0, 20, 480, 80])) == 0
 
 
 def test_who_is_hidden_behind_somebody_is_left_out() -> None:
@@ -110,7 +134,7 @@ def follow(people: list[list[tuple[float, ...] | None]], patience: int = 10) -> 
     for number, boxes in enumerate(zip(*people, strict=True), start=1):
         seen = np.array([box for box in boxes if box is not None], float).reshape(-1, 4)
         tracker.look(number, Detections(seen, np.full(len(seen), 0.9)))
-    return tracker.tracks()
+    return list(tracker.tracks().values())
 
 
 def test_tracker_keeps_two_people_apart_and_bridges_a_gap() -> None:

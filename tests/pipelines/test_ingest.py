@@ -160,6 +160,18 @@ def test_boxes_without_tracks_are_tracked(tmp_path: Path) -> None:
         assert set(np.diff(way)) in ({6.0}, {-6.0})
 
 
+def test_furniture_is_no_tracklet(tmp_path: Path) -> None:
+    make_scene(tmp_path / "v/a.mp4", ids=False)
+    with (tmp_path / "v/a.txt").open("a") as file:
+        file.writelines(f"{frame + 1},-1,175,1,20,18,1\n" for frame in range(FRAMES))
+    rules = {"min_frames": 5, "min_height": 10, "max_overlap": 1}
+    summary = run(tmp_path / "v", tmp_path / "out", BOXES, IngestOptions(rules=TrackletRules(**rules)))
+    assert summary["tracklets"] == 2
+    assert summary["dropped"] == {"tracks: nothing moves": 1}
+    summary = run(tmp_path / "v", tmp_path / "all", BOXES, IngestOptions(rules=TrackletRules(**rules, min_change=0)))
+    assert summary["tracklets"] == 3
+
+
 def test_boxes_of_other_frames_are_refused_with_the_reason(tmp_path: Path) -> None:
     make_scene(tmp_path / "v/a.mp4")
     (tmp_path / "v/a.txt").write_text("501,1,5,20,20,60,1\n502,1,5,20,20,60,1\n")
@@ -417,7 +429,7 @@ def test_rtmdet_from_video_to_tracklets(small_rtmdet: tuple[Path, Path], tmp_pat
     config, checkpoint = small_rtmdet
     arguments = ["ingest", str(tmp_path / "v"), "--out", str(tmp_path / "out"), "--checkpoint", str(checkpoint),
                  "--detector-config", str(config), "--device", "cpu", "--min-height", "4", "--min-width", "4",
-                 "--min-motion", "0", "--max-overlap", "1", "--min-frames", "3"]  # fmt: skip
+                 "--min-change", "0", "--max-overlap", "1", "--min-frames", "3"]  # fmt: skip
     result = CliRunner().invoke(pipelines.cli.app, arguments)
     assert result.exit_code == 0, result.output + str(result.exception)
     summary = json.loads((tmp_path / "out/ingest.json").read_text())
