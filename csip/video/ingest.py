@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
@@ -110,10 +110,8 @@ def ingest_video(
     if isinstance(people, GivenBoxes) and people.tracked:
         tracks = people.by_track()
     else:
-        found, still, timeline = follow(reader, people, options, monitor, video.name)
+        found, timeline = follow(reader, people, options, monitor, video.name)
         kept, dropped = make_tracklets(found, timeline, options.rules)
-        if still:
-            dropped["tracks: nothing moves"] = still
         tracks = dict(enumerate(kept, start=1))
     writer = CropWriter(video, tracks, options.margin, folder)
     last = first = 0.0
@@ -135,15 +133,13 @@ def ingest_video(
 
 def follow(
     reader: VideoReader, people: Detector | GivenBoxes, options: IngestOptions, monitor: Monitor, name: str
-) -> tuple[list[Track], int, Timeline]:
+) -> tuple[list[Track], Timeline]:
     """Find and track the people of a video; the first pass.
 
     Returns
     -------
     tracks : list of Track
         In the frames that were looked at.
-    still : int
-        How many tracks more there were in which nothing ever moved.
     timeline : Timeline
         All frames.
     """
@@ -181,9 +177,8 @@ def follow(
             found = people.detect([frame.image for frame in batch])
             for frame, detections in zip(batch, found, strict=True):
                 track(frame, detections)
-    tracks = tracker.tracks()
-    kept = [one for number, one in tracks.items() if moved[number] >= options.rules.min_change]
-    return kept, len(tracks) - len(kept), Timeline(np.array(numbers, np.int64), np.array(times))
+    tracks = [replace(found, change=moved[number]) for number, found in tracker.tracks().items()]
+    return tracks, Timeline(np.array(numbers, np.int64), np.array(times))
 
 
 class CropWriter:

@@ -39,11 +39,14 @@ class Track:
         (n, 4) float64: left, top, right, bottom in pixels of the upright picture.
     scores
         (n,) float64.
+    change
+        Largest share of its box that differed from the background.
     """
 
     frames: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
+    change: float = 1.0
 
 
 class Tracker:

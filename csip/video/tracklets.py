@@ -88,6 +88,9 @@ def make_tracklets(
     dropped: Counter[str] = Counter()
     pieces = []
     for track in tracks:
+        if track.change < rules.min_change:
+            dropped["tracks: nothing moves"] += 1
+            continue
         for piece in split_at_gaps(track, timeline, rules.max_gap):
             if piece.scores.mean() < rules.min_score:
                 dropped["tracks: score"] += 1
