@@ -1,9 +1,10 @@
 """Who may be who: a proposal of identities from descriptors.
 
-Tracklets are joined by average linkage of their cosine distances. Two that cannot be the same person, since they were in sight
-together, are put so far apart that no group below any threshold holds both. Where the threshold is not given, it is the one
-whose groups have the best mean silhouette: the highest contrast between the distance to one's own group and to the next.
-The result does not depend on the order of the tracklets.
+What all tracklets of a camera have in common, its light and its view, is taken out of the descriptors first: people are to be
+found over cameras. Then tracklets are joined by average linkage of their cosine distances. Two that cannot be the same person,
+since they were in sight together, are put so far apart that no group below any threshold holds both. Where the threshold is
+not given, it is the one whose groups have the best mean silhouette: the highest contrast between the distance to one's own
+group and to the next. The result does not depend on the order of the tracklets.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from csip.data.folder import Sighting
 from csip.errors import CsipError
 
 MOST = 30_000  # tracklets: 7 GB of distances, twice for a while
+FEW = 5  # tracklets of a camera from which its mean is trusted more than not
 _CUTS = 32  # thresholds tried, and as many again around the best
 
 
@@ -37,7 +39,7 @@ class Proposal:
         (tracklets,) float64, the silhouette of each tracklet: 1 far from everybody else, 0 between two people or alone,
         below 0 nearer to somebody else.
     threshold
-        The mean distance, 1 - cosine, up to which groups were joined.
+        The mean distance, 1 - cosine without what cameras add, up to which groups were joined.
     chosen_by
         ``silhouette``, ``threshold``, or ``people``.
     """
@@ -56,6 +58,7 @@ class Proposal:
 def cluster(
     features: np.ndarray,
     names: Sequence[str],
+    cameras: np.ndarray | None = None,
     apart: np.ndarray | None = None,
     threshold: float | None = None,
     people: int | None = None,
@@ -68,6 +71,8 @@ def cluster(
         (N, D), unit length.
     names
         Of the tracklets; they make the result independent of their order.
+    cameras
+        (N,) of the tracklets; where given, what each camera adds is taken out, see `without_cameras`.
     apart
         (pairs, 2) rows that cannot be the same person.
     threshold
@@ -94,7 +99,8 @@ def cluster(
         raise CsipError(f"{size} tracklets can be of 1 to {size} people, got {people}")
     order = np.argsort(np.array(names, dtype=object), kind="stable")
     back = np.argsort(order)
-    distances = _distances(np.asarray(features)[order])
+    ordered = np.asarray(features, dtype=np.float64)[order]
+    distances = _distances(ordered if cameras is None else without_cameras(ordered, cameras[order]))
     far = back[apart] if apart is not None and len(apart) else np.empty((0, 2), dtype=np.int64)
     steps = _joins(distances, far)
 
@@ -121,6 +127,27 @@ def cluster(
     _, first, group = np.unique(groups[back], return_index=True, return_inverse=True)
     # Numbers in the order of the caller's tracklets; who is with whom is the same in any order.
     return Proposal(np.argsort(np.argsort(first))[group] + 1, confidence, threshold, chosen_by)
+
+
+def without_cameras(features: np.ndarray, cameras: np.ndarray) -> np.ndarray:
+    """Move the mean of each camera's descriptors to the mean of all, and scale to unit length.
+
+    A camera that n tracklets saw is moved by n / (n + `FEW`) of the way: the mean of a few says who they are rather than
+    what the camera adds.
+
+    Parameters
+    ----------
+    features
+        (N, D), unit length.
+    cameras
+        (N,) of each.
+    """
+    moved = features.astype(np.float64)
+    middle = moved.mean(axis=0)
+    for camera in np.unique(cameras):
+        rows = cameras == camera
+        moved[rows] += (middle - moved[rows].mean(axis=0)) * rows.sum() / (rows.sum() + FEW)
+    return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12))
 
 
 def in_sight_together(names: Sequence[str], sightings: Mapping[str, Sighting]) -> np.ndarray:
@@ -172,8 +199,7 @@ def agreement(people: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 def _distances(features: np.ndarray) -> np.ndarray:
     """Return 1 - cosine of all pairs, (N, N) float64, symmetric with zeros on the diagonal."""
-    whole = features.astype(np.float64)
-    distances = 1 - whole @ whole.T
+    distances = 1 - features @ features.T
     distances = np.maximum((distances + distances.T) / 2, 0)
     np.fill_diagonal(distances, 0)
     return distances

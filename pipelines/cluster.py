@@ -73,7 +73,7 @@ def run(
         strange = next(name for name in descriptors.names if name not in sightings)
         raise CsipError(f"{path}: tracklet {strange} is not in {root / folder.TABLE}; make it anew with `csip embed`")
     apart = in_sight_together(descriptors.names, sightings)
-    proposal = cluster(descriptors.features, descriptors.names, apart, threshold, people)
+    proposal = cluster(descriptors.features, descriptors.names, descriptors.cameras, apart, threshold, people)
     digits = max(len(str(proposal.people.max())), 3)
     write_labels(
         out,

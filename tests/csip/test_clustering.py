@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import AgglomerativeClustering
 from sklearn.metrics import adjusted_rand_score
 
-from csip.clustering import agreement, cluster, in_sight_together
+from csip.clustering import agreement, cluster, in_sight_together, without_cameras
 from csip.data.folder import Sighting
 from csip.errors import CsipError
 
@@ -36,15 +36,31 @@ def test_separable_people_are_found(people: int, each: int) -> None:
 def test_order_does_not_matter(seed: int, how: str | None) -> None:
     features, _, names = crowd(6, 4, noise=1.0, seed=seed)
     generator = np.random.default_rng(seed)
+    cameras = generator.integers(1, 4, len(names))
     apart = np.sort(generator.choice(len(names), (5, 2), replace=True), axis=1)
     apart = apart[apart[:, 0] != apart[:, 1]]
     chosen = {"threshold": 0.5} if how == "threshold" else {"people": 9} if how == "people" else {}
-    one = cluster(features, names, apart, **chosen)
+    one = cluster(features, names, cameras, apart, **chosen)
     order = generator.permutation(len(names))
     place = np.argsort(order)
-    other = cluster(features[order], [names[i] for i in order], place[apart], **chosen)
+    other = cluster(features[order], [names[i] for i in order], cameras[order], place[apart], **chosen)
     assert adjusted_rand_score(one.people[order], other.people) == 1
     assert np.array_equal(one.confidence[order], other.confidence) and one.threshold == other.threshold
+
+
+def test_people_are_found_over_cameras_that_look_different() -> None:
+    """What a camera adds is more than what tells people apart; with one camera nothing changes."""
+    features, truth, names = crowd(8, 6, noise=0.2)
+    cameras = np.tile([1, 2], len(names) // 2)
+    generator = np.random.default_rng(1)
+    seen = features + 1.5 * generator.normal(size=(3, 24))[cameras] / np.sqrt(24)
+    seen /= np.linalg.norm(seen, axis=1, keepdims=True)
+    blind, found = cluster(seen, names), cluster(seen, names, cameras)
+    assert adjusted_rand_score(truth, blind.people) < 0.7 and adjusted_rand_score(truth, found.people) == 1
+    one = cluster(seen, names, np.ones(len(names)))
+    assert np.array_equal(one.people, blind.people)
+    moved = without_cameras(features, cameras)
+    assert np.allclose(np.linalg.norm(moved, axis=1), 1)
 
 
 def first_of_each(people: np.ndarray) -> list[int]:
@@ -73,7 +89,7 @@ def test_those_in_sight_together_are_never_one(seed: int, threshold: float) -> N
     generator = np.random.default_rng(seed)
     apart = generator.integers(len(names), size=(12, 2))
     apart = apart[apart[:, 0] != apart[:, 1]]
-    for found in (cluster(features, names, apart, threshold=threshold), cluster(features, names, apart)):
+    for found in (cluster(features, names, None, apart, threshold=threshold), cluster(features, names, None, apart)):
         assert (found.people[apart[:, 0]] != found.people[apart[:, 1]]).all()
         assert np.isfinite(found.confidence).all()
 
@@ -83,7 +99,7 @@ def test_two_that_look_alike_are_told_apart_by_having_been_seen_together() -> No
     features[truth == 1] = features[truth == 0]
     twins = np.array([(i, j) for i in np.flatnonzero(truth == 0) for j in np.flatnonzero(truth == 1)])
     assert cluster(features, names, threshold=0.3).people.max() == 3
-    found = cluster(features, names, twins, threshold=0.3)
+    found = cluster(features, names, None, twins, threshold=0.3)
     assert found.people.max() >= 4 and not set(found.people[truth == 0]) & set(found.people[truth == 1])
 
 
@@ -92,11 +108,11 @@ def test_how_many_people_there_are_may_be_given() -> None:
     for people in range(1, 13):
         assert cluster(features, names, people=people).people.max() == people
     together = np.array([(0, 1), (1, 2), (0, 2)])
-    assert cluster(features, names, together, people=3).people.max() == 3
+    assert cluster(features, names, None, together, people=3).people.max() == 3
     with pytest.raises(
         CsipError, match="2 people are too few: with those in sight together apart, there are at least 3"
     ):
-        cluster(features, names, together, people=2)
+        cluster(features, names, None, together, people=2)
 
 
 def test_almost_nobody() -> None:
