@@ -50,7 +50,9 @@ class IngestState:
         return self._state / "lock"
 
     def options(self) -> dict[str, Any] | None:
-        """Return the options that the data set was begun with; None where there is none yet."""
+        """Return the options that the data set was begun with; None as long as no video is done."""
+        if next(self._videos.glob("*.json"), None) is None:
+            return None
         return _read_json(self._state / "options.json")
 
     def check(self) -> None:

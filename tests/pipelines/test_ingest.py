@@ -444,9 +444,11 @@ def test_rtmdet_without_a_network_says_what_to_fetch(tmp_path: Path, monkeypatch
     monkeypatch.setattr(csip.video.rtmdet, "WEIGHTS", Weights(address, "235e8209"))
     with pytest.raises(PoseCacheError, match=rf"cannot download {address}.*put it at {tmp_path}/cache/rtmdet\.pth"):
         run(tmp_path / "v", tmp_path / "out", DetectorOptions("rtmdet"))
+    # Nothing is done yet, so that another detector may be tried.
+    assert run(tmp_path / "v", tmp_path / "out", BOXES)["tracklets"] == 2
     (tmp_path / "cache/rtmdet.pth").write_bytes(b"another file")
     with pytest.raises(PoseCacheError, match=r"not the file that is meant.*expected 235e8209"):
-        run(tmp_path / "v", tmp_path / "out", DetectorOptions("rtmdet"))
+        run(tmp_path / "v", tmp_path / "other", DetectorOptions("rtmdet"))
 
 
 def test_without_weights_the_detector_is_hog(
