@@ -86,6 +86,8 @@ class SkeletonEncoderSettings(Section):
     """Every how many blocks one attends along time, from the first."""
     sign_flips: bool = True
     """Draw the signs of the graph's eigenvectors at random in training."""
+    bones: bool = False
+    """Joints also know their bone's vector, and how its length over the clip differs from the average person's."""
 
 
 class Stage1Settings(Section):
@@ -99,6 +101,8 @@ class Stage1Settings(Section):
     weight_decay: float = Field(1e-4, ge=0)
     val_every: int = Field(10, ge=1)
     """Epochs between two measurements of skeleton-to-image retrieval on the held-out identities."""
+    batches: Literal["random", "camera"] = "random"
+    """What shares a batch: any clips, or those of one camera, where the camera cannot tell who belongs to whom."""
     clips_per_tracklet: int = Field(1, ge=1)
     """Random clips of each tracklet in one epoch."""
     normalize: bool = True
@@ -133,12 +137,14 @@ class Stage2Settings(Section):
     fusion: Literal["weight", "gate"] = "weight"
     prototype_attention: Literal["full", "induced"] = "full"
     """How prototypes see each other: all pairs, or through 64 learnable points, which pays with many identities."""
+    update_prototypes: bool = True
+    """Each clip changes the prototypes that it is compared with; without, they are the fused ones."""
     update_tokens: Literal["cls", "all"] = "cls"
     prototype_momentum: float | None = Field(None, ge=0, lt=1)
     train_skeleton_encoder: bool = False
     detach_visual: bool = True
     mte: bool = True
-    """Temporal modelling: message tokens that attend to each other over the frames."""
+    """Temporal modelling: message tokens that attend to each other over the frames. Without ``ta`` too there is none."""
     atd: bool = True
     """Temporal modelling: the skeleton's messages are distilled into the visual ones; needs ``mte``."""
     ta: bool = True

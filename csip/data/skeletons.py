@@ -37,12 +37,6 @@ class Skeletons:
         """Return (tracklets,) bool: which have a skeleton in any frame."""
         return np.array([valid.any() for valid in self.valid])
 
-    def scale(self) -> float:
-        """Root mean square coordinate over all valid frames: what makes metres and pixels comparable."""
-        total = sum(float(np.square(j, dtype=np.float64).sum()) for j in self.joints)
-        count = sum(int(v.sum()) for v in self.valid) * self.joint_set.size * 3
-        return float(np.sqrt(total / count))
-
 
 def load_skeletons(path: Path, tracklets: Sequence[Tracklet], max_gap: int = 0) -> Skeletons:
     """Read the skeletons of these tracklets from a cache.

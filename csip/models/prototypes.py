@@ -57,6 +57,8 @@ class PrototypeFusionUpdater(nn.Module):
     normalize : bool
         Scale each prototype to a norm of sqrt(C) when it is set, so that neither modality outweighs the other by
         the scale of its encoder; wanted wherever similarities are cosines. False keeps them as they come.
+    update : bool
+        Whether a clip changes the prototypes; without, P' = P_F and there is no decoder.
 
     Attributes
     ----------
@@ -78,6 +80,7 @@ class PrototypeFusionUpdater(nn.Module):
         mlp_ratio: float = 4,
         dropout: float = 0.0,
         normalize: bool = True,
+        update: bool = True,
     ) -> None:
         super().__init__()
         if fusion not in ("weight", "gate"):
@@ -89,6 +92,9 @@ class PrototypeFusionUpdater(nn.Module):
         self.gate = None
         if fusion == "gate":
             self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
+        self.update = update
+        if not update:
+            return
         self.token_norm = nn.LayerNorm(width)
         self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_ratio, dropout, attention) for _ in range(layers))
         self.out_norm = nn.LayerNorm(width)
@@ -142,6 +148,8 @@ class PrototypeFusionUpdater(nn.Module):
             P', (B, N, C).
         """
         fused = self.fused()
+        if not self.update:
+            return fused.expand(len(tokens), -1, -1)
         tokens = self.token_norm(tokens)
         x = fused[None]
         for layer in self.layers:

@@ -41,13 +41,13 @@ class ReIDOutput:
     Attributes
     ----------
     features : tuple of Tensor
-        f1 (B, D), f2 (B, C), f3 (B, D) before the BN necks, float32; f3 with skeletons.
+        f1 (B, D), f2 (B, C), f3 (B, D) before the BN necks, float32; f3 with skeletons. No f3 without temporal modelling.
     logits : tuple of Tensor
         (B, N) of each feature's classifier.
     csip_logits : Tensor
         (B, N) float32, scaled similarity of f2 to the prototypes that the clip updated.
-    frame_logits : Tensor
-        (B, T, N) of the frames' vectors with skeletons.
+    frame_logits : Tensor or None
+        (B, T, N) of the frames' vectors with skeletons; None without temporal modelling.
     student : Tensor or None
         f3 (B, D) of the branch without skeletons, which the test uses; None without distillation, like all below.
     student_logits, student_frame_logits : Tensor or None
@@ -56,10 +56,10 @@ class ReIDOutput:
         z (B, T, D) without and with skeletons, for distillation; the latter without gradient.
     """
 
-    features: tuple[Tensor, Tensor, Tensor]
-    logits: tuple[Tensor, Tensor, Tensor]
+    features: tuple[Tensor, ...]
+    logits: tuple[Tensor, ...]
     csip_logits: Tensor
-    frame_logits: Tensor
+    frame_logits: Tensor | None = None
     student: Tensor | None = None
     student_logits: Tensor | None = None
     student_frame_logits: Tensor | None = None
@@ -96,7 +96,7 @@ class ReIDModel(nn.Module):
         N, the number of training identities.
     freeze_skeleton : bool
         Whether the skeleton encoder stays as it is.
-    fusion, prototype_attention
+    fusion, prototype_attention, update_prototypes
         See :class:`PrototypeFusionUpdater`.
     update_tokens : {"cls", "all"}
         What updates the prototypes: both modalities' CLS tokens of each frame, or all visual tokens and joints averaged
@@ -116,7 +116,7 @@ class ReIDModel(nn.Module):
     prototype_heads, prototype_layers : int
         Of the prototype updater.
     mte, atd, ta, frame_position : bool
-        Parts of :class:`SkeletonGuidedTemporalModel`.
+        Parts of :class:`SkeletonGuidedTemporalModel`; without `mte` and `ta` there is none, and a descriptor is [f1; f2].
     """
 
     def __init__(
@@ -128,6 +128,7 @@ class ReIDModel(nn.Module):
         freeze_skeleton: bool = True,
         fusion: Literal["weight", "gate"] = "weight",
         prototype_attention: PrototypeAttention = "full",
+        update_prototypes: bool = True,
         update_tokens: Literal["cls", "all"] = "cls",
         detach_visual: bool = True,
         distill: bool = True,
@@ -161,14 +162,18 @@ class ReIDModel(nn.Module):
         self.skeleton = skeleton.requires_grad_(not freeze_skeleton)
         self.temperature = LearnableTemperature(tau, learnable=normalize)
         self.pfu = PrototypeFusionUpdater(
-            identities, embed_dim, prototype_heads, prototype_layers, fusion, prototype_attention, normalize=normalize
-        )
+            identities, embed_dim, prototype_heads, prototype_layers, fusion, prototype_attention,
+            normalize=normalize, update=update_prototypes,
+        )  # fmt: skip
         heads = heads or max(1, width // 64)
-        self.sgtm = SkeletonGuidedTemporalModel(
-            width, embed_dim, heads, mte=mte, atd=atd, ta=ta, frame_position=frame_position
-        )
-        self.heads = nn.ModuleList(Head(size, identities) for size in (width, embed_dim, width))
-        self.frame_head = Head(width, identities)
+        self.sgtm, self.frame_head, sizes = None, None, [width, embed_dim]
+        if mte or ta:
+            self.sgtm = SkeletonGuidedTemporalModel(
+                width, embed_dim, heads, mte=mte, atd=atd, ta=ta, frame_position=frame_position
+            )
+            self.frame_head = Head(width, identities)
+            sizes.append(width)
+        self.heads = nn.ModuleList(Head(size, identities) for size in sizes)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "ReIDModel":
@@ -211,13 +216,16 @@ class ReIDModel(nn.Module):
         csip_logits = prototype_logits(f2, self.pfu(clip_tokens, mask), self.temperature.scale(), self.normalize)
         f1, f2, csip_logits = gather(f1), gather(f2), gather(csip_logits)
 
+        output = ReIDOutput((f1, f2), (self.heads[0](f1), self.heads[1](f2)), csip_logits)
+        if self.sgtm is None or self.frame_head is None:
+            return output
         seen = tokens.detach() if self.detach_visual else tokens
         frames = gather(self.sgtm(seen, skeleton, valid).float())
         f3 = frames.mean(dim=1)
-        output = ReIDOutput(
+        output = replace(
+            output,
             features=(f1, f2, f3),
-            logits=(self.heads[0](f1), self.heads[1](f2), self.heads[2](f3)),
-            csip_logits=csip_logits,
+            logits=(*output.logits, self.heads[2](f3)),
             frame_logits=self.frame_head(frames),
         )
         if not self.distill:
@@ -246,10 +254,12 @@ class ReIDModel(nn.Module):
         Returns
         -------
         Tensor
-            (B, 2 D + C) float32, [f1; f2; f3]; of norm 1 with `part_norm`.
+            (B, 2 D + C) float32, [f1; f2; f3]; of norm 1 with `part_norm`. (B, D + C) without temporal modelling.
         """
         vision, tokens = self._see(images, camera)
-        parts = (*self._mean_cls(vision, images.shape[1]), self.sgtm(tokens).float().mean(dim=1))
+        parts = list(self._mean_cls(vision, images.shape[1]))
+        if self.sgtm is not None:
+            parts.append(self.sgtm(tokens).float().mean(dim=1))
         if not self.part_norm:
             return torch.cat(parts, dim=1)
         return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)

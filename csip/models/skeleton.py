@@ -4,6 +4,8 @@ Attention among the tokens of one frame cannot see the order of frames. Some blo
 attend to itself at other times; ``temporal=False`` leaves that out.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -125,11 +127,16 @@ class SkeletonGraphTransformer(nn.Module):
         Every how many blocks one attends along time, from the first.
     sign_flips : bool
         Whether training draws the encoding's signs at random, a clip at a time: an eigenvector's sign means nothing.
+    bones : bool
+        Whether a joint also knows its bone: the vector from its parent, and how the bone's length, averaged over the clip,
+        differs from the average person's. Bodies differ in lengths by few per cent, which coordinates alone hide.
 
     Attributes
     ----------
     scale : Tensor
-        Scalar buffer that coordinates are divided by, 1 until the trainer sets it from training data.
+        Scalar buffer that coordinates are divided by, 1 until :meth:`calibrate`.
+    mean_length, length_spread : Tensor
+        (J,) buffers of each joint's bone, 0 and 1 until :meth:`calibrate`; with `bones` alone.
     encoding : Tensor
         (J, positions) buffer, the Laplacian encoding; saved with the weights.
     width : int
@@ -138,6 +145,9 @@ class SkeletonGraphTransformer(nn.Module):
 
     scale: Tensor
     encoding: Tensor
+    parents: Tensor
+    mean_length: Tensor
+    length_spread: Tensor
 
     def __init__(
         self,
@@ -151,13 +161,22 @@ class SkeletonGraphTransformer(nn.Module):
         temporal: bool = True,
         temporal_every: int = 2,
         sign_flips: bool = True,
+        bones: bool = False,
     ) -> None:
         super().__init__()
         self.width = width
+        self.bones = bones
+        parents = torch.arange(joints.size)
+        for parent, child in joints.bones:
+            parents[child] = parent
+        self.register_buffer("parents", parents, persistent=False)
+        if bones:
+            self.register_buffer("mean_length", torch.zeros(joints.size))
+            self.register_buffer("length_spread", torch.ones(joints.size))
         self.sign_flips = sign_flips
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("encoding", laplacian_encoding(joints, positions))
-        self.embed = nn.Sequential(nn.Linear(3, width), nn.ReLU(), nn.Linear(width, width))
+        self.embed = nn.Sequential(nn.Linear(7 if bones else 3, width), nn.ReLU(), nn.Linear(width, width))
         self.embed_encoding = nn.Linear(positions, width)
         self.cls = nn.Parameter(torch.randn(width) * 0.02)
         self.position = TemporalPosition(width) if temporal else None
@@ -197,7 +216,7 @@ class SkeletonGraphTransformer(nn.Module):
             encoding = encoding * signs
         if valid is not None:  # also NaN must not pass
             joints = torch.where(valid[:, :, None, None], joints, 0.0)
-        content = self.embed(joints / self.scale) + self.embed_encoding(encoding)
+        content = self.embed(self._inputs(joints, valid)) + self.embed_encoding(encoding)
         cls = self.cls.to(content.dtype).expand(*content.shape[:2], 1, -1)
         tokens = torch.cat((cls, content), dim=2)
         if self.position is not None:
@@ -205,6 +224,40 @@ class SkeletonGraphTransformer(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, valid)
         return tokens
+
+    def _inputs(self, joints: Tensor, valid: Tensor | None) -> Tensor:
+        """Return what each joint is embedded from, (B, T, J, 3 or 7)."""
+        if not self.bones:
+            return joints / self.scale
+        bones = joints - joints[:, :, self.parents]
+        lengths = bones.norm(dim=-1)
+        weights = torch.ones_like(lengths[:, :, :1]) if valid is None else valid[:, :, None].to(lengths.dtype)
+        mean = (lengths * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1)
+        body = ((mean - self.mean_length) / self.length_spread).expand_as(lengths)[..., None]
+        return torch.cat((joints / self.scale, bones / self.scale, body), dim=-1)
+
+    @torch.no_grad()
+    def calibrate(self, tracklets: Iterable[np.ndarray]) -> None:
+        """Set what coordinates and lengths are measured by, from the skeletons of training.
+
+        Parameters
+        ----------
+        tracklets : iterable of ndarray
+            (T, J, 3) valid, root-centred joints each.
+        """
+        squares, numbers, means = 0.0, 0, []
+        for joints in tracklets:
+            if not len(joints):
+                continue
+            squares, numbers = squares + float(np.square(joints, dtype=np.float64).sum()), numbers + joints.size
+            means.append(np.linalg.norm(joints - joints[:, self.parents.numpy(force=True)], axis=2).mean(axis=0))
+        self.scale.fill_((squares / numbers) ** 0.5)
+        if self.bones:
+            lengths = torch.from_numpy(np.stack(means)).to(self.mean_length)
+            self.mean_length.copy_(lengths.mean(dim=0))
+            # The root has no bone; nothing must be divided by zero there.
+            spread = lengths.std(dim=0, correction=0)
+            self.length_spread.copy_(torch.where(spread > 1e-3 * self.scale, spread, self.scale))
 
     @staticmethod
     def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:

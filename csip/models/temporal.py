@@ -67,7 +67,7 @@ class SkeletonGuidedTemporalModel(nn.Module):
         Of the token aggregation.
     mte, atd, ta : bool
         Message token extraction, across-modality temporal distillation (needs `mte`) and token aggregation.
-        Without `ta` a frame's vector is its message, without `mte` either, its mean visual token.
+        Without `ta` a frame's vector is its message.
     frame_position : bool
         Whether messages know their place in the clip; without, shuffling the frames changes nothing.
     """
@@ -86,6 +86,8 @@ class SkeletonGuidedTemporalModel(nn.Module):
         super().__init__()
         if atd and not mte:
             raise CsipError("atd: distils message tokens and needs mte: true; set atd: false or mte: true")
+        if not mte and not ta:
+            raise CsipError("temporal modelling without mte and ta has nothing to do")
         self.project_skeleton = nn.Linear(skeleton_width, width) if atd or ta else None
         self.visual_message = MessageExtraction(width, heads, frame_position) if mte else None
         self.skeleton_message = MessageExtraction(width, heads, frame_position) if mte else None
@@ -122,7 +124,8 @@ class SkeletonGuidedTemporalModel(nn.Module):
                 query, memory = self.distil_norm(message), self.distil_memory_norm(skeleton_message)
                 message = message + self.distil(query, memory, valid)
         if self.aggregate is None or self.types is None:
-            return visual.mean(dim=2) if message is None else message
+            assert message is not None
+            return message
 
         groups = [visual + self.types[VISUAL]]
         if message is not None:

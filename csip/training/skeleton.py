@@ -87,7 +87,7 @@ def train_skeleton(
     people = {pid: label for label, pid in enumerate(sorted({s.pid for s in train}))}
     source = TrainingWindows(train, people, chosen.frames, joints, fabric.device)
     if encoder is not None:
-        encoder.scale.fill_(float(source.joints.square().sum(dim=2).mean().sqrt()))
+        encoder.calibrate(s.joints - s.joints[:, joints.root : joints.root + 1] for s in train)
         model: GraphWindows | WindowNetwork = GraphWindows(encoder, chosen.embedding)
     else:
         model = WindowNetwork(joints, chosen.frames, chosen.embedding, chosen.window)
@@ -347,9 +347,10 @@ def _encoder(joints: JointSet, settings: Settings, init: Path | None) -> Skeleto
     trained = Settings.model_validate(description["settings"])
     encoder = empty_encoder(joints.name, description["width"], trained)
     part = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
-    del part["encoding"]  # of the joint set; nothing else depends on it
+    of_joints = {"encoding", "mean_length", "length_spread"}  # nothing else depends on the joint set
+    part = {name: tensor for name, tensor in part.items() if name not in of_joints}
     missing, unexpected = encoder.load_state_dict(part, strict=False)
-    if missing != ["encoding"] or unexpected:
+    if not of_joints.issuperset(missing) or unexpected:
         raise CsipError(f"{init}: its tensors are not those of its settings: {missing} missing, {unexpected} unknown")
     return encoder
 

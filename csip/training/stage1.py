@@ -68,7 +68,7 @@ def train_stage1(
     clips = TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device)
 
     encoder = empty_encoder(skeletons.joint_set.name, features[0].shape[1], settings)
-    encoder.scale.fill_(skeletons.scale())
+    encoder.calibrate(j[v] for j, v in zip(skeletons.joints, skeletons.valid, strict=True))
     temperature = LearnableTemperature(chosen.tau, learnable=chosen.normalize)
     optimizer = torch.optim.Adam(
         [*encoder.parameters(), *(p for p in temperature.parameters() if p.requires_grad)],
@@ -173,6 +173,8 @@ class TrainingArrays:
         (N,) the same as `valid`, in the processor's memory.
     starts, lengths, labels
         (M,) each tracklet's first frame, its frames and its identity.
+    cameras
+        (M,) each tracklet's camera.
     """
 
     features: Tensor
@@ -182,6 +184,7 @@ class TrainingArrays:
     starts: np.ndarray
     lengths: np.ndarray
     labels: np.ndarray
+    cameras: np.ndarray
 
     @staticmethod
     def of(
@@ -206,6 +209,7 @@ class TrainingArrays:
             np.cumsum(lengths) - lengths,
             lengths,
             np.array([labels[t.pid] for t in train]),
+            np.array([t.camera for t in train]),
         )
 
     def draw(self, settings: Settings, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -224,9 +228,14 @@ class TrainingArrays:
         rows = self.starts[order][:, None] + sample_restricted(self.lengths[order], settings.clips.frames, rng)
         seen = self.usable[rows].any(axis=1)
         rows, order = rows[seen], order[seen]
-        for start in range(0, len(order), settings.stage1.batch):
-            part = slice(start, start + settings.stage1.batch)
-            if len(order[part]) > 1:
+        groups = [np.arange(len(order))]
+        if settings.stage1.batches == "camera":
+            groups = [np.flatnonzero(self.cameras[order] == camera) for camera in np.unique(self.cameras[order])]
+        size = settings.stage1.batch
+        parts = [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+        for index in range(len(parts)) if len(groups) == 1 else rng.permutation(len(parts)):
+            part = parts[index]
+            if len(part) > 1:
                 yield rows[part], torch.from_numpy(self.labels[order[part]])
 
     def read(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -269,6 +278,7 @@ def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphT
         temporal=chosen.temporal,
         temporal_every=chosen.temporal_every,
         sign_flips=chosen.sign_flips,
+        bones=chosen.bones,
     )
 
 

@@ -231,14 +231,16 @@ def loss_terms(output: ReIDOutput, label: Tensor, settings: Settings) -> dict[st
     def mean(values: list[Tensor]) -> Tensor:
         return torch.stack(values).mean()
 
-    f1, f2, f3 = output.features
-    logits1, logits2, logits3 = output.logits
+    (f1, f2, *f3), (logits1, logits2, *logits3) = output.features, output.logits
     terms = {
-        "ce": cross_entropy(logits1) + cross_entropy(logits2) + cross_entropy(logits3, output.student_logits),
-        "triplet": triplet(f1) + triplet(f2) + triplet(f3, output.student),
+        "ce": cross_entropy(logits1) + cross_entropy(logits2),
+        "triplet": triplet(f1) + triplet(f2),
         "csip": cross_entropy(output.csip_logits),
-        "frame": cross_entropy(output.frame_logits, output.student_frame_logits),
     }
+    if output.frame_logits is not None:
+        terms["ce"] = terms["ce"] + cross_entropy(*logits3, output.student_logits)
+        terms["triplet"] = terms["triplet"] + triplet(*f3, output.student)
+        terms["frame"] = cross_entropy(output.frame_logits, output.student_frame_logits)
     if output.student_frames is not None and output.teacher_frames is not None:
         terms["distill"] = distillation(output.student_frames, output.teacher_frames)
     return terms
@@ -285,6 +287,7 @@ def build_model(
         freeze_skeleton=not chosen.train_skeleton_encoder,
         fusion=chosen.fusion,
         prototype_attention=chosen.prototype_attention,
+        update_prototypes=chosen.update_prototypes,
         update_tokens=chosen.update_tokens,
         detach_visual=chosen.detach_visual,
         distill=chosen.lambda_distill > 0,

@@ -5,6 +5,7 @@ import torch
 
 from csip.errors import CsipError
 from csip.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
+from csip.models.prototypes import PrototypeFusionUpdater
 from csip.models.reid import ReIDModel
 from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.vision import create_vision
@@ -146,6 +147,27 @@ def test_a_clips_skeleton_changes_no_other_clip_and_no_descriptor(build):
     for one, other in ((before.features[0], after.features[0]), (before.student, after.student)):
         torch.testing.assert_close(one, other)
     torch.testing.assert_close(model.embed(images, camera), embedded)
+
+
+def test_without_temporal_modelling_there_is_no_third_feature(build):
+    model = build(mte=False, atd=False, ta=False)
+    images, joints, valid, camera = draw()
+    output = model(images, joints, valid, camera)
+    assert len(output.features) == len(output.logits) == 2
+    assert output.frame_logits is None and output.student is None
+    assert model.sgtm is None and model.frame_head is None and len(model.heads) == 2
+    assert model.eval().embed(images, camera).shape == (B, D + C)
+
+
+def test_prototypes_that_no_clip_changes_are_the_fused_ones(build):
+    torch.manual_seed(0)
+    visual, skeleton = torch.randn(N, C), torch.randn(N, C)
+    pfu = PrototypeFusionUpdater(N, C, heads=2, update=False)
+    pfu.set_prototypes(visual, skeleton)
+    found = pfu(torch.randn(3, 5, C))
+    half = [torch.nn.functional.normalize(one, dim=1) * C**0.5 / 2 for one in (visual, skeleton)]
+    torch.testing.assert_close(found, (half[0] + half[1]).expand(3, -1, -1))
+    assert [name for name, _ in pfu.named_parameters()] == ["weight"]
 
 
 def test_descriptors_do_not_touch_the_skeleton_encoder(build):

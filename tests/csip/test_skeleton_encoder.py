@@ -156,3 +156,38 @@ def test_every_parameter_learns():
     valid = torch.tensor([[True, True, False, True, True]] * 2)
     model(draw(), valid).pow(3).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0] == []
+
+
+def test_calibration_measures_coordinates_and_bones():
+    rng = np.random.default_rng(0)
+    tracklets = [rng.normal(size=(length, 17, 3)).astype(np.float32) for length in (4, 0, 9)]
+    for joints in tracklets:
+        joints -= joints[:, :1]
+    model = SkeletonGraphTransformer(H36M17, width=16, depth=1, heads=2, bones=True)
+    model.calibrate(tracklets)
+    everything = np.concatenate(tracklets).astype(np.float64)
+    assert model.scale.item() == pytest.approx(np.sqrt((everything**2).mean()), rel=1e-5)
+    lengths = np.zeros((2, 17))
+    for parent, child in H36M17.bones:
+        for row, joints in enumerate((tracklets[0], tracklets[2])):
+            lengths[row, child] = np.linalg.norm(joints[:, child] - joints[:, parent], axis=1).mean()
+    np.testing.assert_allclose(model.mean_length, lengths.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model.length_spread[1:], lengths.std(axis=0)[1:], rtol=1e-4)
+    assert model.length_spread[0] == model.scale  # the root has no bone
+    assert {"scale", "mean_length", "length_spread"} <= model.state_dict().keys()
+
+
+@torch.no_grad()
+def test_bones_say_how_long_they_are_whatever_the_pose():
+    torch.manual_seed(0)
+    model = SkeletonGraphTransformer(H36M17, width=16, depth=1, heads=2, bones=True).eval()
+    joints = torch.randn(2, 6, 17, 3)
+    valid = torch.ones(2, 6, dtype=torch.bool)
+    valid[:, 4:] = False
+    body = model._inputs(torch.where(valid[:, :, None, None], joints, 0.0), valid)[..., 6]
+    expected = torch.zeros(2, 17)
+    for parent, child in H36M17.bones:
+        expected[:, child] = (joints[:, :4, child] - joints[:, :4, parent]).norm(dim=-1).mean(dim=1)
+    torch.testing.assert_close(body, expected[:, None].expand(-1, 6, -1))
+    garbage = torch.where(valid[:, :, None, None], joints, 1e6)
+    torch.testing.assert_close(model(garbage, valid)[:, :4], model(joints, valid)[:, :4])

@@ -98,7 +98,6 @@ def test_order_of_frames_matters(model, clips):
         {"mte": True, "atd": True, "ta": False},
         {"mte": True, "atd": False, "ta": True},
         {"mte": False, "atd": False, "ta": True},
-        {"mte": False, "atd": False, "ta": False},
     ],
 )
 def test_parts_can_be_left_out(parts, clips):
@@ -107,9 +106,6 @@ def test_parts_can_be_left_out(parts, clips):
     visual, skeleton, valid = clips
     result = model(visual, skeleton, valid)
     assert result.shape == (B, T, D)
-    if not any(parts.values()):
-        torch.testing.assert_close(result, visual.mean(dim=2))
-        return
     result.square().sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0] == []
 
@@ -117,3 +113,5 @@ def test_parts_can_be_left_out(parts, clips):
 def test_distillation_over_messages_needs_messages():
     with pytest.raises(CsipError, match="mte: true"):
         SkeletonGuidedTemporalModel(D, C, heads=2, mte=False, atd=True)
+    with pytest.raises(CsipError, match="nothing to do"):
+        SkeletonGuidedTemporalModel(D, C, heads=2, mte=False, atd=False, ta=False)
