@@ -485,6 +485,26 @@ def average(
 
 
 @app.command()
+def ablate(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    skeletons: Cache = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the runs, if not runs/NAME.", show_default=False)] = None,
+    seeds: Annotated[int, typer.Option(help="How many: 0, 1, ...", min=1)] = 3,
+    workers: Annotated[int, typer.Option(help="Trainings side by side, the processor's cores shared.", min=1)] = 1,
+    set_: Set = None,
+) -> None:
+    """Train with parts of the method left out, and say what each adds; goes on where it was stopped."""
+    from pipelines import ablate as stage
+    from pipelines import paths
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    cache = paths.skeleton_file(settings, skeletons)
+    stage.run(settings, cache, paths.run_folder(settings, out), range(seeds), workers)
+
+
+@app.command()
 def train_demo_pose(
     out: Annotated[Path, typer.Option(help="Folder for the weights and figures.json.")],
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
