@@ -3,12 +3,19 @@
 #   make evaluate DATASET=mars     everything on MARS, from data/mars on
 #   make report DATASET=kgbd       skeletons alone: train, evaluate, report
 #   make splits DATASET=ilidsvid   everything on each of its ten divisions, and the mean
+#   make search DATASET=hall VIDEOS=visits FROM=runs/mars   people in videos, described by another run's model, and searched
+#   make ablate                    what each part of the method adds, on rendered people: hours
 DATASET ?= demo
 PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
 # Settings for every stage, e.g. SET="stage1.epochs=3 runtime.device=cpu"; flags for `csip synth`.
 SET ?=
 SYNTH ?=
 SPLITS ?= 0 1 2 3 4 5 6 7 8 9
+# Videos, flags for `csip ingest`, the run whose model describes people, and what is searched for.
+VIDEOS ?=
+INGEST ?=
+FROM ?= $(RUN)
+QUERY ?= --all --out $(RUN)/search.csv
 
 # Data sets of skeletons alone have a model of their own and no stages.
 SKELETONS_ALONE := kgbd biwi ias ks20
@@ -20,7 +27,7 @@ CONFIG := $(wildcard configs/$(DATASET).yaml)
 MODEL := $(RUN)/$(if $(filter $(SKELETONS_ALONE),$(DATASET)),skeleton,stage2)/model.safetensors
 FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 
-.PHONY: setup skeletons stage1 stage2 evaluate splits report demo test lint bench clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test lint bench clean
 .DELETE_ON_ERROR:
 
 setup: .venv/csip-setup.sha256
@@ -28,17 +35,28 @@ setup: .venv/csip-setup.sha256
 	@$(PYTHON) pipelines/bootstrap.py
 	@touch $@
 
+ingest: $(DATA)/tracklets.csv
 skeletons: $(DATA)/skeletons.h5
 stage1: $(RUN)/stage1/model.safetensors
 stage2: $(RUN)/stage2/model.safetensors
 evaluate: $(RUN)/metrics.json
 report: $(RUN)/report.md
+export: $(RUN)/export/model.onnx
 
 # Rendered people are the one data set that the project makes itself.
 data/demo/truth.npz: | .venv/csip-setup.sha256
 	$(CSIP) synth --out data/demo --force $(SYNTH)
 ifeq ($(DATASET),demo)
 FRAMES := data/demo/truth.npz
+endif
+
+ifeq ($(DATASET),ablation)
+FRAMES := data/ablation/truth.npz
+endif
+ifneq ($(VIDEOS),)
+FRAMES := $(DATA)/tracklets.csv
+$(DATA)/tracklets.csv: $(VIDEOS) | .venv/csip-setup.sha256
+	$(CSIP) ingest $(VIDEOS) --out $(DATA) $(INGEST)
 endif
 
 $(DATA)/skeletons.h5: $(FRAMES) | .venv/csip-setup.sha256
@@ -58,6 +76,21 @@ $(RUN)/metrics.json: $(MODEL)
 
 $(RUN)/report.md: $(RUN)/metrics.json
 	$(CSIP) report --dataset $(DATASET) --run $(RUN)
+
+$(RUN)/descriptors.h5: $(FROM)/stage2/model.safetensors $(FRAMES)
+	$(CSIP) embed $(FLAGS) --run $(RUN) --model $(FROM)
+search: $(RUN)/descriptors.h5
+	$(CSIP) search $(QUERY) $(FLAGS) --run $(RUN) --model $(FROM)
+
+$(RUN)/export/model.onnx: $(RUN)/stage2/model.safetensors
+	$(CSIP) export --run $(RUN) --out $(RUN)/export
+
+# The benchmark of the method's parts: enough people who look alike, and an image encoder that knows clothing alone.
+data/ablation/truth.npz: | .venv/csip-setup.sha256
+	$(CSIP) synth --out data/ablation --force --seed 11 --train-ids 240 --test-ids 120 --cameras 3 --tracklets 1 --twins 0.5
+ablate:
+	@$(MAKE) --no-print-directory skeletons DATASET=ablation
+	$(CSIP) ablate --dataset ablation --workers 2
 
 # Who trains in one division is tested in another: skeletons of all are needed.
 splits: | .venv/csip-setup.sha256

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,7 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-console = Console(highlight=False)
+# Files and pipes are no wider than a terminal to Rich: tables would lose their columns there.
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True, highlight=False)
 
 

@@ -79,6 +79,10 @@ def extract_skeletons(
     size = batch_size or (256 if device.startswith("cuda") else 16)
     sequences = frame_sequences(dataset, splits)
     with RichMonitor() as monitor:
+        if estimator == "demo" and not (dataset.root / "truth.npz").exists():
+            monitor.say(
+                "the demo's estimator was trained on rendered people: skeletons of real people are poor; human3d is for them"
+            )
         summary = extract(
             sequences, dataset.root, spec, out, device=device, batch_size=size, shard_frames=shard_frames,
             flip_test=flip_test, precision=precision, workers=workers, threads=threads, backend=backend, share=share,

@@ -31,6 +31,8 @@ ELSEWHERE = {"make test", "make lint"}
 SHORTER = {
     "csip synth --out data/crowd --train-ids 200 --test-ids 100 --cameras 6":
         "csip synth --out data/crowd --train-ids 2 --test-ids 2 --cameras 2 --frames 2",
+    "csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12":
+        "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
     "csip train-demo-pose --out weights": "csip train-demo-pose --help",  # run by test_demo_pose.py
     "csip train-demo-vision --out weights/demo.safetensors":
         "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1",
@@ -113,5 +115,7 @@ def test_the_commands_left_the_files_they_promise(project: Path) -> None:
     for name in ("demo", "mars", "mine"):
         assert (project / f"runs/{name}/report.md").read_text().startswith(f"# {name}")
     for file in ("runs/visits/metrics.json", "runs/mars-authors/stage1/model.safetensors", "data/demo/skeletons.png",
-                 "runs/kgbd/report.md", "runs/kgbd-1/metrics.json", "runs/kgbd-graph/skeleton/model.safetensors"):  # fmt: skip
+                 "runs/kgbd/report.md", "runs/kgbd-1/metrics.json", "runs/kgbd-graph/skeleton/model.safetensors",
+                 "runs/demo/report.html", "data/hall/labels.csv", "runs/hall/report.html", "runs/shop/search.csv",
+                 "export/demo/model.onnx"):  # fmt: skip
         assert (project / file).exists()
