@@ -71,7 +71,9 @@ def run(settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], wo
     threads = max(torch.get_num_threads() // workers, 1)
     pool = Parallel(n_jobs=workers, return_as="generator_unordered")
     with RichMonitor() as monitor:
-        by_place = {place: (row, seed) for row in rows for seed in seeds for place in [first_stage(row.settings, seed, out)]}
+        by_place = {
+            place: (row, seed) for row in rows for seed in seeds for place in [first_stage(row.settings, seed, out)]
+        }
         pretrain = (
             delayed(_pretrain)(seeded(row.settings, seed), skeletons, place, threads)
             for place, (row, seed) in sorted(by_place.items())
@@ -113,7 +115,9 @@ def rows_of(settings: Settings) -> list[Row]:
     for label, off in PARTS:
         missing = next((key for key, value in off.items() if _get(whole, key) == value), None)
         if missing is not None:
-            raise CsipError(f"{missing} is {_get(whole, missing)} in these settings: the row {label!r} would add nothing")
+            raise CsipError(
+                f"{missing} is {_get(whole, missing)} in these settings: the row {label!r} would add nothing"
+            )
     labels = [BASELINE, *(label for label, _ in PARTS)]
     rows = []
     for kept, label in enumerate(labels):
@@ -142,10 +146,7 @@ def table(found: dict[str, list[dict[str, Any]]], seeds: Sequence[int]) -> str:
     alike = all("lookalikes" in one for row in found.values() for one in row)
     columns: list[tuple[str, tuple[str, ...]]] = [(name, (key,)) for key, name in COLUMNS]
     columns += [(f"look-alikes: {name}", ("lookalikes", key)) for key, name in COLUMNS] if alike else []
-    lines = [
-        "| | " + " | ".join(name for name, _ in columns) + " |",
-        "|---|" + "---:|" * len(columns),
-    ]
+    lines = ["| | " + " | ".join(name for name, _ in columns) + " |", "|---|" + "---:|" * len(columns)]
     for label, figures in found.items():
         cells = []
         for _, path in columns:

@@ -521,8 +521,13 @@ def train_demo_pose(
 @app.command()
 def train_demo_vision(
     out: Annotated[Path, typer.Option(help="The weights to write, .safetensors.")],
-    people: Annotated[int, typer.Option(help="Rendered people.")] = 700,
-    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 1500,
+    people: Annotated[int, typer.Option(help="Rendered people.")] = 2000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 8000,
+    model: Annotated[str, typer.Option(help="OpenCLIP model file of the encoder.")] = "vision/demo.json",
+    twins: Annotated[
+        bool, typer.Option("--twins/--no-twins", help="People in pairs in the same clothing, or each in his own.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Which people, cameras and walks.")] = 31_415,
     workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
 ) -> None:
     """Pretrain the demo's image encoder anew, on rendered people outside the demo."""
@@ -530,7 +535,16 @@ def train_demo_vision(
     from pipelines.demo_vision import train_demo_vision as train
 
     with RichMonitor() as monitor:
-        figures = train(out, people=people, steps=steps, workers=workers, report=monitor.progress)
+        figures = train(
+            out,
+            model=model,
+            people=people,
+            steps=steps,
+            seed=seed,
+            twins=twins,
+            workers=workers,
+            report=monitor.progress,
+        )
     console.print(f"contrastive loss {figures['loss']:.3f}, {figures['seconds']:.0f} s -> {out}")
 
 

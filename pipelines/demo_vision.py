@@ -3,10 +3,10 @@
 CLIP's own weights come from pictures and captions; a tower that a laptop trains in minutes cannot. This one is
 pretrained by supervised contrast between two walks of the same rendered person past different cameras, frame by
 frame, without text or skeletons. People, cameras and walks are those of a world (`SEED`) that no data set of this
-project shows. All of them come in pairs of twins, who wear the same clothing and pass the same cameras. In a batch a twin
-is met where the other one just was, among others who pass the same few cameras: what the camera and the clothing look like
-then speaks for the wrong person, and only the body is left to tell them apart. A second term is the same contrast within
-each pair of twins alone.
+project shows. Without twins it learns clothing alone, as CLIP does from captions. With twins all people come in pairs
+who wear the same clothing and pass the same cameras. In a batch a twin is met where the other one just was, among others
+who pass the same few cameras: what the camera and the clothing look like then speaks for the wrong person, and only the
+body is left to tell them apart. A second term is the same contrast within each pair alone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from configs import CONFIGS
 from csip.config import ClipSettings
 from csip.data.clips import augment, normalize
 from csip.data.synthetic_walks import render_walk
@@ -35,7 +34,6 @@ from csip.training.common import cosine
 from pose_cache.joints import H36M17
 
 SEED = 31_415
-MODEL = CONFIGS / "vision" / "demo.json"
 CLIPS = ClipSettings(height=128, width=64, pad=4, erase=0.2)
 FRAMES = 4  # of a walk, a third of a second apart
 PAIRS = 32  # of twins in a batch
@@ -47,16 +45,31 @@ Report = Callable[[str, int, int, str], None]
 
 
 def train_demo_vision(
-    out: Path, *, people: int = 2000, walks: int = 4, steps: int = 8000, workers: int = 2, report: Report
+    out: Path,
+    *,
+    model: str = "vision/demo.json",
+    people: int = 2000,
+    walks: int = 4,
+    steps: int = 8000,
+    seed: int = SEED,
+    twins: bool = True,
+    workers: int = 2,
+    report: Report,
 ) -> dict[str, float]:
     """Train the tower from nothing; write its weights (float16) to ``out`` and figures beside them (``.figures.json``).
 
     Parameters
     ----------
+    model
+        The tower's OpenCLIP model file.
     people, walks
         Identities, and walks of each, every walk past a camera of its own.
     steps
         Optimiser steps, of 2 x 2 x `PAIRS` walks' frames.
+    seed
+        The world, and the random numbers of training.
+    twins
+        Whether people come in pairs in the same clothing.
 
     Returns
     -------
@@ -64,19 +77,19 @@ def train_demo_vision(
         ``loss`` of the last tenth of the steps, ``seconds``.
     """
     started = time.monotonic()
-    crops = render_people(people, walks, workers, report)
-    torch.manual_seed(SEED)
-    vision = create_vision(str(MODEL), None, (CLIPS.height, CLIPS.width)).train()
-    losses = list(_train(vision, crops, steps, report))
+    crops = render_people(people, walks, seed, twins, workers, report)
+    torch.manual_seed(seed)
+    vision = create_vision(model, None, (CLIPS.height, CLIPS.width)).train()
+    losses = list(_train(vision, crops, steps, seed, report))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.half().contiguous() for name, tensor in vision.visual.state_dict().items()}, out)
     figures = {"loss": float(np.mean(losses[-max(steps // 10, 1) :])), "seconds": time.monotonic() - started}
-    recipe = {"seed": SEED, "people": people, "walks": walks, "frames": FRAMES, "steps": steps}
+    recipe = {"seed": seed, "twins": twins, "people": people, "walks": walks, "frames": FRAMES, "steps": steps}
     out.with_suffix(".figures.json").write_text(json.dumps({**figures, **recipe}, indent=1) + "\n")
     return figures
 
 
-def _train(vision: VisionEncoder, crops: NDArray[np.uint8], steps: int, report: Report) -> Iterator[float]:
+def _train(vision: VisionEncoder, crops: NDArray[np.uint8], steps: int, seed: int, report: Report) -> Iterator[float]:
     """Train for one cosine cycle; yield the loss of each step."""
     temperature = LearnableTemperature()
     parameters = [*vision.parameters(), *temperature.parameters()]
@@ -85,7 +98,7 @@ def _train(vision: VisionEncoder, crops: NDArray[np.uint8], steps: int, report: 
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = LR * cosine(step, epochs=steps, warmup=steps // 20, floor=0.01)
-        first, second, labels = draw_batch(crops, np.random.default_rng((SEED, step)))
+        first, second, labels = draw_batch(crops, np.random.default_rng((seed, step)))
         first, second = embed(vision, first), embed(vision, second)
         loss = supervised_contrastive(first, second, labels, temperature.scale())
         loss = loss + contrast_twins(first, second, temperature.scale())
@@ -98,14 +111,15 @@ def _train(vision: VisionEncoder, crops: NDArray[np.uint8], steps: int, report: 
         yield loss.item()
 
 
-def render_people(people: int, walks: int, workers: int, report: Report) -> NDArray[np.uint8]:
-    """Render (people, walks, FRAMES, H, W, 3) RGB crops; people 0 and 1, 2 and 3, ... are twins."""
+def render_people(people: int, walks: int, seed: int, twins: bool, workers: int, report: Report) -> NDArray[np.uint8]:
+    """Render (people, walks, FRAMES, H, W, 3) RGB crops; people 0 and 1, 2 and 3, ... are twins, or at least neighbours."""
     views = [(person, walk) for person in range(people) for walk in range(walks)]
     # Camera by camera, since a renderer paints a camera's surroundings once.
     views.sort(key=lambda view: _camera(view[0], view[1], walks))
     jobs = (
         delayed(render_walk)(
-            SEED, 1 + person, _camera(person, walk, walks), walk, clothing_key=1 + person // 2 * 2,
+            seed, 1 + person, _camera(person, walk, walks), walk,
+            clothing_key=1 + (person // 2 * 2 if twins else person),
             frames=FRAMES, height=CLIPS.height, width=CLIPS.width, fps=3.0,
         )
         for person, walk in views
