@@ -7,26 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="configs/NAME.yaml, or a folder data set data/NAME.", show_default=False)
-]
-Config = Annotated[
-    Path | None, typer.Option("--config", help="A settings file, instead of configs/NAME.yaml.", show_default=False)
-]
-Root = Annotated[
-    Path | None, typer.Option("--root", help="The data set's folder, if not data/NAME.", show_default=False)
-]
-Run = Annotated[Path | None, typer.Option("--run", help="The run's folder, if not runs/NAME.", show_default=False)]
+from pipelines.cli_options import Config, Dataset, Root, Run, Set
+
 Model = Annotated[
     Path | None, typer.Option("--model", help="Another run's model, RUN/stage2, if not this run's.", show_default=False)
 ]
 Onnx = Annotated[
     Path | None,
     typer.Option("--onnx", help="The model as `csip export` wrote it, for onnxruntime.", show_default=False),
-]
-Set = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A setting, e.g. runtime.workers=0; may be repeated.", show_default=False),
 ]
 Found = Annotated[
     Path | None, typer.Option("--descriptors", help="Their file, if not RUN/descriptors.h5.", show_default=False)
