@@ -13,10 +13,12 @@ from csip.data.clips import (
     chunk_bounds,
     normalize,
     read_frame,
+    read_frames,
     sample_centres,
     sample_dense,
     sample_restricted,
 )
+from csip.data.synthetic import load_truth
 from csip.errors import CsipError
 from pose_cache.joints import H36M17
 
@@ -69,6 +71,23 @@ def test_flip_mirrors_images_and_skeleton_together() -> None:
     assert np.array_equal(mirrored[:, right_knee], joints[:, left_knee] * [-1, 1, 1])
     again, back = augment(flipped, mirrored, H36M17, settings, np.random.default_rng(1))
     assert np.array_equal(again, images) and np.array_equal(back, joints)
+
+
+def test_a_mirrored_clips_skeleton_projects_onto_its_mirrored_frames(walkers: Path) -> None:
+    settings = ClipSettings(height=64, width=32, flip=1, pad=0, erase=0)
+    swapped = H36M17.mirror_order
+    for truth in load_truth(walkers):
+        images = read_frames(walkers, truth.frames, settings)
+        flipped, mirrored = augment(images, truth.joints3d, H36M17, settings, np.random.default_rng(0))
+        assert (flipped == images[..., ::-1]).all()
+        # The camera that would have seen the mirrored world: what was at column u is at column width - 1 - u.
+        camera = truth.intrinsics * [[1, -1, 1], [1, 1, 1], [1, 1, 1]]
+        camera[:, 0, 2] = settings.width - 1 - camera[:, 0, 2]
+        rays = mirrored @ camera.transpose(0, 2, 1)
+        seen = rays[..., :2] / rays[..., 2:]
+        expected = truth.h36m[:, swapped] * [-1, 1] + [settings.width - 1, 0]
+        np.testing.assert_allclose(seen, expected, atol=2e-3)
+        assert np.abs(seen - truth.h36m).max() > 1, "the mirrored skeleton is not where the plain one was"
 
 
 def test_crop_is_one_shift_for_all_frames_and_leaves_the_skeleton_alone() -> None:

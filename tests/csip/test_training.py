@@ -25,7 +25,7 @@ from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.training.common import make_fabric
 from csip.training.prototypes import prototypes, refresh_prototypes
-from csip.training.stage1 import train_stage1
+from csip.training.stage1 import TrainingArrays, train_stage1
 from csip.training.stage2 import load_trained, train_stage2
 
 STAGES = {1: train_stage1, 2: train_stage2}
@@ -243,3 +243,24 @@ def test_skeletons_pair_with_frames_by_name(settings: Settings) -> None:
     assert stranger.valid[0].tolist() == [True] * 6 + [False]
     with pytest.raises(CsipError, match=r"no skeletons for 1 of 1 tracklets, e\.g\. nobody"):
         load_skeletons(path, [replace(dataset.train[0], name="nobody")])
+
+
+def test_batches_of_one_camera_hold_every_clip_once(settings: Settings) -> None:
+    dataset = load_dataset(settings.dataset)
+    skeletons = load_skeletons(settings.dataset.path / "skeletons.h5", dataset.train)
+    features = [np.zeros((len(t.frames), 4), np.float32) for t in dataset.train]
+    clips = TrainingArrays.of(dataset.train, features, skeletons, torch.device("cpu"))
+    tracklet_of = np.repeat(np.arange(len(dataset.train)), clips.lengths)
+    for batches in ("random", "camera"):
+        chosen = settings.model_copy(
+            update={
+                "stage1": settings.stage1.model_copy(update={"batches": batches, "batch": 5, "clips_per_tracklet": 2})
+            }
+        )
+        drawn = [tracklet_of[rows] for rows, _ in clips.draw(chosen, epoch=0)]
+        assert all((one == one[:, :1]).all() for one in drawn), "a clip is of one tracklet"
+        cameras = [{dataset.train[i].camera for i in one[:, 0]} for one in drawn]
+        assert (max(map(len, cameras)) == 1) == (batches == "camera")
+        counts = np.bincount(np.concatenate([one[:, 0] for one in drawn]), minlength=len(dataset.train))
+        left_out = 2 * len(dataset.train) - counts.sum()  # a batch of one clip has no contrast
+        assert counts.max() <= 2 and left_out <= len({t.camera for t in dataset.train})
