@@ -18,14 +18,13 @@ in sorted order.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from csip.data.csv_table import parse_table
 from csip.data.index import Tree, indexed
 from csip.data.labels import LABELS, parse_labels
 from csip.data.tracklets import DISTRACTOR, IMAGES, Dataset, Tracklet, is_image
@@ -138,7 +137,10 @@ def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset
     said = {part for _, _, part in of.values()}
     if said == {""}:
         if len(people) < 2:
-            raise CsipError(f"{where}: {len(people)} people; at least one for training and one for the test are needed")
+            named = f"{TABLE} and {LABELS} name" if tree.has_file(LABELS) else f"{TABLE} names"
+            raise CsipError(
+                f"{tree.root}: {named} one person alone, {people[0]}; at least one for training and one for the test are needed"
+            )
         training = set(_share(people, train_share, seed)[0])
         part_of = {title: "train" if person in training else "test" for title, person in person_of.items()}
     else:
@@ -181,29 +183,19 @@ def _labels(tree: Tree, known: Container[str]) -> dict[str, str]:
 def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
     """Return the table's lines with their numbers, every needed cell but the person filled."""
     where = tree.root / TABLE
-    try:
-        text = tree.read(TABLE, f"a table with the columns {', '.join(COLUMNS)}").decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise CsipError(f"{where}: not UTF-8 text ({error}); save it as CSV, UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text))
-    missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
-    if missing:
-        raise CsipError(
-            f"{where}: no column {', '.join(missing)}; found {', '.join(reader.fieldnames or ()) or 'nothing'}, expected "
-            f"{', '.join(COLUMNS)} and optionally part"
-        )
+    content = tree.read(TABLE, f"a table with the columns {', '.join(COLUMNS)}")
     rows = []
-    for row in reader:
-        cells = {column: (row.get(column) or "").strip() for column in (*COLUMNS, *MORE)}
+    for number, row in parse_table(content, where, COLUMNS):
+        cells = {column: row.get(column, "") for column in (*COLUMNS, *MORE)}
         empty = next((column for column in COLUMNS if column != "person" and not cells[column]), None)
         if empty is not None:
-            raise CsipError(f"{where}: line {reader.line_num} has no {empty}")
+            raise CsipError(f"{where}: line {number} has no {empty}")
         path = PurePosixPath(cells["frame"])
         if path.is_absolute() or ".." in path.parts or "\\" in cells["frame"]:
             raise CsipError(
-                f"{where}: line {reader.line_num} has frame {cells['frame']}; expected a path below {tree.root}, with /"
+                f"{where}: line {number} has frame {cells['frame']}; expected a path below {tree.root}, with /"
             )
-        rows.append((reader.line_num, cells))
+        rows.append((number, cells))
     if not rows:
         raise CsipError(f"{where}: no lines below the head")
     return rows

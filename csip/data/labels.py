@@ -14,6 +14,7 @@ import os
 from collections.abc import Container, Iterable
 from pathlib import Path
 
+from csip.data.csv_table import parse_table
 from csip.errors import CsipError
 
 LABELS = "labels.csv"
@@ -37,22 +38,10 @@ def parse_labels(content: bytes, where: Path, known: Container[str]) -> dict[str
     CsipError
         No such table; a tracklet is unknown, is named twice, or has no person. The message names the line.
     """
-    try:
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig")))
-        columns = reader.fieldnames or ()
-    except UnicodeDecodeError as error:
-        raise CsipError(f"{where}: not UTF-8 text ({error}); save it as CSV, UTF-8") from error
-    missing = [column for column in _NEEDED if column not in columns]
-    if missing:
-        raise CsipError(
-            f"{where}: no column {', '.join(missing)}; found {', '.join(columns) or 'nothing'}, expected "
-            f"{', '.join(_NEEDED)}"
-        )
     people: dict[str, str] = {}
     lines: dict[str, int] = {}
-    for row in reader:
-        title, person = ((row[column] or "").strip() for column in _NEEDED)
-        line = reader.line_num
+    for line, row in parse_table(content, where, _NEEDED):
+        title, person = (row[column] for column in _NEEDED)
         if not title:
             raise CsipError(f"{where}: line {line} has no tracklet")
         if title not in known:

@@ -402,7 +402,7 @@ TABLE_DAMAGE = {
     "twice": (TABLE.replace("video/5", "video/7"), "lines 2 and 3 are both frame video/7.jpg"),
     "outside": (TABLE.replace("video/9", "../video/9"), r"line 4 has frame \.\./video/9.jpg"),
     "absolute": (TABLE.replace("video/9", "/video/9"), "expected a path below"),
-    "one person": ("\n".join(TABLE.splitlines()[:3]), "1 people; at least one"),
+    "one person": ("\n".join(TABLE.splitlines()[:3]), "tracklets.csv names one person alone, ann; at least one"),
     "unknown part": (
         TABLE.replace("frame\n", "frame,part\n", 1).replace("jpg", "jpg,validation"), "has part 'validation'; expected train"
     ),

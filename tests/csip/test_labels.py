@@ -81,7 +81,7 @@ def test_labels_and_parts(tmp_path: Path) -> None:
         (LABELS + "a2,bob\n", "lines 3 and 6 are both about tracklet a2"),
         ("name,person\na1,ann\n", "no column tracklet; found name, person"),
         ("", "no column tracklet, person; found nothing"),
-        ("tracklet,person\na1,ann\na2,ann\n", "1 people; at least one"),
+        ("tracklet,person\na1,ann\na2,ann\n", "tracklets.csv and labels.csv name one person alone, ann; at least one"),
     ],
 )
 def test_labels_that_cannot_be_used(tmp_path: Path, labels: str, words: str) -> None:
