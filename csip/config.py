@@ -137,8 +137,8 @@ class Stage2Settings(Section):
     fusion: Literal["weight", "gate"] = "weight"
     prototype_attention: Literal["full", "induced"] = "full"
     """How prototypes see each other: all pairs, or through 64 learnable points, which pays with many identities."""
-    update_prototypes: bool = True
-    """Each clip changes the prototypes that it is compared with; without, they are the fused ones."""
+    csip_prototypes: Literal["updated", "fused", "both"] = "updated"
+    """What a clip is compared with: the prototypes that it has updated, the fused ones before that, or each of them."""
     update_tokens: Literal["cls", "all"] = "cls"
     prototype_momentum: float | None = Field(None, ge=0, lt=1)
     train_skeleton_encoder: bool = False
@@ -153,6 +153,8 @@ class Stage2Settings(Section):
     """Attention heads of temporal modelling; the image encoder's width / 64 where it is not given, the authors' 8."""
     frame_position: bool = True
     """Temporal modelling: messages know their place in the clip; the authors' do not."""
+    temporal_residual: bool = False
+    """Temporal modelling: a frame's vector is its CLS token and what is added to it, nothing at the start of training."""
     camera_embedding: bool = True
     clip_gradient: float | None = Field(None, gt=0)
     """Largest norm of the gradient of all parameters; longer ones are shortened to it."""

@@ -76,7 +76,14 @@ TRAINING_ALONE = {
 }
 UNKNOWN = "unknown"
 # Settings of stage 2 that the authors' test branch cannot do without.
-REQUIRED = {"temporal_heads": 8, "frame_position": False, "mte": True, "atd": True, "ta": True}
+REQUIRED = {
+    "temporal_heads": 8,
+    "frame_position": False,
+    "temporal_residual": False,
+    "mte": True,
+    "atd": True,
+    "ta": True,
+}
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
 
+CsipPrototypes = Literal["updated", "fused", "both"]
+
 # Of a model's state, by the start of its names: what the test branch never reads.
 TRAINING_ALONE = (
     "skeleton.", "temperature.", "pfu.", "heads.", "frame_head.", "sgtm.project_skeleton.", "sgtm.skeleton_message.",
@@ -46,6 +48,8 @@ class ReIDOutput:
         (B, N) of each feature's classifier.
     csip_logits : Tensor
         (B, N) float32, scaled similarity of f2 to the prototypes that the clip updated.
+    fused_logits : Tensor or None
+        (B, N) float32, the same to the prototypes before that, where both are asked for.
     frame_logits : Tensor or None
         (B, T, N) of the frames' vectors with skeletons; None without temporal modelling.
     student : Tensor or None
@@ -59,6 +63,7 @@ class ReIDOutput:
     features: tuple[Tensor, ...]
     logits: tuple[Tensor, ...]
     csip_logits: Tensor
+    fused_logits: Tensor | None = None
     frame_logits: Tensor | None = None
     student: Tensor | None = None
     student_logits: Tensor | None = None
@@ -96,8 +101,11 @@ class ReIDModel(nn.Module):
         N, the number of training identities.
     freeze_skeleton : bool
         Whether the skeleton encoder stays as it is.
-    fusion, prototype_attention, update_prototypes
+    fusion, prototype_attention
         See :class:`PrototypeFusionUpdater`.
+    csip_prototypes : {"updated", "fused", "both"}
+        What f2 is compared with: the prototypes that the clip updated, those before that, or each of them. The update sees
+        the clip that it is judged by, and learns to know it by heart; the fused ones go on teaching the image encoder then.
     update_tokens : {"cls", "all"}
         What updates the prototypes: both modalities' CLS tokens of each frame, or all visual tokens and joints averaged
         over the frames.
@@ -115,7 +123,7 @@ class ReIDModel(nn.Module):
         Attention heads of the temporal module; D / 64 by default.
     prototype_heads, prototype_layers : int
         Of the prototype updater.
-    mte, atd, ta, frame_position : bool
+    mte, atd, ta, frame_position, temporal_residual : bool
         Parts of :class:`SkeletonGuidedTemporalModel`; without `mte` and `ta` there is none, and a descriptor is [f1; f2].
     """
 
@@ -128,7 +136,7 @@ class ReIDModel(nn.Module):
         freeze_skeleton: bool = True,
         fusion: Literal["weight", "gate"] = "weight",
         prototype_attention: PrototypeAttention = "full",
-        update_prototypes: bool = True,
+        csip_prototypes: CsipPrototypes = "updated",
         update_tokens: Literal["cls", "all"] = "cls",
         detach_visual: bool = True,
         distill: bool = True,
@@ -142,6 +150,7 @@ class ReIDModel(nn.Module):
         atd: bool = True,
         ta: bool = True,
         frame_position: bool = True,
+        temporal_residual: bool = False,
     ) -> None:
         super().__init__()
         if skeleton.width != vision.embed_dim:
@@ -153,6 +162,7 @@ class ReIDModel(nn.Module):
             raise CsipError(f"update_tokens: expected 'cls' or 'all', got {update_tokens!r}")
         self.freeze_skeleton = freeze_skeleton
         self.update_tokens = update_tokens
+        self.csip_prototypes = csip_prototypes
         self.detach_visual = detach_visual
         self.distill = distill
         self.normalize = normalize
@@ -163,14 +173,15 @@ class ReIDModel(nn.Module):
         self.temperature = LearnableTemperature(tau, learnable=normalize)
         self.pfu = PrototypeFusionUpdater(
             identities, embed_dim, prototype_heads, prototype_layers, fusion, prototype_attention,
-            normalize=normalize, update=update_prototypes,
+            normalize=normalize, update=csip_prototypes != "fused",
         )  # fmt: skip
         heads = heads or max(1, width // 64)
         self.sgtm, self.frame_head, sizes = None, None, [width, embed_dim]
         if mte or ta:
             self.sgtm = SkeletonGuidedTemporalModel(
-                width, embed_dim, heads, mte=mte, atd=atd, ta=ta, frame_position=frame_position
-            )
+                width, embed_dim, heads, mte=mte, atd=atd, ta=ta, frame_position=frame_position,
+                residual=temporal_residual,
+            )  # fmt: skip
             self.frame_head = Head(width, identities)
             sizes.append(width)
         self.heads = nn.ModuleList(Head(size, identities) for size in sizes)
@@ -213,10 +224,15 @@ class ReIDModel(nn.Module):
         f1, f2 = self._mean_cls(vision, images.shape[1])
 
         clip_tokens, mask = self._update_tokens(tokens, projected, skeleton, valid)
-        csip_logits = prototype_logits(f2, self.pfu(clip_tokens, mask), self.temperature.scale(), self.normalize)
-        f1, f2, csip_logits = gather(f1), gather(f2), gather(csip_logits)
+        scale = self.temperature.scale()
+        csip_logits = gather(prototype_logits(f2, self.pfu(clip_tokens, mask), scale, self.normalize))
+        fused_logits = None
+        if self.csip_prototypes == "both":
+            fused = self.pfu.fused().expand(len(f2), -1, -1)
+            fused_logits = gather(prototype_logits(f2, fused, scale, self.normalize))
+        f1, f2 = gather(f1), gather(f2)
 
-        output = ReIDOutput((f1, f2), (self.heads[0](f1), self.heads[1](f2)), csip_logits)
+        output = ReIDOutput((f1, f2), (self.heads[0](f1), self.heads[1](f2)), csip_logits, fused_logits)
         if self.sgtm is None or self.frame_head is None:
             return output
         seen = tokens.detach() if self.detach_visual else tokens

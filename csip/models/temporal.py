@@ -70,6 +70,9 @@ class SkeletonGuidedTemporalModel(nn.Module):
         Without `ta` a frame's vector is its message.
     frame_position : bool
         Whether messages know their place in the clip; without, shuffling the frames changes nothing.
+    residual : bool
+        Whether a frame's vector is its CLS token and what the module adds to it, channel by channel, which is nothing at the
+        start of training. Without, the vector is the module's own and has to be learnt from scratch.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class SkeletonGuidedTemporalModel(nn.Module):
         atd: bool = True,
         ta: bool = True,
         frame_position: bool = True,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         if atd and not mte:
@@ -96,6 +100,7 @@ class SkeletonGuidedTemporalModel(nn.Module):
         self.distil = Attention(width, heads) if atd else None
         self.types = nn.Parameter(torch.randn(4, width) * 0.02) if ta else None
         self.aggregate = TokenAggregation(width, heads, mlp_ratio) if ta else None
+        self.residual = nn.Parameter(torch.zeros(width)) if residual else None
 
     def forward(self, visual: Tensor, skeleton: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """Return one vector a frame.
@@ -114,6 +119,10 @@ class SkeletonGuidedTemporalModel(nn.Module):
         Tensor
             z, (B, T, D).
         """
+        added = self._model(visual, skeleton, valid)
+        return added if self.residual is None else visual[:, :, 0] + self.residual * added
+
+    def _model(self, visual: Tensor, skeleton: Tensor | None, valid: Tensor | None) -> Tensor:
         message = None if self.visual_message is None else self.visual_message(visual)
         skeleton_message = None
         if skeleton is not None and self.project_skeleton is not None:
