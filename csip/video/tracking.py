@@ -65,7 +65,7 @@ class Tracker:
         from mmdet.models.trackers import ByteTracker
 
         self._tracker: Any = ByteTracker(
-            motion={"type": "KalmanFilter"},
+            motion={"type": "mmdet.KalmanFilter"},  # by its full name: MMPose may have been used before
             obj_score_thrs={"high": thresholds.high, "low": thresholds.low},
             init_track_thr=thresholds.start,
             num_frames_retain=max(patience, 1),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 
 from csip.video.motion import Changes
 from csip.video.tracking import Detections, Thresholds, Track, Tracker
@@ -135,6 +136,12 @@ def follow(people: list[list[tuple[float, ...] | None]], patience: int = 10) -> 
         seen = np.array([box for box in boxes if box is not None], float).reshape(-1, 4)
         tracker.look(number, Detections(seen, np.full(len(seen), 0.9)))
     return list(tracker.tracks().values())
+
+
+def test_tracker_can_be_made_where_mmpose_was_used_before() -> None:
+    way = [(10.0 + 5 * i, 50, 50 + 5 * i, 150) for i in range(5)]
+    with DefaultScope.overwrite_default_scope("mmpose"):
+        assert [len(t.frames) for t in follow([way])] == [5]
 
 
 def test_tracker_keeps_two_people_apart_and_bridges_a_gap() -> None:
