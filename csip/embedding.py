@@ -59,6 +59,14 @@ class PixelModel(nn.Module):
     forward = embed_pixels
 
 
+def own_cameras(camera_rows: dict[int, int], trained_on: str, dataset: str) -> dict[int, int]:
+    """Return a model's rows of the camera embedding for a data set: none for one that it was not trained on.
+
+    Cameras are numbered by each data set for itself: camera 1 of another one is another camera.
+    """
+    return camera_rows if trained_on == dataset else {}
+
+
 SHARD = 64  # tracklets: what a stopped run can lose at most
 
 

@@ -18,6 +18,7 @@ from pipelines.console import errors
 INTERRUPTED = 130  # what Typer exits with after Ctrl-C
 TERMINATED = 143
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+_PLACE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -158,7 +159,10 @@ def evaluate(
     run: Run = None,
     set_: Set = None,
     cross_dataset: Annotated[
-        bool, typer.Option("--cross-dataset", help="The model may have been trained on another data set.")
+        bool,
+        typer.Option(
+            "--cross-dataset", help="The model may be another data set's; its camera embedding is then left out."
+        ),
     ] = False,
 ) -> None:
     """Rank the gallery for every query: Rank-k, mAP, mINP. Needs no skeletons but for a model of skeletons alone."""
@@ -361,17 +365,24 @@ def main() -> None:
     try:
         app()
     except (CsipError, PoseCacheError) as error:
-        errors.print(f"error: {error}", markup=False, soft_wrap=True)
+        errors.print(f"error: {_own_words(error)}", markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in _DISK:
+        if error.errno not in (*_DISK, *_PLACE):
             raise
-        errors.print(f"error: {error.strerror}: {error.filename}", markup=False, soft_wrap=True)
+        words = [error.filename2 or error.filename, error.strerror or error]
+        errors.print(f"error: {': '.join(str(word) for word in words if word)}", markup=False, soft_wrap=True)
         sys.exit(1)
     except SystemExit as stop:
         if stop.code in (INTERRUPTED, TERMINATED):
             errors.print("stopped; what was finished is kept, and the same command goes on from there")
         raise
+
+
+def _own_words(error: Exception) -> str:
+    """Return an error's message without the traceback that torch puts around one from a worker of its loaders."""
+    text, name = str(error), f"{type(error).__module__}.{type(error).__qualname__}: "
+    return text.rpartition(name)[2].strip() if text.startswith("Caught ") and name in text else text
 
 
 def _terminate(*_: object) -> None:

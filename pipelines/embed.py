@@ -15,7 +15,7 @@ from csip.config import Settings
 from csip.data.datasets import load_dataset
 from csip.data.tracklets import Dataset, Tracklet
 from csip.descriptors import Descriptors, write_arrays, write_descriptors
-from csip.embedding import PixelEmbedder, embed_in_shards, remove_shards
+from csip.embedding import PixelEmbedder, embed_in_shards, own_cameras, remove_shards
 from csip.errors import CsipError
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
@@ -103,6 +103,8 @@ def run(
     shards = out.with_name(f".{out.name}.shards")
     with RichMonitor() as monitor:
         warn(trained, dataset.root, dataset.name, monitor)
+        if part == "test" and dataset.train:
+            monitor.say(f"{len(dataset.train):,} training tracklets are left out; --part all describes them, too")
         device = make_fabric(settings.runtime).device
         where = (dataset.root, tracklets, trained.cameras, trained.settings, device, monitor, shards)
         features = embed_in_shards(trained.model, trained.file_digest, *where)
@@ -135,7 +137,7 @@ def load(settings: Settings, run_folder: Path, model: Path | None = None, onnx: 
     # The clips are the model's; what to describe, how, and on which machine is decided now.
     update = {"dataset": settings.dataset, "evaluation": settings.evaluation, "runtime": settings.runtime}
     key, trained_on = digest(path), str(description["dataset"])
-    cameras = _own_cameras(cameras, trained_on, settings)
+    cameras = own_cameras(cameras, trained_on, settings.dataset.name)
     return Trained(network, cameras, own.model_copy(update=update), key, key, trained_on)
 
 
@@ -144,13 +146,8 @@ def _load_onnx(settings: Settings, path: Path) -> Trained:
 
     network = OnnxModel(path)
     described = network.description
-    cameras = _own_cameras(described.cameras, described.dataset, settings)
+    cameras = own_cameras(described.cameras, described.dataset, settings.dataset.name)
     return Trained(network, cameras, described.apply_to(settings), described.model, digest(path), described.dataset)
-
-
-def _own_cameras(cameras: dict[int, int], trained_on: str, settings: Settings) -> dict[int, int]:
-    """Return the rows of the camera embedding, none for another data set: its camera 1 is another camera."""
-    return cameras if trained_on == settings.dataset.name else {}
 
 
 def model_file(run_folder: Path, model: Path | None) -> Path:

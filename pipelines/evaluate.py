@@ -17,7 +17,7 @@ from csip.config import EvaluationSettings, Settings
 from csip.data.datasets import load_labelled
 from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
 from csip.descriptors import write_descriptors
-from csip.embedding import clips_of, embed_clips, embed_tracklets
+from csip.embedding import clips_of, embed_clips, embed_tracklets, own_cameras
 from csip.errors import CsipError
 from csip.metrics import RANKS, ChanceScores, Ranking, by_camera, chance, confidence_intervals, rank, rank_distances
 from csip.models.reid import ReIDModel
@@ -68,6 +68,7 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     dataset = load_labelled(settings.dataset, "evaluation")
     path = run_folder / "stage2" / "model.safetensors"
     model, cameras, description = load_trained(path, settings, None if cross_dataset else settings.dataset.name)
+    cameras = own_cameras(cameras, description["dataset"], dataset.name)
     trained = Settings.model_validate(description["settings"])
     # The clips are the model's; what to score, how, and on which machine is decided now.
     trained = trained.model_copy(

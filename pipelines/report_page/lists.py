@@ -14,6 +14,7 @@ from csip.config import Settings
 from csip.data.labels import LABELS, parse_labels
 from csip.data.tracklets import Dataset, Tracklet
 from csip.descriptors import Descriptors
+from csip.embedding import own_cameras
 from csip.errors import CsipError
 from csip.monitor import Monitor
 from pipelines.report_page import heat, ranking, scatter, strips
@@ -100,8 +101,7 @@ def add_attention(
         return
     network, camera_rows, _ = load_trained(model, settings, None)
     trained = Settings.model_validate(description["settings"])
-    if description["dataset"] != dataset.name:
-        camera_rows = {}  # its camera 1 is another camera
+    camera_rows = own_cameras(camera_rows, description["dataset"], dataset.name)
     tracklets = _by_name(dataset)
     chosen = heat.choose(lists, d.pids)
     for number, one in enumerate(chosen):

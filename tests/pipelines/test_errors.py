@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from csip.config import Settings, dump_settings
+from csip.descriptors import read_descriptors
 from pipelines.cli import main
 
 
@@ -63,6 +66,25 @@ def test_unknown_data_set(csip: Csip, project: Path) -> None:
     check(csip("evaluate"), "--dataset NAME")
 
 
+def test_places_that_cannot_be_written(csip: Csip, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / "file").touch()
+    check(csip("synth-videos", "--out", "file/scenes", "--seconds", "1"), "file", "Not a directory")
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    check(csip("synth", "--out", "closed/demo"), "error: closed/", ": Permission denied")
+
+
+def test_a_loaders_worker_says_what_is_wrong_and_not_where_in_the_program(csip: Csip, project: Path) -> None:
+    for frame in sorted((project / "data/walkers/bbox_train").glob("*/*.jpg")):
+        frame.write_bytes(b"no picture")
+    code, text = csip("embed-frames", "--dataset", "walkers", "--set", "runtime.workers=1")
+    check((code, text), "error: ", "bbox_train", "not an image that can be decoded (10 bytes)")
+    assert "Caught" not in text and len(text.strip().splitlines()[-1]) < 300
+
+
 def test_data_that_are_not_there(csip: Csip, project: Path) -> None:
     check(csip("skeletons", "--dataset", "mars"), "data/mars: no such folder")
     (project / "data" / "walkers" / "info" / "query_IDX.mat").unlink()
@@ -113,9 +135,17 @@ def test_checkpoints_of_other_data(csip: Csip, project: Path) -> None:
     check(csip(*arguments), "trained on data set walkers", "--cross-dataset")
     code, text = csip(*arguments, "--cross-dataset")
     assert code == 0, text
+    assert "cameras 1, 2 were not there in training" in text, (
+        "they have the numbers of the model's cameras, and are others"
+    )
     metrics = json.loads((project / "runs/walkers/metrics.json").read_text())
     assert metrics["dataset"] == "others"
     assert metrics["figures"]["valid_queries"] == metrics["figures"]["queries"] == 8
+    code, text = csip("embed", "--dataset", "others", "--model", "runs/walkers")
+    assert code == 0, text
+    scored, described = (read_descriptors(project / f"runs/{run}/descriptors.h5") for run in ("walkers", "others"))
+    assert scored.names == described.names
+    np.testing.assert_allclose(scored.features, described.features, atol=1e-6)
 
 
 def test_no_cuda_where_it_is_asked_for(csip: Csip, project: Path) -> None:
