@@ -12,8 +12,9 @@ import numpy as np
 from rich.table import Table
 
 from csip.config import Settings
-from csip.data.datasets import load_dataset
+from csip.data.datasets import is_labelled, load_dataset
 from csip.data.index import Tree
+from csip.data.labels import LABELS
 from csip.data.skeleton_sets import LAYOUTS, load_skeleton_set
 from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
 from csip.errors import CsipError
@@ -65,11 +66,12 @@ PUBLISHED: dict[str, dict[str, int | tuple[int, int]]] = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report; `fix` is empty where nothing is wrong."""
+    """One line of the report; `fix` is empty where nothing is wrong, `hint` where nothing is to be done for now."""
 
     what: str
     text: str
     fix: str = ""
+    hint: str = ""
 
 
 def run(settings: Settings, cache: Path, frames: int | None) -> bool:
@@ -79,12 +81,16 @@ def run(settings: Settings, cache: Path, frames: int | None) -> bool:
     table = Table("", "found", title=f"{settings.dataset.name}, {settings.dataset.path}", title_justify="left")
     for finding in findings:
         mark = "[red]wrong[/]  " if finding.fix else ""
-        table.add_row(
-            finding.what, f"{mark}{_plain(finding.text)}" + (f"\nfix: {_plain(finding.fix)}" if finding.fix else "")
-        )
+        lines = [f"{mark}{_plain(finding.text)}"]
+        lines += [f"{what}: {_plain(text)}" for what, text in (("fix", finding.fix), ("next", finding.hint)) if text]
+        table.add_row(finding.what, "\n".join(lines))
     console.print(table)
     wrong = [finding.what for finding in findings if finding.fix]
-    console.print("all is well" if not wrong else f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}")
+    left = [finding.text.partition("\n")[0] for finding in findings if finding.hint]
+    if wrong:
+        console.print(f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}")
+    else:
+        console.print(_plain(f"nothing is wrong; {'; '.join(left)}" if left else "all is well"), soft_wrap=True)
     return not wrong
 
 
@@ -107,11 +113,9 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
     except CsipError as error:
         return [Finding("index", str(error), MEND)]
     everyone = list({t.name: t for t in (*whole.train, *whole.query, *whole.gallery)}.values())
+    people = [_counts(whole, settings), _cameras(whole), _lengths(whole, settings), _identities(whole)]
     return [
-        _counts(whole, settings),
-        _cameras(whole),
-        _lengths(whole, settings),
-        _identities(whole),
+        *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
         _missing(whole.root, everyone),
         _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
         _skeletons(cache, dataset, settings),
@@ -180,12 +184,28 @@ def _counts(dataset: Dataset, settings: Settings) -> Finding:
     return Finding("counts", f"{text}; as published" if expected else text)
 
 
+def _nobody(tracklets: Sequence[Tracklet], settings: Settings) -> Finding:
+    """Look at tracklets of which nobody says whose they are."""
+    cameras = sorted(Counter(t.camera for t in tracklets).items())
+    lengths = np.array([len(t.frames) for t in tracklets])
+    name, labels = settings.dataset.name, settings.dataset.path / LABELS
+    return Finding(
+        "people",
+        f"nobody is named on any of {len(tracklets):,} tracklets: they can be described, searched and clustered, but not train "
+        "or be scored\n"
+        f"cameras (tracklets): {', '.join(f'{camera} ({count:,})' for camera, count in cameras)}\n"
+        f"frames a tracklet: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}",
+        hint=f"`csip embed --dataset {name} --model RUN`, then `csip cluster --dataset {name}`, which proposes people and writes "
+        f"{labels} to look through and correct",
+    )
+
+
 def _matched(dataset: Dataset) -> int:
     """Count the queries whose identity is in the gallery at another camera."""
     cameras: dict[int, set[int]] = {}
     for tracklet in dataset.gallery:
         cameras.setdefault(tracklet.pid, set()).add(tracklet.camera)
-    return sum(bool(cameras.get(t.pid, set()) - {t.camera}) for t in dataset.query)
+    return sum(t.pid != DISTRACTOR and bool(cameras.get(t.pid, set()) - {t.camera}) for t in dataset.query)
 
 
 def _cameras(dataset: Dataset) -> Finding:
@@ -286,7 +306,10 @@ def _skeletons(cache: Path, dataset: Dataset, settings: Settings) -> Finding:
         return Finding("skeletons", f"{cache}: none yet; {make} before training")
     try:
         with SkeletonStore(cache) as store:
-            known = [t for t in dataset.train if t.name in store]
+            wanted, who = (
+                (dataset.train, "training tracklets") if is_labelled(dataset) else (dataset.query, "tracklets")
+            )
+            known = [t for t in wanted if t.name in store]
             paired = valid = without = 0
             for tracklet in known:
                 posed = dict(zip(store.frames(tracklet.name), store.valid(tracklet.name).tolist(), strict=True))
@@ -295,12 +318,12 @@ def _skeletons(cache: Path, dataset: Dataset, settings: Settings) -> Finding:
             joint_set = store.joint_set.name
     except PoseCacheError as error:
         return Finding("skeletons", str(error), f"{make} --force")
-    frames = sum(len(t.frames) for t in dataset.train)
+    frames = sum(len(t.frames) for t in wanted)
     text = (
-        f"{len(known):,} of {len(dataset.train):,} training tracklets, {paired:,} of {frames:,} frames, "
+        f"{len(known):,} of {len(wanted):,} {who}, {paired:,} of {frames:,} frames, "
         f"{valid / max(frames, 1):.1%} with a pose ({joint_set}); {without:,} tracklets without any"
     )
-    if len(known) < len(dataset.train) or paired < frames:
+    if len(known) < len(wanted) or paired < frames:
         return Finding("skeletons", text, f"the cache was made from other data: {make}")
     return Finding("skeletons", text)
 

@@ -100,6 +100,29 @@ def test_an_index_that_cannot_be_read_is_one_finding(copied: Settings) -> None:
     assert list(found) == ["index"] and "not a readable .mat" in found["index"].text and found["index"].fix
 
 
+def test_tracklets_of_nobody(
+    tmp_path: Path, settings: Settings, walkers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = sorted(path.relative_to(walkers) for path in (walkers / "bbox_train").glob("*/*.jpg"))[:8]
+    lines = [f"t{n // 2},,cam{n // 2 % 2},{frame}" for n, frame in enumerate(frames)]
+    (tmp_path / "tracklets.csv").write_text("\n".join(["tracklet,person,camera,frame", *lines]))
+    (tmp_path / "bbox_train").symlink_to(walkers / "bbox_train")
+    hall = named(settings, "hall", layout="folder", root=tmp_path)
+    found = report(hall)
+    assert "counts" not in found and not any(finding.fix for finding in found.values())
+    assert "nobody is named on any of 4 tracklets" in found["people"].text
+    assert "1 (2), 2 (2)" in found["people"].text and "2 to 2, median 2" in found["people"].text
+    assert (
+        "csip cluster --dataset hall" in found["people"].hint and str(tmp_path / "labels.csv") in found["people"].hint
+    )
+    assert dataset_report.run(hall, tmp_path / "skeletons.h5", 0), "that is nothing wrong"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("nothing is wrong; nobody is named") and "all is well" not in last
+
+    (tmp_path / "labels.csv").write_text("tracklet,person\nt0,ann\nt1,ann\nt2,bob\nt3,bob\n")
+    assert "2 queries with a match" in report(hall)["counts"].text
+
+
 def test_skeletons_of_other_data_are_noticed(copied: Settings) -> None:
     cache = copied.dataset.path / "skeletons.h5"
     names = copied.dataset.path / "info/train_name.txt"
