@@ -90,6 +90,20 @@ def run(
     CsipError
         No video could be read, the folder holds something else, or it was begun with other options.
     """
+    summary = ingest(videos, out, detector, options, camera, force)
+    _show(summary, out)
+    return summary
+
+
+def ingest(
+    videos: Path,
+    out: Path,
+    detector: DetectorOptions | None = None,
+    options: IngestOptions | None = None,
+    camera: str | None = None,
+    force: bool = False,
+) -> dict[str, Any]:
+    """Do what `run` does, and leave it to the caller to say what has come of it."""
     detector, options = detector or DetectorOptions(), options or IngestOptions()
     files = find_videos(videos, camera)
     state = IngestState(out)
@@ -100,15 +114,16 @@ def run(
         if note:
             monitor.say(note)
         done, skipped = _ingest(files, state, _Source(name, detector), options, monitor)
+        if not done:
+            reasons = "; ".join(entry["reason"] for entry in skipped[:3])
+            raise CsipError(f"{videos}: none of {len(files)} videos could be read: {reasons}")
         others = state.assemble([file for file in files if file.name in done])
         if others > 0:
-            monitor.say(f"{others} videos that were ingested before are not below {videos}: left out of the table")
+            monitor.say(
+                f"{others} videos that were ingested before are not below {videos}, or were passed over: left out of the table"
+            )
         summary = _summarise(name, files, done, skipped)
         write_summary(out, summary)
-    _show(summary, out)
-    if not done:
-        reasons = "; ".join(entry["reason"] for entry in skipped[:3])
-        raise CsipError(f"{videos}: none of {len(files)} videos could be read: {reasons}")
     return summary
 
 

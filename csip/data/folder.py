@@ -197,7 +197,10 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
             )
         rows.append((number, cells))
     if not rows:
-        raise CsipError(f"{where}: no lines below the head")
+        raise CsipError(
+            f"{where}: no lines below the head, so no tracklets; where `csip ingest` made it, it found nobody, or its rules "
+            "left everybody out"
+        )
     return rows
 
 

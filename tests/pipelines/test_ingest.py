@@ -355,6 +355,7 @@ def test_broken_videos_are_passed_over_and_counted(tmp_path: Path) -> None:
     result = CliRunner().invoke(pipelines.cli.app, arguments)
     assert isinstance(result.exception, CsipError)
     assert "none of 3 videos could be read" in str(result.exception)
+    assert {row["video"] for row in rows(tmp_path / "out")} == {"good.mp4"}, "what was there stays"
 
 
 def test_data_set_can_be_read(videos: Path, tmp_path: Path) -> None:
