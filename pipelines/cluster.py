@@ -63,8 +63,9 @@ def run(
         )
     root = settings.dataset.path
     table = settings.dataset.layout == "folder" and (root / folder.TABLE).exists()
-    given = _given(settings, table)
+    given = _given(settings, table, force)
     # What is known is not overridden by a guess, and only tables have labels beside them.
+    whole = out is None
     out = out or (root / LABELS if table and not folder.read_people(root, labels=False) else run_folder / LABELS)
     if not force:
         check_replaceable(out)
@@ -72,6 +73,11 @@ def run(
     if sightings and not set(descriptors.names) <= sightings.keys():
         strange = next(name for name in descriptors.names if name not in sightings)
         raise CsipError(f"{path}: tracklet {strange} is not in {root / folder.TABLE}; make it anew with `csip embed`")
+    if whole and out.parent == root and len(descriptors) < len(sightings):
+        raise CsipError(
+            f"{path}: describes {len(descriptors):,} of the {len(sightings):,} tracklets of {root / folder.TABLE}; the others "
+            f"would be left out of {out}; describe all by `csip embed --part all`, or name another file with --out"
+        )
     apart = in_sight_together(descriptors.names, sightings)
     proposal = cluster(descriptors.features, descriptors.names, descriptors.cameras, apart, threshold, people)
     digits = max(len(str(proposal.people.max())), 3)
@@ -106,14 +112,21 @@ def run(
     return figures
 
 
-def _given(settings: Settings, table: bool) -> dict[str, str]:
-    """Return the people that somebody knows, by tracklet; an earlier proposal that nobody has touched is no knowledge."""
+def _given(settings: Settings, table: bool, force: bool) -> dict[str, str]:
+    """Return the people that somebody knows, by tracklet; an earlier proposal that nobody has touched is no knowledge.
+
+    Nor is, where `force` replaces them, what cannot be read.
+    """
     root = settings.dataset.path
     if table:
         try:
             check_replaceable(root / LABELS)
         except CsipError:
-            return folder.read_people(root)
+            try:
+                return folder.read_people(root)
+            except CsipError:
+                if not force:
+                    raise
         return folder.read_people(root, labels=False)
     if not root.is_dir():
         return {}

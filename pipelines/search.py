@@ -124,12 +124,8 @@ def run(
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         with RichMonitor() as monitor:
             index = open_index(path, descriptors, monitor)
-        queries = _queries(query, descriptors, settings, source, path)
+        queries = _queries(query, descriptors, settings, source, path, cameras)
     labels = Labels.of(settings, descriptors)
-    if cameras != "any" and any(q.row is None for q in queries):
-        raise CsipError(
-            "--same-camera and --other-cameras need a query whose camera is known: a tracklet of the data set"
-        )
     results = [
         {"query": one.name, "results": [labels.entry(rank, row, cosine) for rank, (row, cosine) in enumerate(hits, start=1)]}
         for one, hits in zip(queries, rank(index, queries, descriptors.cameras, top, cameras), strict=True)
@@ -264,7 +260,7 @@ def write_table(path: Path, results: Sequence[dict[str, Any]]) -> None:
 
 
 def _queries(
-    query: str | None, descriptors: Descriptors, settings: Settings, source: Source, path: Path
+    query: str | None, descriptors: Descriptors, settings: Settings, source: Source, path: Path, cameras: Cameras
 ) -> list[Query]:
     if query is None:
         return [Query(name, descriptors.features[row], row) for row, name in enumerate(descriptors.names)]
@@ -273,6 +269,10 @@ def _queries(
         return [Query(query, descriptors.features[row], row)]
     place = Path(query)
     if not place.exists():
+        if settings.dataset.path.is_dir() and query in {t.name for t in load_dataset(settings.dataset).train}:
+            raise CsipError(
+                f"{query}: a training tracklet, not in {path}; `csip embed --part all` describes these, too"
+            )
         near = difflib.get_close_matches(query, descriptors.names, n=3)
         raise CsipError(
             f"{query}: neither a tracklet of data set {descriptors.dataset} in {path}, nor a folder of images, nor a video"
@@ -281,6 +281,10 @@ def _queries(
                 if near
                 else f"; its tracklets are named like {descriptors.names[0]}"
             )
+        )
+    if cameras != "any":
+        raise CsipError(
+            f"{query}: nobody knows its camera; --same-camera and --other-cameras need a tracklet of the data set as the query"
         )
     trained = load(settings, source.run_folder, source.model, source.onnx)
     if trained.digest != descriptors.model:
@@ -305,8 +309,8 @@ def _of_video(place: Path, trained: Trained, source: Source) -> list[Query]:
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "query"
-        ingest.run(place, root, ingest.DetectorOptions(source.detector, source.boxes))
-        if not (root / folder.TABLE).exists():
+        found = ingest.ingest(place, root, ingest.DetectorOptions(source.detector, source.boxes))
+        if not found["tracklets"]:
             raise CsipError(f"{place}: nobody was found in this video; try another --detector, or give --boxes")
         return _described(root, folder.load(root).query, trained)
 

@@ -270,6 +270,7 @@ def test_a_video_is_searched(described: Path, csip: Csip, tmp_path: Path) -> Non
         (("nobody", "--all"), "give a query"),
         (("--all", "--same-camera", "--other-cameras"), "give one of them"),
         (("configs", "--model", "runs/demo"), "configs: no images in it"),
+        (("configs", "--model", "runs/demo", "--other-cameras"), "configs: nobody knows its camera"),
         (("configs",), "runs/hall/stage2/model.safetensors: missing"),
         (("--all", "--run", "runs/none"), "runs/none/descriptors.h5: no such file; `csip embed`"),
     ],
@@ -328,3 +329,17 @@ def test_people_are_proposed_corrected_and_trained_with(described: Path, csip: C
     code, text = csip("embed", "--out", "runs/hall/again.h5")
     assert code == 0
     same_content(described / "runs/hall/again.h5", described / "runs/hall/descriptors.h5")
+
+    # What is described now is the tested people alone: the rest is neither searched nor, unnoticed, left out of the labels.
+    trains = next(name for name in who if name not in evaluated.names)
+    code, text = csip("search", trains)
+    assert code == 1 and f"{trains}: a training tracklet" in text and "--part all" in text
+    code, text = csip("cluster", "--force")
+    assert code == 1 and f"describes {len(evaluated)} of the 40 tracklets" in text and "--part all" in text
+    code, text = csip("embed", "--part", "all")
+    assert code == 0 and "left out" not in text
+    labels.write_text("tracklet\n")
+    code, text = csip("cluster")
+    assert code == 1 and "labels.csv: no column person" in text
+    code, text = csip("cluster", "--force")
+    assert code == 0 and len(labels.read_text().splitlines()) == 41, "a file that cannot be read can be replaced"
