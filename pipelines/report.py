@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
     CsipError
         The run has neither figures nor descriptors.
     """
-    scored = _read(run_folder / "metrics.json")
+    scored = page.read_json(run_folder / "metrics.json")
     if scored is not None and scored.get("kind") == "skeletons":
         skeleton_reid.report(scored, run_folder)
         out = page.write_skeletons(scored, run_folder)
@@ -43,8 +42,8 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
 def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> None:
     """Write ``RUN/report.md``; `scored` is the run's ``metrics.json``."""
     data = settings.dataset.path
-    synth, skeletons = _read(data / "synth.json"), _read(data / "skeletons.json")
-    stage1, stage2 = _read(run_folder / "stage1" / "metrics.json"), _read(run_folder / "stage2" / "metrics.json")
+    synth, skeletons = (page.read_json(data / f"{name}.json") for name in ("synth", "skeletons"))
+    stage1, stage2 = (page.read_json(run_folder / name / "metrics.json") for name in ("stage1", "stage2"))
     lines = [
         f"# {settings.dataset.name}: from frames to ranks",
         "",
@@ -150,7 +149,3 @@ def _stage1(record: dict[str, Any] | None) -> list[str]:
         f"Rank-1 {100 * found['rank1']:.1f} (chance {100 * found['chance_rank1']:.1f}), mAP {100 * found['map']:.1f} "
         f"(chance {100 * found['chance_map']:.1f}), {found['queries']} queries, other cameras only.", "",
     ]  # fmt: skip
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None

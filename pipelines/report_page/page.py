@@ -14,7 +14,6 @@ from markupsafe import Markup, escape
 from csip.checkpoints import digest, load_model
 from csip.config import Settings
 from csip.data.datasets import load_dataset
-from csip.data.tracklets import Dataset
 from csip.descriptors import Descriptors, read_descriptors
 from csip.errors import CsipError
 from csip.monitor import Monitor
@@ -108,6 +107,13 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
             f"{run_folder / 'metrics.json'}: missing, and descriptors.h5 too; `csip evaluate` makes both, and of tracklets "
             "of people whom nobody has named `csip embed` makes descriptors.h5"
         )
+    of_others = {
+        run_folder / "metrics.json": None if scored is None else scored["dataset"],
+        described: None if descriptors is None else descriptors.dataset,
+    }
+    for file, about in of_others.items():
+        if about not in (None, name):
+            raise CsipError(f"{file}: of data set {about}, not {name}; give that --dataset, or another --run")
     model = model_file(run_folder, named)
     description, parameters = _description(model, must_exist=named is not None)
     skeletons = read_json(data / "skeletons.json")
@@ -116,7 +122,11 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     rendered = (data / "truth.npz").exists() or (data / "synth.json").exists()
     warning = cards.demo_note(None if description is None else description["settings"], skeletons, rendered)
     content.notes += [warning] if warning else []
-    dataset = _dataset(settings, content)
+    dataset = load_dataset(settings.dataset) if data.is_dir() else None
+    if dataset is None:
+        content.missing.append(
+            f"Pictures and the data card are left out, as the data set is not there: {data}: no such folder."
+        )
     curve = None
     if descriptors is None:
         content.missing.append(
@@ -149,12 +159,25 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         content.missing.append(
             f"The model card and attention need the model: {model} is not there; `--model` names it."
         )
+    for text in content.missing:
+        monitor.say(text)
     return content
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """Return what a stage has left, or None where it did not run."""
-    return json.loads(path.read_text()) if path.exists() else None
+    """Return what a stage has left, or None where it did not run.
+
+    Raises
+    ------
+    CsipError
+        The file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    except ValueError as error:
+        raise CsipError(
+            f"{path}: damaged ({error}); delete it, or make it anew with the command that wrote it"
+        ) from error
 
 
 def _description(model: Path, must_exist: bool) -> tuple[dict[str, Any] | None, int]:
@@ -163,14 +186,6 @@ def _description(model: Path, must_exist: bool) -> tuple[dict[str, Any] | None, 
         return None, 0
     tensors, description = load_model(model, "stage2")
     return description, sum(tensor.numel() for tensor in tensors.values())
-
-
-def _dataset(settings: Settings, content: Content) -> Dataset | None:
-    try:
-        return load_dataset(settings.dataset)
-    except CsipError as error:
-        content.missing.append(f"Pictures and the data card are left out, as the data set cannot be read: {error}")
-        return None
 
 
 def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -272,6 +272,36 @@ def test_descriptors_of_another_model_are_told(run: Run) -> None:
     write_descriptors(run.folder / "descriptors.h5", replace(run.descriptors, model="f" * 16))
     made = content(run)
     assert "another model than the figures" in made.notes[0] and made.cases == []
+
+
+def test_files_of_another_data_set_or_damaged_ones_are_refused(run: Run) -> None:
+    from csip.descriptors import write_descriptors
+
+    write_descriptors(run.folder / "descriptors.h5", replace(run.descriptors, dataset="others"))
+    with pytest.raises(CsipError, match=r"descriptors\.h5: of data set others, not figures"):
+        content(run)
+    write_descriptors(run.folder / "descriptors.h5", run.descriptors)
+    (run.folder / "metrics.json").write_text('{"dataset": ')
+    with pytest.raises(CsipError, match=r"metrics\.json: damaged"):
+        content(run)
+
+
+def test_a_mistake_in_the_labels_is_an_error_and_no_page_without_pictures(run: Run) -> None:
+    (run.dataset.root / "labels.csv").write_text("tracklet,person\nnobody,P1\n")
+    with pytest.raises(CsipError, match=r"labels\.csv: line 2 is about tracklet nobody"):
+        content(run)
+
+
+def test_what_is_left_out_is_said(run: Run) -> None:
+    class Heard(Silent):
+        said: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+    (run.folder / "stage2/model.safetensors").unlink()
+    made = page.gather(run.settings, run.folder, None, run.cache, Heard())
+    assert made.missing and set(made.missing) <= set(Heard.said)
 
 
 def test_without_pictures_there_are_names(run: Run, tmp_path: Path) -> None:
