@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -164,8 +165,9 @@ def embed_in_shards(
     for number in missing:
         rows = [_mean(next(described)) for _ in tracklets[number * SHARD : (number + 1) * SHARD]]
         temporary = shards[number].with_name(f".{shards[number].name}.tmp")
-        with temporary.open("wb") as file:
-            np.save(file, np.stack(rows))
+        data = io.BytesIO()  # written to a file, np.save hides that the disk is full
+        np.save(data, np.stack(rows))
+        temporary.write_bytes(data.getbuffer())
         temporary.replace(shards[number])
     return np.concatenate([np.load(shard) for shard in shards])
 

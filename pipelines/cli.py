@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import warnings
@@ -17,8 +18,8 @@ from pipelines.console import errors
 
 INTERRUPTED = 130  # what Typer exits with after Ctrl-C
 TERMINATED = 143
-_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-_PLACE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PLACE = (errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -368,10 +369,11 @@ def main() -> None:
         errors.print(f"error: {_own_words(error)}", markup=False, soft_wrap=True)
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (*_DISK, *_PLACE):
+        if error.errno not in (*_FULL, *_PLACE):
             raise
-        words = [error.filename2 or error.filename, error.strerror or error]
-        errors.print(f"error: {': '.join(str(word) for word in words if word)}", markup=False, soft_wrap=True)
+        words = [error.filename2 or error.filename, os.strerror(error.errno)]  # what libraries say instead is long
+        kept = "; what was finished is kept: make room, and give the same command again" if error.errno in _FULL else ""
+        errors.print(f"error: {': '.join(str(word) for word in words if word)}{kept}", markup=False, soft_wrap=True)
         sys.exit(1)
     except SystemExit as stop:
         if stop.code in (INTERRUPTED, TERMINATED):

@@ -77,6 +77,20 @@ def test_places_that_cannot_be_written(csip: Csip, project: Path, monkeypatch: p
     check(csip("synth", "--out", "closed/demo"), "error: closed/", ": Permission denied")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_full_disk(csip: Csip, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Path, data: bytes) -> int:
+        with Path("/dev/full").open("wb", buffering=0) as file:
+            return file.write(data)
+
+    assert csip("train-stage1", "--dataset", "walkers")[0] == 0
+    assert csip("train-stage2", "--dataset", "walkers")[0] == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        check(csip("embed", "--dataset", "walkers"), "No space left on device; what was finished is kept")
+    assert csip("embed", "--dataset", "walkers")[0] == 0
+
+
 def test_a_loaders_worker_says_what_is_wrong_and_not_where_in_the_program(csip: Csip, project: Path) -> None:
     for frame in sorted((project / "data/walkers/bbox_train").glob("*/*.jpg")):
         frame.write_bytes(b"no picture")
