@@ -15,6 +15,7 @@ from rich.table import Table
 from csip.checkpoints import digest
 from csip.config import EvaluationSettings, Settings
 from csip.data.datasets import load_labelled
+from csip.data.labels import LABELS, is_proposal
 from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
 from csip.descriptors import write_descriptors
 from csip.embedding import clips_of, embed_clips, embed_tracklets, own_cameras
@@ -79,6 +80,11 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     device = make_fabric(settings.runtime).device
     rows = {"chance": chance_scores(query, gallery, groups)}
     with RichMonitor() as monitor:
+        if is_proposal(dataset.root / LABELS):
+            monitor.say(
+                f"{dataset.root / LABELS} is what `csip cluster` proposed, and nobody has corrected it: the figures say how well "
+                "descriptors agree with that guess, not with the truth"
+            )
         models: dict[str, ReIDModel] = {}
         if settings.evaluation.compare_untrained:
             models["random weights"] = untrained_like(description, pretrained=False)

@@ -258,6 +258,13 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
     }
 
 
+def camera_names(dataset: Dataset) -> dict[int, str]:
+    """Return the names of a data set's cameras by their numbers, where a table has them; otherwise none."""
+    sightings = read_sightings(dataset.root)
+    everyone = (*dataset.train, *dataset.query, *dataset.gallery)
+    return {t.camera: sightings[t.name].camera for t in everyone if t.name in sightings}
+
+
 def read_people(root: Path, labels: bool = True) -> dict[str, str]:
     """Read the name of each tracklet's person, where it is known; empty where there is no table.
 

@@ -95,15 +95,17 @@ def check_replaceable(path: Path) -> None:
     CsipError
         There is a file, and it is not what `write_labels` wrote last.
     """
-    if not path.exists():
-        return
-    note = _note(path)
-    written = note.read_text() if note.exists() else ""
-    if hashlib.sha256(path.read_bytes()).hexdigest() != written:
+    if path.exists() and not is_proposal(path):
         raise CsipError(
             f"{path}: somebody has changed or written it; rename it to keep it, or give --force to replace it with a new "
             "proposal"
         )
+
+
+def is_proposal(path: Path) -> bool:
+    """Whether a file is what `write_labels` wrote last, and nobody has changed it."""
+    note = _note(path)
+    return note.exists() and path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == note.read_text()
 
 
 def _note(path: Path) -> Path:

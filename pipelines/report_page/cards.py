@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -83,11 +84,17 @@ def models_table(scored: Mapping[str, Any]) -> Table:
     return Table(head, body, "Per cent. Each model under the same protocol.", strong)
 
 
-def cameras_table(figures: Mapping[str, Any]) -> Table:
+def camera_title(number: int, names: Mapping[int, str]) -> str:
+    """Say which camera is meant: by the name that people gave it, where the data set has one."""
+    name = names.get(number, str(number))
+    return f"camera {name}" if name.isdecimal() else name
+
+
+def cameras_table(figures: Mapping[str, Any], names: Mapping[int, str] = MappingProxyType({})) -> Table:
     """Lay out the figures by the query's camera."""
     rows = [
         [
-            f"camera {camera}",
+            camera_title(int(camera), names),
             f"{row['queries']:,}",
             f"{row['valid_queries']:,}",
             *(share(row.get(key)) for key in FIGURES),
@@ -107,8 +114,13 @@ def skeletons_table(scored: Mapping[str, Any]) -> Table:
     return Table(head, body, "Per cent. Windows, and whole sequences (the mean of their windows).", len(body) - 1)
 
 
-def data_card(dataset: Dataset, protocol: Mapping[str, Any] | None, skeletons: Mapping[str, Any] | None) -> Card:
-    """Say what the data are: counts, cameras, lengths, and by what protocol they are ranked."""
+def data_card(
+    dataset: Dataset,
+    protocol: Mapping[str, Any] | None,
+    skeletons: Mapping[str, Any] | None,
+    cameras: Mapping[int, str] = MappingProxyType({}),
+) -> Card:
+    """Say what the data are: counts, cameras, lengths, and by what protocol they are ranked; `cameras` are names of theirs."""
     card = Card()
     parts = {"train": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
     everyone = list({t.name: t for part in parts.values() for t in part}.values())
@@ -117,13 +129,13 @@ def data_card(dataset: Dataset, protocol: Mapping[str, Any] | None, skeletons: M
         ("Tracklets", f"{len(everyone):,}"),
         ("Frames", f"{sum(len(t.frames) for t in everyone):,}"),
         ("People", _people(everyone)),
-        ("Cameras", ", ".join(str(c) for c in sorted({t.camera for t in everyone}))),
+        ("Cameras", ", ".join(cameras.get(c, str(c)) for c in sorted({t.camera for t in everyone}))),
     ]
     card.tables.append(Table(["part", "tracklets", "people", "frames"], [
         [name, f"{len(part):,}", f"{len({t.pid for t in part} - {DISTRACTOR}):,}", f"{sum(len(t.frames) for t in part):,}"]
         for name, part in parts.items()
     ], "A query tracklet may be in the gallery too."))  # fmt: skip
-    card.tables.append(_by_camera(everyone))
+    card.tables.append(_by_camera(everyone, cameras))
     lengths = np.array([len(t.frames) for t in everyone])
     if lengths.min() == lengths.max():
         card.rows.append(("Length", f"{lengths[0]} frames each"))
@@ -155,14 +167,20 @@ def _people(tracklets: Sequence[Tracklet]) -> str:
     return f"{len(known):,}" + (beside if nobody else "")
 
 
-def _by_camera(tracklets: Sequence[Tracklet]) -> Table:
+def _by_camera(tracklets: Sequence[Tracklet], cameras: Mapping[int, str]) -> Table:
     rows = []
     for camera in sorted({t.camera for t in tracklets}):
         own = [t for t in tracklets if t.camera == camera]
         frames = np.array([len(t.frames) for t in own])
         people = len({t.pid for t in own} - {DISTRACTOR})
         rows.append(
-            [f"camera {camera}", f"{len(own):,}", f"{people:,}", f"{frames.sum():,}", f"{np.median(frames):.0f}"]
+            [
+                camera_title(camera, cameras),
+                f"{len(own):,}",
+                f"{people:,}",
+                f"{frames.sum():,}",
+                f"{np.median(frames):.0f}",
+            ]
         )
     return Table(["camera", "tracklets", "people", "frames", "median length"], rows, "What each camera saw.")
 
@@ -241,8 +259,8 @@ def demo_note(settings: Mapping[str, Any] | None, skeletons: Mapping[str, Any] |
     if not what:
         return None
     return (
-        f"The demo's small {' and '.join(what)} made this page: trained on rendered people alone, and used here on real ones. "
-        "Everything works, but figures, neighbours and skeletons say nothing of what the method can do. Real data want CLIP's "
+        f"The demo's small {' and '.join(what)} made this page, trained on rendered people alone. Of real people, figures, "
+        "neighbours and skeletons say nothing of what the method can do: real data want CLIP's "
         "weights (vision.pretrained) and the estimator human3d."
     )
 

@@ -11,13 +11,14 @@ import numpy as np
 
 from csip.checkpoints import digest
 from csip.config import Settings
-from csip.data.labels import LABELS, parse_labels
+from csip.data.labels import LABELS, is_proposal, parse_labels
 from csip.data.tracklets import Dataset, Tracklet
 from csip.descriptors import Descriptors
 from csip.embedding import own_cameras
 from csip.errors import CsipError
 from csip.monitor import Monitor
 from pipelines.report_page import heat, ranking, scatter, strips
+from pipelines.report_page.cards import camera_title
 from pipelines.report_page.content import Content
 
 STRIP_BUDGET = 13 * 2**20  # bytes of the page; the map's pictures, attention and the rest stay well below 5 MB
@@ -35,13 +36,17 @@ class Ranked:
     curve: ranking.CmcCurve | None
 
 
-def add_lists(content: Content, d: Descriptors, dataset: Dataset | None, cache: Path, monitor: Monitor) -> Ranked:
+def add_lists(
+    content: Content, d: Descriptors, dataset: Dataset | None, cameras: Mapping[int, str], cache: Path, monitor: Monitor
+) -> Ranked:
     """Rank, choose what the page has room for, and add the lists, their pictures and the map.
 
     Parameters
     ----------
     dataset
-        Where the pictures are; None where it cannot be read.
+        Where the pictures are; None where it is not there.
+    cameras
+        Names of the data set's cameras, as far as they have any.
     cache
         The skeletons' file.
     """
@@ -50,6 +55,7 @@ def add_lists(content: Content, d: Descriptors, dataset: Dataset | None, cache: 
     store, why = strips.open_store(cache)
     maker = strips.StripMaker(tracklets, root, store)
     people = _people(root, tracklets, content) if dataset is not None else {}
+    titles = _titles(d, dataset, cameras)
 
     known = ranking.people_known(d)
     scores = ranking.scores(d) if known else None
@@ -61,7 +67,7 @@ def add_lists(content: Content, d: Descriptors, dataset: Dataset | None, cache: 
     every = list(dict.fromkeys([*rows, *(points.tolist() if drawn else [])]))
     index = {row: number for number, row in enumerate(every)}
     thumbs = {row: number for number, row in enumerate(points.tolist())} if drawn else {}
-    content.tracklets = [_tracklet(d, row, maker, people, thumbs.get(row)) for row in every]
+    content.tracklets = [_tracklet(d, row, titles[row], maker, people, thumbs.get(row)) for row in every]
     content.lists = {"scored": known, "queries": [_query(group, one, index) for group, one in picked]}
     content.lists_note = _lists_note(picked, int(d.query.sum()), known)
     if not any(s.skeletons for s in maker.made.values() if s is not None):
@@ -89,6 +95,7 @@ def add_attention(
     model: Path,
     description: Mapping[str, Any],
     dataset: Dataset,
+    cameras: Mapping[int, str],
     d: Descriptors,
     lists: Sequence[ranking.RankedList],
     monitor: Monitor,
@@ -103,12 +110,13 @@ def add_attention(
     trained = Settings.model_validate(description["settings"])
     camera_rows = own_cameras(camera_rows, description["dataset"], dataset.name)
     tracklets = _by_name(dataset)
+    titles = _titles(d, dataset, cameras)
     chosen = heat.choose(lists, d.pids)
     for number, one in enumerate(chosen):
         sides = [
             {
                 "name": d.names[row],
-                "camera": int(d.cameras[row]),
+                "camera": titles[row],
                 "frames": heat.look(network.eval(), trained, camera_rows, dataset.root, tracklets.get(d.names[row])),
             }
             for row in (one.query, int(one.found[0]))
@@ -123,6 +131,13 @@ def _by_name(dataset: Dataset | None) -> dict[str, Tracklet]:
     return {t.name: t for part in parts for t in part}
 
 
+def _titles(d: Descriptors, dataset: Dataset | None, names: Mapping[int, str]) -> list[str]:
+    """Return what the camera of each described tracklet is called; numbers may have changed since it was described."""
+    now = {name: tracklet.camera for name, tracklet in _by_name(dataset).items()}
+    cameras = [now.get(name, camera) for name, camera in zip(d.names, d.cameras.tolist(), strict=True)]
+    return [camera_title(camera, names) for camera in cameras]
+
+
 def _people(root: Path, tracklets: Mapping[str, Tracklet], content: Content) -> dict[str, str]:
     """Return the person of each tracklet by ``labels.csv``, where that is there."""
     path = root / LABELS
@@ -134,6 +149,11 @@ def _people(root: Path, tracklets: Mapping[str, Tracklet], content: Content) -> 
         content.notes.append(str(error))
         return {}
     content.people_note = f"Groups of tracklets are the people of {path.name}."
+    if is_proposal(path):
+        content.notes.append(
+            f"Who is who is what `csip cluster` proposed in {path.name}, and nobody has corrected it: right and wrong, and all "
+            "figures by it, say how well descriptors agree with a guess made of descriptors, not with the truth."
+        )
     return people
 
 
@@ -171,14 +191,14 @@ def _query(group: str, one: ranking.RankedList, index: Mapping[int, int]) -> dic
 
 
 def _tracklet(
-    d: Descriptors, row: int, maker: strips.StripMaker, people: Mapping[str, str], thumb: int | None
+    d: Descriptors, row: int, camera: str, maker: strips.StripMaker, people: Mapping[str, str], thumb: int | None
 ) -> dict[str, Any]:
     name, pid = d.names[row], int(d.pids[row])
     tracklet = maker.tracklets.get(name)
     return {
         "name": name,
         "person": people.get(name) or (f"person {pid}" if pid > 0 else ""),
-        "camera": int(d.cameras[row]),
+        "camera": camera,
         "length": 0 if tracklet is None else len(tracklet.frames),
         "thumb": thumb,
         "strip": strips.as_json(maker.made.get(name)),

@@ -19,7 +19,8 @@
     return element;
   }
   const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
-  const about = (t) => [t.person, `camera ${t.camera}`, t.length ? plural(t.length, "frame") : ""].filter(Boolean).join(", ");
+  const shortly = (camera) => camera.replace(/^camera (?=\d+$)/, "cam ");
+  const about = (t) => [t.person, t.camera, t.length ? plural(t.length, "frame") : ""].filter(Boolean).join(", ");
 
   // ---- pictures -------------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@
     item.append(picture(tracklet, `Rank ${place + 1}, ${verdict}${tracklet.name}, ${about(tracklet)}, distance ${distance}`));
     const caption = make("p", "caption");
     caption.append(make("b", "", `${right === null ? "" : right ? "✓ " : "✗ "}${place + 1}`));
-    caption.append(`${distance} · cam ${tracklet.camera}`);
+    caption.append(`${distance} · ${shortly(tracklet.camera)}`);
     if (!lists.scored && tracklet.person) caption.append(make("br"), tracklet.person);
     item.append(caption);
     return item;
@@ -124,7 +125,7 @@
     const asked = make("div", "asked");
     asked.append(picture(tracklet, `Query ${tracklet.name}, ${about(tracklet)}`));
     const caption = make("p", "caption");
-    caption.append(make("b", "", lists.scored ? "query" : "tracklet"), `cam ${tracklet.camera}`);
+    caption.append(make("b", "", lists.scored ? "query" : "tracklet"), shortly(tracklet.camera));
     asked.append(caption);
     const found = make("ol", "found");
     query.found.forEach((_, place) => found.append(entry(query, place)));
@@ -134,8 +135,8 @@
 
   if (lists) {
     let page = 0;
-    const cameras = [...new Set(lists.queries.map((q) => tracklets[q.tracklet].camera))].sort((a, b) => a - b);
-    cameras.forEach((camera) => $("by-camera").append(new Option(`camera ${camera}`, camera)));
+    const cameras = [...new Set(lists.queries.map((q) => tracklets[q.tracklet].camera))].sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+    cameras.forEach((camera) => $("by-camera").append(new Option(camera, camera)));
 
     const outcome = (query) => {
       if (query.firstHit === null) return "";
@@ -155,7 +156,7 @@
       const camera = value("by-camera"), wanted = value("by-outcome"), text = value("by-text").trim().toLowerCase();
       const kept = lists.queries.filter((query) => {
         const tracklet = tracklets[query.tracklet];
-        if (camera && tracklet.camera !== Number(camera)) return false;
+        if (camera && tracklet.camera !== camera) return false;
         if (wanted && outcome(query) !== wanted && !(wanted === "wrong" && outcome(query) === "missed")) return false;
         return !text || `${tracklet.name}\n${tracklet.person}`.toLowerCase().includes(text);
       });
@@ -209,7 +210,7 @@
     let current = -1, pinned = false, unit = 7;
 
     const kinds = {
-      camera: (t) => `camera ${t.camera}`,
+      camera: (t) => t.camera,
       person: (t) => t.person || "nobody that is asked for",
       outcome: (t, i) => {
         const query = first.get(i);

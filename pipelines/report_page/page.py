@@ -14,6 +14,7 @@ from markupsafe import Markup, escape
 from csip.checkpoints import digest, load_model
 from csip.config import Settings
 from csip.data.datasets import load_dataset
+from csip.data.folder import camera_names
 from csip.descriptors import Descriptors, read_descriptors
 from csip.errors import CsipError
 from csip.monitor import Monitor
@@ -127,6 +128,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         content.missing.append(
             f"Pictures and the data card are left out, as the data set is not there: {data}: no such folder."
         )
+    cameras = camera_names(dataset) if dataset is not None and settings.dataset.layout == "folder" else {}
     curve = None
     if descriptors is None:
         content.missing.append(
@@ -139,19 +141,21 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
                 "The ranked lists and the map come from descriptors of another model than the figures; `csip evaluate` "
                 "makes both anew."
             )
-        shown = lists.add_lists(content, descriptors, dataset, cache, monitor)
+        shown = lists.add_lists(content, descriptors, dataset, cameras, cache, monitor)
         curve = shown.curve
         if dataset is not None and description is not None:
-            lists.add_attention(content, settings, model, description, dataset, descriptors, shown.lists, monitor)
+            lists.add_attention(
+                content, settings, model, description, dataset, cameras, descriptors, shown.lists, monitor
+            )
     if scored is not None:
         content.stats = cards.stats(scored["figures"], scored["compared"].get("chance", {}))
-        content.tables = [cards.cameras_table(scored["figures"]), cards.models_table(scored)]
+        content.tables = [cards.cameras_table(scored["figures"], cameras), cards.models_table(scored)]
         content.charts = [_cmc_chart(_rows(scored), curve)]
         content.figures_note = _intervals_note(scored)
     for stage, title in STAGES.items():
         content.curves += curves.charts(run_folder / stage, title)
     if dataset is not None:
-        content.data = cards.data_card(dataset, None if scored is None else scored["protocol"], skeletons)
+        content.data = cards.data_card(dataset, None if scored is None else scored["protocol"], skeletons, cameras)
     if description is not None:
         stages = {title: read_json(run_folder / stage / "metrics.json") for stage, title in STAGES.items()}
         content.model = cards.model_card(model, digest(model), description, parameters, stages)

@@ -16,6 +16,7 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from csip.config import Settings, dump_settings
+from csip.data.labels import write_labels
 from csip.data.tracklets import JUNK
 from csip.descriptors import Descriptors
 from csip.errors import CsipError
@@ -290,6 +291,23 @@ def test_a_mistake_in_the_labels_is_an_error_and_no_page_without_pictures(run: R
     (run.dataset.root / "labels.csv").write_text("tracklet,person\nnobody,P1\n")
     with pytest.raises(CsipError, match=r"labels\.csv: line 2 is about tracklet nobody"):
         content(run)
+
+
+def test_labels_that_nobody_has_looked_at_are_no_truth(run: Run) -> None:
+    path = run.dataset.root / "labels.csv"
+    write_labels(path, [(t.name, f"P{t.pid - 1}", 0.5) for t in (*run.dataset.train, *run.dataset.gallery)])
+    assert any("nobody has corrected it" in note for note in content(run).notes)
+    path.write_text(path.read_text().replace("0.500", "0.501"))
+    assert not any("nobody has corrected it" in note for note in content(run).notes)
+
+
+def test_cameras_have_the_names_that_people_gave_them(run: Run) -> None:
+    made = content(run)
+    assert {t["camera"] for t in made.tracklets} == {"cam1", "cam2"}
+    assert {side["camera"] for case in made.cases for side in case["sides"]} <= {"cam1", "cam2"} and made.cases
+    assert [row[0] for row in made.tables[0].rows] == ["cam1", "cam2"]
+    assert dict(made.data.rows)["Cameras"] == "cam1, cam2"
+    assert cards.camera_title(3, {}) == "camera 3" and cards.camera_title(3, {3: "7"}) == "camera 7"
 
 
 def test_what_is_left_out_is_said(run: Run) -> None:

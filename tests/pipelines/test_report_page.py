@@ -122,7 +122,7 @@ def test_lists_are_filtered_and_ordered(view: Callable[..., Any], report: Path, 
     tab.locator("#size").select_option("25")
     d = run.descriptors
     camera = dict(zip(d.names, d.cameras.tolist(), strict=True))
-    tab.locator("#by-camera").select_option("2")
+    tab.locator("#by-camera").select_option("cam2")
     assert len(names(tab)) == TRACKLETS // 2 and {camera[name] for name in names(tab)} == {2}
     tab.locator("#by-camera").select_option("")
 
@@ -312,7 +312,10 @@ def large(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "load_dataset", lambda _: dataset)
         patch.setattr(scatter, "embed", lambda features: np.random.default_rng(0).random((len(features), 2)))
-        return page.write(run.settings, base / "run", None, base / "skeletons.h5", Silent())
+        settings = run.settings.model_copy(
+            update={"dataset": run.settings.dataset.model_copy(update={"name": dataset.name})}
+        )
+        return page.write(settings, base / "run", None, base / "skeletons.h5", Silent())
 
 
 def describe_large(dataset: Any) -> Any:

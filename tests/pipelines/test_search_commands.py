@@ -322,7 +322,7 @@ def test_people_are_proposed_corrected_and_trained_with(described: Path, csip: C
         code, text = csip(command, *few)
         assert code == 0, text
     code, text = csip("evaluate")
-    assert code == 0 and "Rank-1" in text
+    assert code == 0 and "Rank-1" in text and "nobody has corrected it" not in text
     evaluated = read_descriptors(described / "runs/hall/descriptors.h5")
     assert evaluated.query.any() and (evaluated.pids > 0).all() and len(evaluated) < 40, "the tested people"
     assert evaluated.model == digest(described / "runs/hall/stage2/model.safetensors")
@@ -343,3 +343,5 @@ def test_people_are_proposed_corrected_and_trained_with(described: Path, csip: C
     assert code == 1 and "labels.csv: no column person" in text
     code, text = csip("cluster", "--force")
     assert code == 0 and len(labels.read_text().splitlines()) == 41, "a file that cannot be read can be replaced"
+    code, text = csip("evaluate", "--run", "runs/demo", "--cross-dataset")
+    assert code == 0 and "nobody has corrected it" in text, "right and wrong are a guess"
