@@ -137,8 +137,10 @@ class Stage2Settings(Section):
     fusion: Literal["weight", "gate"] = "weight"
     prototype_attention: Literal["full", "induced"] = "full"
     """How prototypes see each other: all pairs, or through 64 learnable points, which pays with many identities."""
-    csip_prototypes: Literal["updated", "fused", "both"] = "updated"
-    """What a clip is compared with: the prototypes that it has updated, the fused ones before that, or each of them."""
+    update_prototypes: bool = True
+    """Each clip changes the prototypes that it is compared with; without, they are the fused ones."""
+    detach_tokens: bool = True
+    """What updates the prototypes leaves the encoders alone; False is the authors' way."""
     update_tokens: Literal["cls", "all"] = "cls"
     prototype_momentum: float | None = Field(None, ge=0, lt=1)
     train_skeleton_encoder: bool = False

@@ -32,7 +32,7 @@ BASELINE = "image branch alone"
 # In the order in which they are added; each with the settings that leave it out.
 PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ stage 1", {"stage2.lambda_csip": 0.0}),
-    ("+ PFU", {"stage2.csip_prototypes": "fused"}),
+    ("+ PFU", {"stage2.update_prototypes": False}),
     ("+ MTE", {"stage2.mte": False}),
     ("+ ATD", {"stage2.atd": False}),
     ("+ TA", {"stage2.ta": False}),

@@ -27,8 +27,6 @@ from csip.models.skeleton import SkeletonGraphTransformer
 from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
 
-CsipPrototypes = Literal["updated", "fused", "both"]
-
 # Of a model's state, by the start of its names: what the test branch never reads.
 TRAINING_ALONE = (
     "skeleton.", "temperature.", "pfu.", "heads.", "frame_head.", "sgtm.project_skeleton.", "sgtm.skeleton_message.",
@@ -48,8 +46,6 @@ class ReIDOutput:
         (B, N) of each feature's classifier.
     csip_logits : Tensor
         (B, N) float32, scaled similarity of f2 to the prototypes that the clip updated.
-    fused_logits : Tensor or None
-        (B, N) float32, the same to the prototypes before that, where both are asked for.
     frame_logits : Tensor or None
         (B, T, N) of the frames' vectors with skeletons; None without temporal modelling.
     student : Tensor or None
@@ -63,7 +59,6 @@ class ReIDOutput:
     features: tuple[Tensor, ...]
     logits: tuple[Tensor, ...]
     csip_logits: Tensor
-    fused_logits: Tensor | None = None
     frame_logits: Tensor | None = None
     student: Tensor | None = None
     student_logits: Tensor | None = None
@@ -101,14 +96,14 @@ class ReIDModel(nn.Module):
         N, the number of training identities.
     freeze_skeleton : bool
         Whether the skeleton encoder stays as it is.
-    fusion, prototype_attention
+    fusion, prototype_attention, update_prototypes
         See :class:`PrototypeFusionUpdater`.
-    csip_prototypes : {"updated", "fused", "both"}
-        What f2 is compared with: the prototypes that the clip updated, those before that, or each of them. The update sees
-        the clip that it is judged by, and learns to know it by heart; the fused ones go on teaching the image encoder then.
     update_tokens : {"cls", "all"}
         What updates the prototypes: both modalities' CLS tokens of each frame, or all visual tokens and joints averaged
         over the frames.
+    detach_tokens : bool
+        Whether what updates the prototypes leaves the encoders alone. Otherwise the image encoder learns to tell the update
+        who the clip shows, rather than to be near that person's prototype.
     detach_visual : bool
         Whether temporal modelling leaves the image encoder alone.
     distill : bool
@@ -136,8 +131,9 @@ class ReIDModel(nn.Module):
         freeze_skeleton: bool = True,
         fusion: Literal["weight", "gate"] = "weight",
         prototype_attention: PrototypeAttention = "full",
-        csip_prototypes: CsipPrototypes = "updated",
+        update_prototypes: bool = True,
         update_tokens: Literal["cls", "all"] = "cls",
+        detach_tokens: bool = True,
         detach_visual: bool = True,
         distill: bool = True,
         normalize: bool = True,
@@ -162,7 +158,7 @@ class ReIDModel(nn.Module):
             raise CsipError(f"update_tokens: expected 'cls' or 'all', got {update_tokens!r}")
         self.freeze_skeleton = freeze_skeleton
         self.update_tokens = update_tokens
-        self.csip_prototypes = csip_prototypes
+        self.detach_tokens = detach_tokens
         self.detach_visual = detach_visual
         self.distill = distill
         self.normalize = normalize
@@ -173,7 +169,7 @@ class ReIDModel(nn.Module):
         self.temperature = LearnableTemperature(tau, learnable=normalize)
         self.pfu = PrototypeFusionUpdater(
             identities, embed_dim, prototype_heads, prototype_layers, fusion, prototype_attention,
-            normalize=normalize, update=csip_prototypes != "fused",
+            normalize=normalize, update=update_prototypes,
         )  # fmt: skip
         heads = heads or max(1, width // 64)
         self.sgtm, self.frame_head, sizes = None, None, [width, embed_dim]
@@ -224,15 +220,11 @@ class ReIDModel(nn.Module):
         f1, f2 = self._mean_cls(vision, images.shape[1])
 
         clip_tokens, mask = self._update_tokens(tokens, projected, skeleton, valid)
-        scale = self.temperature.scale()
-        csip_logits = gather(prototype_logits(f2, self.pfu(clip_tokens, mask), scale, self.normalize))
-        fused_logits = None
-        if self.csip_prototypes == "both":
-            fused = self.pfu.fused().expand(len(f2), -1, -1)
-            fused_logits = gather(prototype_logits(f2, fused, scale, self.normalize))
-        f1, f2 = gather(f1), gather(f2)
+        prototypes = self.pfu(clip_tokens.detach() if self.detach_tokens else clip_tokens, mask)
+        csip_logits = prototype_logits(f2, prototypes, self.temperature.scale(), self.normalize)
+        f1, f2, csip_logits = gather(f1), gather(f2), gather(csip_logits)
 
-        output = ReIDOutput((f1, f2), (self.heads[0](f1), self.heads[1](f2)), csip_logits, fused_logits)
+        output = ReIDOutput((f1, f2), (self.heads[0](f1), self.heads[1](f2)), csip_logits)
         if self.sgtm is None or self.frame_head is None:
             return output
         seen = tokens.detach() if self.detach_visual else tokens

@@ -233,7 +233,7 @@ class TrainingArrays:
             groups = [np.flatnonzero(self.cameras[order] == camera) for camera in np.unique(self.cameras[order])]
         size = settings.stage1.batch
         parts = [group[start : start + size] for group in groups for start in range(0, len(group), size)]
-        for index in range(len(parts)) if len(groups) == 1 else rng.permutation(len(parts)):
+        for index in rng.permutation(len(parts)):
             part = parts[index]
             if len(part) > 1:
                 yield rows[part], torch.from_numpy(self.labels[order[part]])

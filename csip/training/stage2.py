@@ -235,7 +235,7 @@ def loss_terms(output: ReIDOutput, label: Tensor, settings: Settings) -> dict[st
     terms = {
         "ce": cross_entropy(logits1) + cross_entropy(logits2),
         "triplet": triplet(f1) + triplet(f2),
-        "csip": cross_entropy(output.csip_logits, output.fused_logits),
+        "csip": cross_entropy(output.csip_logits),
     }
     if output.frame_logits is not None:
         terms["ce"] = terms["ce"] + cross_entropy(*logits3, output.student_logits)
@@ -287,7 +287,8 @@ def build_model(
         freeze_skeleton=not chosen.train_skeleton_encoder,
         fusion=chosen.fusion,
         prototype_attention=chosen.prototype_attention,
-        csip_prototypes=chosen.csip_prototypes,
+        update_prototypes=chosen.update_prototypes,
+        detach_tokens=chosen.detach_tokens,
         update_tokens=chosen.update_tokens,
         detach_visual=chosen.detach_visual,
         distill=chosen.lambda_distill > 0,

@@ -102,6 +102,20 @@ def test_temporal_modelling_reaches_the_image_encoder_only_when_asked(build):
         assert loud(model.sgtm) != []
 
 
+def test_the_update_of_prototypes_reaches_the_encoders_only_when_asked(build):
+    images, joints, valid, camera = draw()
+    gradients = {}
+    for detach in (True, False):
+        model = build(detach_tokens=detach, freeze_skeleton=False)
+        output = model(images, joints, valid, camera)
+        output.csip_logits[:, 0].sum().backward()
+        assert silent(model.pfu) == [], "the update itself learns either way"
+        assert loud(model.vision) != [], "the comparison itself teaches the image encoder"
+        assert (loud(model.skeleton) == []) == detach
+        gradients[detach] = model.vision.visual.proj.grad.clone()
+    assert not torch.allclose(gradients[True], gradients[False])
+
+
 def test_the_branch_of_the_test_is_taught(build):
     model = build()
     output = model(*draw())
