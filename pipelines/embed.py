@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -136,9 +136,15 @@ def load(settings: Settings, run_folder: Path, model: Path | None = None, onnx: 
     own = Settings.model_validate(description["settings"])
     # The clips are the model's; what to describe, how, and on which machine is decided now.
     update = {"dataset": settings.dataset, "evaluation": settings.evaluation, "runtime": settings.runtime}
-    key, trained_on = digest(path), str(description["dataset"])
+    trained_on = str(description["dataset"])
     cameras = own_cameras(cameras, trained_on, settings.dataset.name)
-    return Trained(network, cameras, own.model_copy(update=update), key, key, trained_on)
+    settings = own.model_copy(update=update)
+    return Trained(network, cameras, settings, model_digest(path, description), digest(path), trained_on)
+
+
+def model_digest(path: Path, description: Mapping[str, Any]) -> str:
+    """Return the digest of a model's file; of a slim one, that of the file it was made of, since both describe alike."""
+    return str(description.get("exported_from") or digest(path))
 
 
 def _load_onnx(settings: Settings, path: Path) -> Trained:

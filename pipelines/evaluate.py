@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from csip.checkpoints import digest
 from csip.config import EvaluationSettings, Settings
 from csip.data.datasets import load_labelled
 from csip.data.labels import LABELS, is_proposal
@@ -27,7 +26,7 @@ from csip.reranking import rerank
 from csip.training.common import make_fabric
 from csip.training.stage2 import load_trained, untrained_like
 from pipelines.console import RichMonitor, console
-from pipelines.embed import DESCRIPTORS, gather, tracklets_of
+from pipelines.embed import DESCRIPTORS, gather, model_digest, tracklets_of
 
 CONFIDENCE = 0.95
 
@@ -70,6 +69,7 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     path = run_folder / "stage2" / "model.safetensors"
     model, cameras, description = load_trained(path, settings, None if cross_dataset else settings.dataset.name)
     cameras = own_cameras(cameras, description["dataset"], dataset.name)
+    key = model_digest(path, description)
     trained = Settings.model_validate(description["settings"])
     # The clips are the model's; what to score, how, and on which machine is decided now.
     trained = trained.model_copy(
@@ -94,11 +94,11 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
             descriptors = describe(candidate, dataset.root, query, gallery, cameras, trained, device, monitor)
             rows[label] = score(*descriptors, query, gallery, groups, trained.evaluation, device)
     if settings.evaluation.level == "tracklet":
-        keep_descriptors(run_folder / DESCRIPTORS, dataset, *descriptors, digest(path))
+        keep_descriptors(run_folder / DESCRIPTORS, dataset, *descriptors, key)
     result = {
         "dataset": dataset.name,
         "protocol": protocol(dataset, query, gallery, trained),
-        "model": digest(path),
+        "model": key,
         "figures": rows["trained"],
         "compared": {label: row for label, row in rows.items() if label != "trained"},
         "seconds": time.monotonic() - started,

@@ -21,7 +21,7 @@ from csip.onnx_model import OnnxDescription
 from csip.training.common import MODEL
 from csip.training.stage2 import restore
 from pipelines.console import RichMonitor, console
-from pipelines.embed import model_file
+from pipelines.embed import model_digest, model_file
 
 ONNX, DESCRIPTION = "model.onnx", "model.json"
 
@@ -51,7 +51,7 @@ def run(run_folder: Path, out: Path, part_norm: bool | None = None) -> None:
     settings = _as_exported(description, part_norm)
     description["settings"] = settings.model_dump(mode="json")
     model = PixelModel(restore(tensors, description), settings.clips)
-    described = describe(description, settings, model.cameras, digest(path))
+    described = describe(description, settings, model.cameras, model_digest(path, description))
     with RichMonitor() as monitor:
         monitor.say(f"{path}: as ONNX, then compared with torch ...")
         comparisons = export_onnx(model, out / ONNX, described)

@@ -49,16 +49,6 @@ class Looked:
     height: float
 
 
-@dataclass(frozen=True)
-class Case:
-    """A query, and the tracklet that was ranked first."""
-
-    query: RankedList
-    seen: tuple[Looked, ...]
-    first: int
-    first_seen: tuple[Looked, ...]
-
-
 def choose(lists: Sequence[RankedList], pids: np.ndarray) -> list[RankedList]:
     """Choose what to look at: up to four of the worst queries, each of another person, and two of the best."""
     chosen: list[RankedList] = []

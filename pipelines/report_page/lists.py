@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from csip.checkpoints import digest
 from csip.config import Settings
 from csip.data.labels import LABELS, is_proposal, parse_labels
 from csip.data.tracklets import Dataset, Tracklet
@@ -17,6 +16,7 @@ from csip.descriptors import Descriptors
 from csip.embedding import own_cameras
 from csip.errors import CsipError
 from csip.monitor import Monitor
+from pipelines.embed import model_digest
 from pipelines.report_page import heat, ranking, scatter, strips
 from pipelines.report_page.cards import camera_title
 from pipelines.report_page.content import Content
@@ -103,7 +103,7 @@ def add_attention(
     """Add what the encoder looks at in some queries and in what they found first."""
     from csip.training.stage2 import load_trained
 
-    if digest(model) != d.model:
+    if model_digest(model, description) != d.model:
         content.missing.append(f"Attention is left out: the descriptors were made by another model than {model}.")
         return
     network, camera_rows, _ = load_trained(model, settings, None)

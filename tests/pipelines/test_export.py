@@ -113,7 +113,12 @@ def test_a_run_becomes_files_that_describe_people_as_it_does(trained: Path, csip
     for name in ("onnx", "slim"):
         assert found[name].names == ours.names and np.array_equal(found[name].pids, ours.pids)
         assert np.abs(found[name].features - ours.features).max() < (1e-5 if name == "onnx" else 1e-7)
-    assert found["onnx"].model == ours.model == digest(Path("runs/walkers/stage2/model.safetensors"))
+    assert (
+        found["slim"].model
+        == found["onnx"].model
+        == ours.model
+        == digest(Path("runs/walkers/stage2/model.safetensors"))
+    )
 
 
 def test_another_program_needs_the_file_alone(trained: Path, csip: Csip) -> None:
@@ -155,6 +160,9 @@ def test_slim_weights_are_a_model_that_evaluates(trained: Path, csip: Csip) -> N
         assert code == 0, printed
         figures.append(json.loads((Path(folder) / "metrics.json").read_text())["figures"])
     assert figures[0] == figures[1]
+
+    assert csip("report", "--dataset", "walkers", "--run", "runs/walkers", "--model", str(slim))[0] == 0
+    assert "made by another model" not in Path("runs/walkers/report.html").read_text(), "the slim model is the same one"
 
     # What is slim can be exported again, and nothing is lost but what is not there any more.
     assert csip("export", "--run", "runs/slim", "--out", "again")[0] == 0
