@@ -16,6 +16,9 @@ VIDEOS ?=
 INGEST ?=
 FROM ?= $(RUN)
 QUERY ?= --all --out $(RUN)/search.csv
+# The benchmark of the method's parts: its people and seeds.
+ABLATION ?= --train-ids 240 --test-ids 120 --cameras 3 --tracklets 1 --twins 0.5
+SEEDS ?= 3
 
 # Data sets of skeletons alone have a model of their own and no stages.
 SKELETONS_ALONE := kgbd biwi ias ks20
@@ -87,10 +90,10 @@ $(RUN)/export/model.onnx: $(RUN)/stage2/model.safetensors
 
 # The benchmark of the method's parts: enough people who look alike, and an image encoder that knows clothing alone.
 data/ablation/truth.npz: | .venv/csip-setup.sha256
-	$(CSIP) synth --out data/ablation --force --seed 11 --train-ids 240 --test-ids 120 --cameras 3 --tracklets 1 --twins 0.5
+	$(CSIP) synth --out data/ablation --force --seed 11 $(ABLATION)
 ablate:
 	@$(MAKE) --no-print-directory skeletons DATASET=ablation
-	$(CSIP) ablate --dataset ablation --workers 2
+	$(CSIP) ablate --dataset ablation --seeds $(SEEDS) --workers 2 $(foreach setting,$(SET),--set $(setting))
 
 # Who trains in one division is tested in another: skeletons of all are needed.
 splits: | .venv/csip-setup.sha256

@@ -194,7 +194,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    options.clips = options.clips or (2 if options.quick else 16 if options.device == "cuda" else 4)
+    options.clips = options.clips or (2 if options.quick else 16 if options.device == "cuda" else 8)
     options.batch = options.batch or (16 if options.quick else 64)
     options.frames = options.frames or (4 if options.quick else 8)
     options.repeat = options.repeat or (1 if options.quick else 3)

@@ -33,6 +33,9 @@ SHORTER = {
         "csip synth --out data/crowd --train-ids 2 --test-ids 2 --cameras 2 --frames 2",
     "csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12":
         "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
+    "make ablate":
+        "make ablate SEEDS=1 ABLATION='--train-ids 6 --test-ids 4 --cameras 2 --tracklets 1 --frames 8 --twins 0.5' "
+        "SET='stage1.epochs=1 stage2.epochs=1 stage2.ids_per_batch=2 skeleton_encoder.depth=1 runtime.precision=32-true'",
     "csip train-demo-pose --out weights": "csip train-demo-pose --help",  # run by test_demo_pose.py
     "csip train-demo-vision --out weights/demo.safetensors":
         "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1",
@@ -117,5 +120,5 @@ def test_the_commands_left_the_files_they_promise(project: Path) -> None:
     for file in ("runs/visits/metrics.json", "runs/mars-authors/stage1/model.safetensors", "data/demo/skeletons.png",
                  "runs/kgbd/report.md", "runs/kgbd-1/metrics.json", "runs/kgbd-graph/skeleton/model.safetensors",
                  "runs/demo/report.html", "data/hall/labels.csv", "runs/hall/report.html", "runs/shop/search.csv",
-                 "export/demo/model.onnx"):  # fmt: skip
+                 "export/demo/model.onnx", "runs/ablation/ablation.md"):  # fmt: skip
         assert (project / file).exists()
