@@ -34,8 +34,8 @@ FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 .DELETE_ON_ERROR:
 
 setup: .venv/csip-setup.sha256
-.venv/csip-setup.sha256: pyproject.toml pipelines/bootstrap.py pipelines/constraints.txt
-	@$(PYTHON) pipelines/bootstrap.py
+.venv/csip-setup.sha256: pyproject.toml pipelines/maintain/bootstrap.py pipelines/maintain/constraints.txt
+	@$(PYTHON) pipelines/maintain/bootstrap.py
 	@touch $@
 
 ingest: $(DATA)/tracklets.csv

@@ -1,0 +1,1 @@
+"""What maintainers alone run: the environment, the weights of the demo."""
