@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from csip.config import Settings
 from csip.data.readers import load_dataset
@@ -131,13 +132,13 @@ def test_a_moving_average_is_what_is_kept(
     settings = change(change(settings, "dataset", val_ids=0), "stage2", epochs=1, ema=0.5)
     train(1, settings, tmp_path)
     seen: list[dict[str, torch.Tensor]] = []
-    update = stage2.AveragedModel.update_parameters
+    update = AveragedModel.update_parameters
 
-    def remember(average: stage2.AveragedModel, model: torch.nn.Module) -> None:
+    def remember(average: AveragedModel, model: torch.nn.Module) -> None:
         seen.append({name: value.detach().clone() for name, value in model.named_parameters()})
         update(average, model)
 
-    monkeypatch.setattr(stage2.AveragedModel, "update_parameters", remember)
+    monkeypatch.setattr(AveragedModel, "update_parameters", remember)
     train(2, settings, tmp_path)
     kept = weights(tmp_path, 2)
     name = "heads.0.classifier.weight"
