@@ -145,10 +145,7 @@ class SkeletonGraphTransformer(nn.Module):
     length_spread: Tensor
 
     def __init__(
-        self,
-        joints: JointSet,
-        width: int = 512,
-        settings: SkeletonEncoderSettings = SkeletonEncoderSettings(),
+        self, joints: JointSet, width: int = 512, settings: SkeletonEncoderSettings = SkeletonEncoderSettings()
     ) -> None:
         super().__init__()
         self.width = width
