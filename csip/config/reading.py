@@ -159,7 +159,7 @@ def _override(tree: dict[str, Any], override: Override) -> None:
         key, separator, text = override.partition("=")
         key = key.strip()
         if not separator:
-            raise CsipError(f"--set {override}: expected key=value, e.g. stage1.epochs=3")
+            raise CsipError(f"{override}: expected key=value, e.g. stage1.epochs=3")
         value = _parse(key, text, FIELDS.get(key))
     else:
         key, value = override
@@ -167,7 +167,7 @@ def _override(tree: dict[str, Any], override: Override) -> None:
     for section in sections:
         inner = tree.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise CsipError(f"--set {key}: {section} is a value, not a section")
+            raise CsipError(f"{key}: {section} is a value, not a section")
         tree = inner
     tree[name] = _merge(tree[name], value) if isinstance(value, dict) and isinstance(tree.get(name), dict) else value
 
@@ -186,7 +186,7 @@ def _parse(key: str, text: str, field: FieldInfo | None) -> Any:
     try:
         value = yaml.load(text, _Loader)
     except _NO_YAML as error:
-        raise CsipError(f"--set {key}: expected {expected(field)}, found {shown(text)}, which is not YAML") from error
+        raise CsipError(f"{key}: expected {expected(field)}, found {shown(text)}, which is not YAML") from error
     if inner is not None and isinstance(value, dict):
         _keep_texts(value, yaml.load(text, yaml.BaseLoader), inner)
     return value
