@@ -1,6 +1,7 @@
 """The program's entry: what a user can mend becomes one message on standard error and an exit code."""
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -22,6 +23,10 @@ def main() -> None:
 
     for module in _QUIET:
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
+    # A name that the terminal's encoding cannot say must not end a run.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     # A job that is told to end leaves its files and workers in order, as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
