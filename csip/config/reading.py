@@ -28,7 +28,7 @@ _NO_YAML = (yaml.YAMLError, ValueError, RecursionError)
 class _Loader(yaml.SafeLoader):
     """YAML as usual, but a key stands once in a mapping, and dates are text."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         lines: dict[str, int] = {}
         for key, _ in node.value:

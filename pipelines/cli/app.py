@@ -1,9 +1,8 @@
 """The program `csip`: its commands in panels, its version, and shell completion."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from typer import Context
 from typer.core import TyperGroup
 
 from pipelines.cli import data, evaluate, inspect, maintain, skeletons, train, videos
@@ -13,7 +12,7 @@ from pipelines.cli.options import DATA
 class Program(TyperGroup):
     """The commands; a file that ends too early is a fault with a traceback, where Click would say "Aborted"."""
 
-    def invoke(self, ctx: Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except EOFError as error:

@@ -103,8 +103,8 @@ def train_skeleton(
     from pipelines import paths
     from pipelines import train_skeleton as stage
 
-    overrides = [*(set_ or []), *([] if seed is None else [("runtime.seed", seed)])]
-    settings = paths.settings_for(dataset, config, root, overrides)
+    chosen = [] if seed is None else [f"runtime.seed={seed}"]
+    settings = paths.settings_for(dataset, config, root, [*(set_ or []), *chosen])
     stage.train(settings, paths.run_folder(settings, run), overwrite, init)
 
 
