@@ -77,6 +77,10 @@ class Stage2Settings(Section):
     """Fusion of image and skeleton prototypes: a learnable weight per identity (paper), or an MLP (authors)."""
     prototype_attention: Literal["full", "induced"] = "full"
     """Self-attention of the prototypes: all pairs, or through 64 learnable points, cheaper with many identities."""
+    prototype_heads: int = Field(8, ge=1)
+    """Attention heads of the prototype decoder (authors: 8)."""
+    prototype_layers: int = Field(2, ge=1)
+    """Layers of the prototype decoder (paper: 2)."""
     update_prototypes: bool = True
     """Update of the fused prototypes by each clip before they are compared with it; false: fused prototypes only."""
     detach_tokens: bool = True
