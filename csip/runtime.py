@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
@@ -27,16 +28,19 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
             "runtime.device is cuda, but torch sees no CUDA device; `csip doctor` tells why, or use runtime.device=cpu"
         )
     cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
+    many = "WORLD_SIZE" in os.environ  # torchrun's
     precision = runtime.precision
     if precision == "auto":
         precision = "bf16-mixed" if cuda else "32-true"
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=local,
         num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // local,
-        strategy="ddp" if "WORLD_SIZE" in os.environ else "auto",
+        strategy="ddp" if many else "auto",
         precision=precision,
+        # Named, so that Lightning does not take one process under SLURM or MPI for one of many.
+        plugins=TorchElasticEnvironment() if many else LightningEnvironment(),
     )
     fabric.launch()
     return fabric
@@ -44,6 +48,19 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of the processor to a device, without waiting for what the device is doing."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+
+
+def loader_options(runtime: RuntimeSettings, device: torch.device) -> dict[str, Any]:
+    """Return how a loader decodes: in how many processes, and into memory that a GPU copies from by itself."""
+    workers = runtime.decoders
+    return {"num_workers": workers, "pin_memory": device.type == "cuda", "persistent_workers": workers > 0}
 
 
 def only_first(monitor: Monitor, fabric: Fabric) -> Monitor:

@@ -91,8 +91,11 @@ def read_frames(root: Path, frames: Sequence[str], settings: ClipSettings) -> np
 
 def normalize(images: Tensor, settings: ClipSettings) -> Tensor:
     """Turn uint8 RGB (..., 3, H, W) into float32 with the encoder's mean and standard deviation."""
-    mean = torch.tensor(settings.mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(settings.std, device=images.device).view(3, 1, 1)
+    # Filled where they are used: a tensor made from a list would be copied there, and wait for the device.
+    mean, std = (
+        torch.stack([torch.full((1, 1), value, device=images.device) for value in values])
+        for values in (settings.mean, settings.std)
+    )
     return (images.float() / 255 - mean) / std
 
 

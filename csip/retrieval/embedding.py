@@ -21,6 +21,7 @@ from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
 from csip.data.dataset import Tracklet, fingerprint
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
+from csip.runtime import loader_options, to_device
 
 
 class PixelEmbedder(Protocol):
@@ -219,7 +220,7 @@ def _embed(
     if unknown and embedder.cameras:
         monitor.say(f"cameras {', '.join(map(str, unknown))} were not there in training: they get no camera embedding")
     clips = TestClips(root, tracklets, settings, sampling or settings.evaluation.sampling)
-    loader = DataLoader(clips, batch_size=None, num_workers=settings.runtime.workers)
+    loader = DataLoader(clips, batch_size=None, **loader_options(settings.runtime, device))
     at_once = max(settings.runtime.embed_batch // settings.clips.frames, 1)
     for index, images in loader:
         row = camera_rows.get(tracklets[index].camera, -1)
@@ -227,6 +228,6 @@ def _embed(
         with torch.inference_mode():
             for chunk in images.split(at_once):
                 camera = torch.full((len(chunk),), row, device=device)
-                parts.append(embedder.embed_pixels(chunk.to(device), camera).float())
+                parts.append(embedder.embed_pixels(to_device(chunk, device), camera).float())
         yield torch.cat(parts)
         monitor.progress("embedding tracklets", index + 1, len(tracklets))

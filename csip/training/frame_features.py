@@ -30,6 +30,7 @@ from csip.files import atomic
 from csip.models.checkpoints import digest_tensors
 from csip.models.vision import VisionEncoder
 from csip.monitor import Monitor
+from csip.runtime import loader_options, to_device
 
 SHARD = 16_384  # frames: some 30 MB, and what a stopped run can lose at most
 
@@ -86,12 +87,12 @@ def embed_frames(
 ) -> np.ndarray:
     """Return the projected CLS token of every frame, (N, C) float32, without a camera embedding."""
     chunks = FrameChunks(root, frames, settings.clips, settings.runtime.embed_batch)
-    loader = DataLoader(chunks, batch_size=None, num_workers=settings.runtime.workers)
+    loader = DataLoader(chunks, batch_size=None, **loader_options(settings.runtime, device))
     features = np.empty((len(frames), vision.embed_dim), dtype=np.float32)
     vision = vision.to(device).eval()
     for start, images in loader:
         with torch.no_grad():
-            projected = vision(normalize(images.to(device), settings.clips)).projected
+            projected = vision(normalize(to_device(images, device), settings.clips)).projected
         features[start : start + len(images)] = projected.float().cpu().numpy()
         monitor.progress(task, start + len(images), len(frames))
     return features

@@ -29,7 +29,7 @@ from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import embed_tracklets
 from csip.retrieval.metrics import rank
-from csip.runtime import gather, make_fabric, only_first, seed_torch, share
+from csip.runtime import gather, loader_options, make_fabric, only_first, seed_torch, share, to_device
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
@@ -88,7 +88,7 @@ class Training:
     held: Sequence[Tracklet]
     labels: np.ndarray
     cameras: dict[int, int]
-    clips: TrainingClips
+    loader: DataLoader
     sampler: IdentityBatches
     description: dict[str, Any]
 
@@ -138,6 +138,7 @@ def prepare(
         share=(fabric.global_rank, fabric.world_size),
     )
     clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips)
+    loader = DataLoader(clips, batch_sampler=sampler, **loader_options(settings.runtime, fabric.device))
     description = {
         "kind": "stage2",
         "dataset": dataset.name,
@@ -149,7 +150,7 @@ def prepare(
     }
     return Training(
         settings, fabric, keeper, monitor, model, wrapped, optimizer, rates, dataset.root, train, held, label_of, cameras,
-        clips, sampler, description,
+        loader, sampler, description,
     )  # fmt: skip
 
 
@@ -165,9 +166,9 @@ def train_epoch(training: Training, epoch: int) -> None:
         group["lr"] = rate * factor
     training.sampler.set_epoch(epoch, first_batch=keeper.progress.step)
     training.wrapped.train()
-    for batch in DataLoader(training.clips, batch_sampler=training.sampler, num_workers=settings.runtime.workers):
+    for batch in training.loader:
         seed_torch(settings.runtime.seed, epoch, keeper.progress.step, fabric.global_rank)
-        terms = train_step(training, {name: tensor.to(fabric.device) for name, tensor in batch.items()})
+        terms = train_step(training, {name: to_device(tensor, fabric.device) for name, tensor in batch.items()})
         keeper.end_step(terms)
         keeper.save_if_due()
     means = keeper.end_steps()

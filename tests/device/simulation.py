@@ -56,7 +56,7 @@ class DeviceTensor(torch.Tensor):
             cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             layout=inner.layout, device=DEVICE, requires_grad=False,
         )  # fmt: skip
-        made.inner = inner.detach()
+        made.inner = inner
         return made
 
     # Makes `Module.to` swap what a parameter holds, as it does on a GPU: the parameter stays the same object.
@@ -132,7 +132,10 @@ class Dispatcher:
             return args[0] if func is aten.copy_.default else result.clone() if result is inner_args[0] else result
         if func is aten._to_copy.default and result is inner_args[0]:
             result = result.clone()
-        wrapped = tree_map_only(Tensor, DeviceTensor, result)
+        # A view of a normal tensor is one, too, also where it is made in inference mode.
+        normal = is_view(func) and not args[0].is_inference()
+        with torch.inference_mode(torch.is_inference_mode_enabled() and not normal):
+            wrapped = tree_map_only(Tensor, DeviceTensor, result)
         return return_and_correct_aliasing(func, args, kwargs, wrapped)
 
     def _check(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
@@ -176,6 +179,12 @@ class Dispatcher:
         frames = [f for f in traceback.extract_stack() if f.filename.startswith(str(PROJECT / "csip"))]
         where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].line}" if frames else "a library"
         self.waits[f"{what} in {where}"] += 1
+
+
+def is_view(func: Any) -> bool:
+    """Tell whether what an operation returns shares the memory of what it was given, and changes nothing."""
+    infos = [result.alias_info for result in func._schema.returns]
+    return bool(infos) and all(info is not None and not info.is_write for info in infos)
 
 
 class SimulatedDevice(TorchDispatchMode):
