@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
@@ -102,4 +103,7 @@ def seed_torch(seed: int, epoch: int, step: int = 0, process: int = 0) -> None:
 
     They are then the same whether or not the run was stopped before, and never the same in two processes.
     """
-    torch.manual_seed(seed * 1_000_003 + epoch + step * 2_147_483_647 + process * 15_485_863)
+    if step or process:  # mixed: torch looks at 32 bits alone
+        torch.manual_seed(int(np.random.SeedSequence((seed, epoch, step, process)).generate_state(1)[0]))
+    else:
+        torch.manual_seed(seed * 1_000_003 + epoch)
