@@ -78,6 +78,11 @@ class Dataset:
         return replace(self, gallery=left)
 
 
+def is_labelled(dataset: Dataset) -> bool:
+    """Whether anybody is known in a data set."""
+    return bool(dataset.train) or any(t.pid != DISTRACTOR for t in dataset.query)
+
+
 def is_image(name: str) -> bool:
     """Whether a file is a frame by its name."""
     # Asked of millions: a Path for each would take longer than the disk.

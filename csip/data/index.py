@@ -24,6 +24,7 @@ import numpy as np
 
 from csip.data.dataset import Dataset, Tracklet, is_image
 from csip.errors import CsipError
+from csip.files import atomic
 
 FORMAT = 1
 FOLDER = ".csip-index"
@@ -174,12 +175,9 @@ def _save(path: Path, dataset: Dataset, notes: dict[str, str]) -> None:
     }
     for part, tracklets in zip(_PARTS, parts, strict=True):
         arrays[part] = np.array([row[id(t)] for t in tracklets], dtype=np.int64)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    try:
+    # Where it cannot be written, everything works without it; several processes may write it at once.
+    with contextlib.suppress(OSError), atomic(path, path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")) as temporary:
         np.savez(temporary, **arrays)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path) -> bool:

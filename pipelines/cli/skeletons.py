@@ -54,6 +54,7 @@ def skeletons(
     if context.invoked_subcommand is not None:
         return
     from csip.data.readers import load_dataset
+    from csip.data.skeletons import splits_for
     from pipelines import extract_skeletons as stage
     from pipelines import paths
     from pose_cache.extract import Share
@@ -64,7 +65,7 @@ def skeletons(
         data,
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
-        splits=stage.splits_for(data, test_too),
+        splits=splits_for(data, test_too),
         device=devices or settings.runtime.device,
         batch_size=batch_size,
         shard_frames=shard_frames,
@@ -91,6 +92,7 @@ def skeletons_merge(
 ) -> None:
     """Join what the jobs of `csip skeletons --shard` have extracted, once all are done."""
     from csip.data.readers import load_dataset
+    from csip.data.skeletons import splits_for
     from pipelines import extract_skeletons as stage
     from pipelines import paths
 
@@ -100,7 +102,7 @@ def skeletons_merge(
         data,
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
-        splits=stage.splits_for(data, test_too),
+        splits=splits_for(data, test_too),
         force=force,
     )
 
@@ -145,6 +147,7 @@ def skeletons_import_json(
 ) -> None:
     """Make the cache of JSON skeletons, one file a frame: the layout of the method's authors."""
     from csip.data.readers import load_dataset
+    from csip.data.skeletons import SPLITS
     from pipelines import extract_skeletons as stage
     from pipelines import paths
 
@@ -153,7 +156,7 @@ def skeletons_import_json(
         load_dataset(settings.dataset),
         folder,
         paths.skeleton_file(settings, out),
-        splits=stage.SPLITS if test_too else ("train",),
+        splits=SPLITS if test_too else ("train",),
         unit=unit,
         workers=workers,
         force=force,
