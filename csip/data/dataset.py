@@ -14,7 +14,14 @@ from csip.errors import CsipError
 
 JUNK = -1
 DISTRACTOR = 0
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+IMAGES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".pgm", ".ppm"}
+)
+# Pictures that nothing here decodes: they must not be dropped as if they were notes beside the frames.
+OTHER_PICTURES = frozenset({
+    ".heic", ".heif", ".hif", ".gif", ".jp2", ".j2k", ".jxl", ".jxr", ".tga", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw",
+    ".orf", ".rw2", ".raf", ".raw", ".psd", ".pnm", ".pbm", ".pfm", ".dcm", ".ras", ".sgi", ".pcx", ".fit", ".fits",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,6 +94,11 @@ def is_image(name: str) -> bool:
     """Whether a file is a frame by its name."""
     # Asked of millions: a Path for each would take longer than the disk.
     return name[name.rfind(".") :].lower() in IMAGES
+
+
+def is_other_picture(name: str) -> bool:
+    """Whether a file is a picture by its name, but of a format that cannot be read."""
+    return name[name.rfind(".") :].lower() in OTHER_PICTURES
 
 
 def hold_out(train: Sequence[Tracklet], val_ids: int) -> tuple[tuple[Tracklet, ...], tuple[Tracklet, ...]]:

@@ -14,6 +14,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from csip.data.csv_table import parse_table
+from csip.data.names import canonical
 from csip.errors import CsipError
 from csip.files import write_bytes
 
@@ -41,7 +42,7 @@ def parse_labels(content: bytes, where: Path, known: Container[str]) -> dict[str
     people: dict[str, str] = {}
     lines: dict[str, int] = {}
     for line, row in parse_table(content, where, _NEEDED):
-        title, person = (row[column] for column in _NEEDED)
+        title, person = (canonical(row[column]) for column in _NEEDED)
         if not title:
             raise CsipError(f"{where}: line {line} has no tracklet")
         if title not in known:

@@ -19,6 +19,7 @@ from typing import Literal
 from csip.data.dataset import JUNK, Dataset, Tracklet, is_image
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
+from csip.data.names import natural_order
 from csip.errors import CsipError
 
 QUERIES = "test/data/info_test.mat"
@@ -125,4 +126,4 @@ def _beginning_with(names: Sequence[str], start: str) -> list[str]:
     end = first
     while end < len(names) and names[end].startswith(start):
         end += 1
-    return [name for name in names[first:end] if is_image(name)]
+    return sorted(filter(is_image, names[first:end]), key=natural_order)
