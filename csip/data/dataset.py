@@ -64,6 +64,12 @@ class Dataset:
             empty = [t.name for t in tracklets if not t.frames]
             if empty:
                 raise CsipError(f"{self.root}: {part} tracklet {empty[0]} has no frames")
+        nobody = [t.name for t in self.query if t.pid <= DISTRACTOR]
+        if nobody and is_labelled(self):
+            raise CsipError(
+                f"{self.root}: {len(nobody)} queries have no identity that could be found, e.g. {nobody[0]}; take them out "
+                "of the query part"
+            )
 
     @property
     def queries_in_gallery(self) -> int:

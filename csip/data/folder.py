@@ -12,15 +12,16 @@ A tracklet without a person is a distractor in the gallery. Where no tracklet ha
 are all tracklets. More columns are welcome; ``video``, ``number`` (of the frame in it) and ``time`` (seconds) tell which
 tracklets were in sight together.
 
-Frames are taken in the natural order of their names (1, 2, 10); in a table in the order of ``number`` (or ``frame number``), else of
-``time``, else of its lines. Person and camera may have any name; they are numbered in sorted order. A name is the same however
-Unicode writes it. Who is both in train and in test is one person. A camera folder may hold frames and folders of tracklets.
+Frames are taken in the natural order of their names (1, 2, 10); in a table in the order of ``number`` (or ``frame number``),
+else of ``time``, else of its lines. Person and camera may have any name; they are numbered in sorted order. A name is the same
+however Unicode writes it. Who is both in train and in test is one person. A camera folder may hold frames and folders of
+tracklets.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -86,6 +87,23 @@ def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
 
     test = read(parts["test"])
     return Dataset(name, tree.root, read(parts["train"]), test, test)
+
+
+def unread_parts(root: Path) -> list[str]:
+    """Name the folders beside ``train`` and ``test`` that hold people: they are in neither part."""
+    tree = Tree(root)
+    if tree.has_file(TABLE) or not {"train", "test"} <= set(tree.folders()):
+        return []
+    beside = [name for name in tree.folders() if name not in ("train", "test") and not _is_ours(name)]
+    return [part for part in beside if any(map(tree.frames, _two_down(tree, part)))]
+
+
+def _two_down(tree: Tree, part: str) -> Iterator[str]:
+    """Yield the camera folders and the tracklet folders below a part."""
+    for person in tree.folders(part):
+        for camera in tree.folders(f"{part}/{person}"):
+            yield f"{part}/{person}/{camera}"
+            yield from (f"{part}/{person}/{camera}/{name}" for name in tree.folders(f"{part}/{person}/{camera}"))
 
 
 def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:

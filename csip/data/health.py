@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from csip.config import Settings
-from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
+from csip.data.dataset import DISTRACTOR, Dataset, Tracklet, is_image
+from csip.data.folder import unread_parts
 from csip.data.index import Tree
 from csip.data.labels import LABELS
+from csip.data.matching import Matching
+from csip.data.names import canonical
 from csip.data.readers import is_labelled, load_dataset
 from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
 from csip.errors import CsipError
@@ -118,6 +121,7 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
     people = [_counts(whole, settings), _cameras(whole), _lengths(whole, settings), _identities(whole)]
     return [
         *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
+        *_layout(settings, everyone),
         _missing(whole.root, everyone),
         _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
         _skeletons(cache, dataset),
@@ -166,7 +170,7 @@ def _counts(dataset: Dataset, settings: Settings) -> Finding:
         "training tracklets": len(dataset.train),
         "queries": len(dataset.query),
         "gallery tracklets": len(dataset.gallery),
-        "queries with a match": _matched(dataset),
+        "queries with a match": int(_matching(dataset).valid().sum()),
         "cameras": len({t.camera for part in (dataset.train, dataset.query, dataset.gallery) for t in part}),
     }
     text = ", ".join(f"{value:,} {what}" for what, value in found.items())
@@ -201,12 +205,12 @@ def _nobody(tracklets: Sequence[Tracklet], settings: Settings) -> Finding:
     )
 
 
-def _matched(dataset: Dataset) -> int:
-    """Count the queries whose identity is in the gallery at another camera."""
-    cameras: dict[int, set[int]] = {}
-    for tracklet in dataset.gallery:
-        cameras.setdefault(tracklet.pid, set()).add(tracklet.camera)
-    return sum(t.pid != DISTRACTOR and bool(cameras.get(t.pid, set()) - {t.camera}) for t in dataset.query)
+def _matching(dataset: Dataset) -> Matching:
+    """Return who matches whom in the test, as the scores count it."""
+    query, gallery = dataset.query, dataset.gallery
+    return Matching(
+        [t.pid for t in query], [t.camera for t in query], [t.pid for t in gallery], [t.camera for t in gallery]
+    )
 
 
 def _cameras(dataset: Dataset) -> Finding:
@@ -243,11 +247,42 @@ def _lengths(dataset: Dataset, settings: Settings) -> Finding:
 
 
 def _identities(dataset: Dataset) -> Finding:
-    shared = sorted({t.pid for t in dataset.train} & {t.pid for t in (*dataset.query, *dataset.gallery)})
+    trained, tested = ({t.pid: t.name for t in part} for part in (dataset.train, (*dataset.query, *dataset.gallery)))
+    shared = sorted(trained.keys() & tested.keys())
     if not shared:
         return Finding("identities", "nobody who trains is tested")
-    text = f"{len(shared):,} identities train and are tested, e.g. {shared[0]}"
+    example = f"{shared[0]} ({trained[shared[0]]}, {tested[shared[0]]})"
+    text = f"{len(shared):,} identities train and are tested, e.g. {example}"
     return Finding("identities", text, "figures would be of people seen in training: divide the data by identity")
+
+
+def _layout(settings: Settings, tracklets: Sequence[Tracklet]) -> list[Finding]:
+    """Look for what an index and the names on the disk cannot both mean."""
+    found = []
+    owners: dict[str, str] = {}
+    twice = [
+        (frame, owner, t.name)
+        for t in tracklets
+        for frame in t.frames
+        if (owner := owners.setdefault(frame, t.name)) != t.name
+    ]
+    if twice:
+        frame, one, other = twice[0]
+        text = f"{len(twice):,} frames are in two tracklets, e.g. {frame} in {one} and {other}"
+        found.append(
+            Finding("tracklets", text, "the index is damaged or of another version: each frame is in one tracklet")
+        )
+    if settings.dataset.layout == "mars":
+        mixed = [t for t in tracklets if len({frame.rpartition("F")[0] for frame in t.frames}) > 1]
+        if mixed:
+            text = f"{len(mixed):,} tracklets hold frames of several tracklets by their names, e.g. {mixed[0].name}"
+            found.append(
+                Finding("tracklets", text, "the index and the names are of different versions: unpack both again")
+            )
+    if settings.dataset.layout == "folder" and (beside := unread_parts(settings.dataset.path)):
+        text = f"beside train and test there are people in {', '.join(beside)}, whom nothing reads"
+        found.append(Finding("folders", text, "move them into train or test, or out of the data set"))
+    return found
 
 
 def _missing(root: Path, tracklets: Sequence[Tracklet]) -> Finding:
@@ -262,9 +297,37 @@ def _missing(root: Path, tracklets: Sequence[Tracklet]) -> Finding:
             total += 1
             if name not in there[folder]:
                 missing.append(frame)
+    frames = {frame for tracklet in tracklets for frame in tracklet.frames}
+    others = [
+        f"{folder}/{name}"
+        for folder, names in there.items()
+        for name in sorted(names)
+        if f"{folder}/{name}" not in frames
+    ]
+    known = sum(map(is_image, others))
+    text = f"all {total:,}, in {len(there):,} folders"
+    if others:
+        text += f"; {len(others):,} more files there are no frames of these tracklets ({known:,} pictures), e.g. {others[0]}"
     if not missing:
-        return Finding("frames there", f"all {total:,}, in {len(there):,} folders")
-    return Finding("frames there", f"{len(missing):,} of {total:,} are missing, e.g. {root / missing[0]}", AGAIN)
+        return Finding("frames there", text)
+    text = f"{len(missing):,} of {total:,} are missing, e.g. {root / missing[0]}"
+    if _has_twin(tree, missing[0]):
+        return Finding(
+            "frames there", text, "the names differ from those on the disk in their Unicode form (NFC, NFD): rename"
+        )
+    return Finding("frames there", text, AGAIN)
+
+
+def _has_twin(tree: Tree, frame: str) -> bool:
+    """Whether a missing frame is on the disk under another Unicode form of its path."""
+    folder = ""
+    *parents, name = frame.split("/")
+    for parent in parents:
+        same = [found for found in tree.folders(folder) if canonical(found) == canonical(parent)]
+        if not same:
+            return False
+        folder = f"{folder}/{same[0]}".lstrip("/")
+    return canonical(name) in map(canonical, tree.files(folder))
 
 
 def _unreadable(

@@ -146,7 +146,7 @@ def _folder(path: Path, what: str) -> Path:
 
 def _read_frame(file: Path, joints: JointSet, tracking: bool) -> np.ndarray | None:
     """Read the joints of a frame, (J, 3); None where there is no skeleton or a joint was not tracked."""
-    lines = file.read_text(errors="replace").split()
+    lines = file.read_text("utf-8-sig", errors="replace").split()
     if not lines:
         return None
     if len(lines) < joints.size:
