@@ -5,34 +5,31 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
 from csip.config import Settings
 from csip.data import health
 from csip.data.health import Finding, Remedy
 from csip.monitor import Monitor
-from pipelines.console import RichMonitor, console
+from pipelines.console import RichMonitor, console, labelled
 
 
 def run(settings: Settings, cache: Path, frames: int | None) -> bool:
     """Print what is in the data set and what is wrong with it; return whether nothing is."""
     with RichMonitor() as monitor:
         findings = inspect(settings, cache, frames, monitor)
-    title = escape(f"{settings.dataset.name}, {settings.dataset.path}")
-    table = Table("", "found", title=title, title_justify="left")
+    table = Table("", "found", title=f"{settings.dataset.name}, {settings.dataset.path}", title_justify="left")
     for finding in findings:
-        mark = "[red]wrong[/]  " if finding.fix else ""
-        lines = [f"{mark}{escape(finding.text)}"]
-        lines += [f"{what}: {escape(text)}" for what, text in (("fix", finding.fix), ("next", finding.hint)) if text]
-        table.add_row(escape(finding.what), "\n".join(lines))
+        advice = [f"{what}: {text}" for what, text in (("fix", finding.fix), ("next", finding.hint)) if text]
+        text = "\n".join((finding.text, *advice))
+        table.add_row(finding.what, labelled("wrong", "red", f"  {text}") if finding.fix else text)
     console.print(table)
     wrong = [finding.what for finding in findings if finding.fix]
     left = [finding.text.partition("\n")[0] for finding in findings if finding.hint]
     if wrong:
-        console.print(f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}", markup=False)
+        console.print(f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}")
     else:
-        console.print(f"nothing is wrong; {'; '.join(left)}" if left else "all is well", markup=False, soft_wrap=True)
+        console.print(f"nothing is wrong; {'; '.join(left)}" if left else "all is well", soft_wrap=True)
     return not wrong
 
 
