@@ -28,7 +28,7 @@ from csip.models.factory import build_model, load_encoder
 from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
-from csip.retrieval.embedding import embed_tracklets
+from csip.retrieval.embedding import Embedder
 from csip.retrieval.metrics import rank
 from csip.runtime import gather, get_rng_state, make_fabric, only_first, seed_epoch, set_rng_state
 from csip.training.frame_features import frame_features
@@ -269,7 +269,7 @@ def validate(
     monitor: Monitor,
 ) -> float:
     """Return the mAP on held-out training identities: one centre clip a tracklet, each ranked against the other cameras."""
-    descriptors = embed_tracklets(model, root, held, cameras, settings, device, monitor, sampling="rrs")
+    descriptors = Embedder(model, settings, cameras, device).tracklets(root, held, monitor, sampling="rrs")
     ids = np.array([t.pid for t in held])
     seen_by = np.array([t.camera for t in held])
     return float(rank(descriptors, ids, seen_by, descriptors, ids, seen_by).map)

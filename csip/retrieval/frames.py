@@ -1,0 +1,85 @@
+"""One person's frames as a Python user has them: paths, arrays, Pillow images, or a folder of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import cv2
+import numpy as np
+
+from csip.config import ClipSettings
+from csip.data.clips import read_frame
+from csip.data.dataset import is_image
+from csip.errors import CsipError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Frame: TypeAlias = "str | Path | np.ndarray | Image.Image"
+
+
+def frames_in(folder: Path) -> list[Path]:
+    """Return the images in a folder, in the order of their names.
+
+    Raises
+    ------
+    CsipError
+        There are none.
+    """
+    frames = sorted(entry for entry in folder.iterdir() if entry.is_file() and is_image(entry.name))
+    if not frames:
+        raise CsipError(
+            f"{folder}: no images in it; expected crops of one person, .jpg or .png, in the order of their names"
+        )
+    return frames
+
+
+def read_pixels(frames: Iterable[Frame], settings: ClipSettings) -> np.ndarray:
+    """Decode frames of any kind and resize them (bilinear).
+
+    Parameters
+    ----------
+    frames
+        Paths of images; arrays (H, W, 3) uint8, RGB; Pillow images. Crops of one person, in order of time.
+
+    Returns
+    -------
+    ndarray, shape (T, 3, height, width), uint8
+        RGB.
+
+    Raises
+    ------
+    CsipError
+        There are none, a file cannot be decoded, or an array is none of an image.
+    """
+    size = settings.height, settings.width
+    images = [_read(frame, number, *size) for number, frame in enumerate(frames)]
+    if not images:
+        raise CsipError("there are no frames: expected at least one crop of a person")
+    return np.ascontiguousarray(np.stack(images).transpose(0, 3, 1, 2))
+
+
+def _read(frame: Frame, number: int, height: int, width: int) -> np.ndarray:
+    if isinstance(frame, str | Path):
+        return read_frame(Path(frame), height, width)
+    image = frame if isinstance(frame, np.ndarray) else _of_pillow(frame, number)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+        raise CsipError(
+            f"frame {number}: expected an array (height, width, 3) of uint8, RGB, found {image.shape} of {image.dtype}"
+        )
+    if image.shape[:2] == (height, width):
+        return image
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _of_pillow(frame: object, number: int) -> np.ndarray:
+    from PIL import Image
+
+    if not isinstance(frame, Image.Image):
+        raise CsipError(
+            f"frame {number}: expected a path, an array or a Pillow image, found {type(frame).__name__}; crops of one "
+            "person make one tracklet"
+        )
+    return np.asarray(frame.convert("RGB"))
