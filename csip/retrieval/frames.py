@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
@@ -13,11 +12,7 @@ from csip.config import ClipSettings
 from csip.data.clips import read_frame
 from csip.data.dataset import is_image
 from csip.errors import CsipError
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-Frame: TypeAlias = "str | Path | np.ndarray | Image.Image"
+from pose_cache.crops import Frame, as_rgb
 
 
 def frames_in(folder: Path) -> list[Path]:
@@ -51,7 +46,7 @@ def read_pixels(frames: Iterable[Frame], settings: ClipSettings) -> np.ndarray:
 
     Raises
     ------
-    CsipError
+    CsipError, PoseCacheError
         There are none, a file cannot be decoded, or an array is none of an image.
     """
     size = settings.height, settings.width
@@ -64,22 +59,7 @@ def read_pixels(frames: Iterable[Frame], settings: ClipSettings) -> np.ndarray:
 def _read(frame: Frame, number: int, height: int, width: int) -> np.ndarray:
     if isinstance(frame, str | Path):
         return read_frame(Path(frame), height, width)
-    image = frame if isinstance(frame, np.ndarray) else _of_pillow(frame, number)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
-        raise CsipError(
-            f"frame {number}: expected an array (height, width, 3) of uint8, RGB, found {image.shape} of {image.dtype}"
-        )
+    image = as_rgb(frame, number)
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-
-
-def _of_pillow(frame: object, number: int) -> np.ndarray:
-    from PIL import Image
-
-    if not isinstance(frame, Image.Image):
-        raise CsipError(
-            f"frame {number}: expected a path, an array or a Pillow image, found {type(frame).__name__}; crops of one "
-            "person make one tracklet"
-        )
-    return np.asarray(frame.convert("RGB"))
