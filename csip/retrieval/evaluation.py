@@ -62,7 +62,7 @@ class Scores:
     def of(ranking: Ranking | ChanceScores) -> Scores:
         """Take the metrics of rankings."""
         minp = ranking.minp if isinstance(ranking, Ranking) else None
-        return Scores(*(ranking.cmc[k] for k in RANKS), ranking.map, minp)
+        return Scores(map=ranking.map, minp=minp, **{f"rank{k}": ranking.cmc[k] for k in RANKS})
 
     def as_dict(self) -> dict[str, float]:
         """Return the metrics by name, as ``metrics.json`` has them."""
@@ -80,7 +80,7 @@ class CameraScores:
 
     def as_dict(self) -> dict[str, float]:
         """Return them as ``metrics.json`` has them."""
-        counts = {"queries": self.queries, "valid_queries": self.valid_queries}
+        counts: dict[str, float] = {"queries": self.queries, "valid_queries": self.valid_queries}
         return counts if self.scores is None else counts | self.scores.as_dict()
 
 
