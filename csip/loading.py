@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from configs import CONFIGS
-from csip.config import DatasetSettings, EvaluationSettings, RuntimeSettings, Settings, load_settings
+from csip.config import DatasetSettings, EvaluationSettings, Override, RuntimeSettings, Settings, load_settings
 from csip.data import readers
 from csip.data.dataset import Dataset
 from csip.data.folder import TABLE
@@ -113,7 +113,7 @@ def _used(settings: Settings, evaluation: EvaluationSettings | None, runtime: Ru
 
 
 def load_dataset(
-    source: Path | str | Dataset, root: Path | str | None = None, overrides: Iterable[str] = ()
+    source: Path | str | Dataset, root: Path | str | None = None, overrides: Iterable[Override] = ()
 ) -> Dataset:
     """Read the index of a data set; no image is opened.
 
@@ -138,14 +138,14 @@ def load_dataset(
 
 
 def dataset_settings(
-    source: Path | str, root: Path | str | None = None, overrides: Iterable[str] = ()
+    source: Path | str, root: Path | str | None = None, overrides: Iterable[Override] = ()
 ) -> DatasetSettings:
     """Return which reader reads which folder, for `load_dataset`; parameters as there."""
+    changes: list[Override] = [*overrides, *([] if root is None else [("dataset.root", Path(root))])]
     for folder in (Path("configs"), CONFIGS):
         file = folder / f"{source}.yaml"
         if file.is_file():
-            chosen = load_settings(file, overrides).dataset
-            return chosen if root is None else chosen.model_copy(update={"root": Path(root)})
+            return load_settings(file, changes).dataset
     place = Path(source)
     if root is None and not (Path("data") / place).is_dir():
         root = place.absolute().parent if place.name == TABLE and place.is_file() else place
@@ -156,5 +156,5 @@ def dataset_settings(
                 f"PERSON/CAMERA/[TRACKLET/]FRAME.jpg, or a table {TABLE}"
             )
         place = root.absolute()
-    chosen = load_settings(CONFIGS / "folder.yaml", ["dataset.name=folder", *overrides]).dataset
-    return chosen.model_copy(update={"name": place.name, "root": None if root is None else Path(root)})
+        changes.append(("dataset.root", root))
+    return load_settings(CONFIGS / "folder.yaml", [("dataset.name", place.name), *changes]).dataset
