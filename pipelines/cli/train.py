@@ -167,11 +167,11 @@ def ablate(
 
 
 @app.command(
-    rich_help_panel=TRAIN, context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    rich_help_panel=TRAIN,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
 )
 def processes(
-    context: typer.Context,
-    count: Annotated[int, typer.Argument(min=1, help="Processes, one per GPU.", metavar="N")],
+    context: typer.Context, count: Annotated[int, typer.Argument(min=1, help="Processes, one per GPU.", metavar="N")]
 ) -> None:
     """Run a command in several processes, one per GPU: `csip processes N COMMAND ...`.
 

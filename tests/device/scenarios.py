@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,18 +24,24 @@ import numpy as np
 import simulation
 import torch
 import yaml
-from simulation import DEVICE, DISPATCHER, SimulatedDevice, counted
+from simulation import CPU, DEVICE, DISPATCHER, SimulatedDevice, counted
 
 from csip.config import Settings
 from csip.data.dataset import Dataset
 from csip.data.readers import load_dataset
 from csip.data.sequences import SkeletonDataset, SkeletonSequence
+from csip.models.factory import build_model, empty_encoder
+from csip.models.rollout import attention_rollout
 from csip.monitor import Silent
+from csip.retrieval.embedding import Embedder, Precision
+from csip.retrieval.evaluation import evaluate
 from csip.retrieval.metrics import rank
+from csip.retrieval.model import Model
 from csip.training.keeper import Keeper
 from csip.training.skeletons_alone import train_skeleton
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
+from pose_cache.estimator import PoseEstimator
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -80,7 +87,6 @@ class Ground:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tree = yaml.safe_load((folder / "settings.yaml").read_text())
-        self.made = 0
 
     def settings(self, precision: str = "32-true", **changes: dict[str, Any]) -> Settings:
         tree = {**self.tree, "runtime": {**self.tree["runtime"], "device": "cuda", "precision": precision}}
@@ -92,9 +98,8 @@ class Ground:
         return load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
 
     def new(self) -> Path:
-        """A new folder for a run, beside the others."""
-        self.made += 1
-        return self.folder / f"run{self.made}"
+        """A new folder for a run."""
+        return Path(tempfile.mkdtemp(dir=self.folder)) / "run"
 
 
 class Stop(Exception):
@@ -191,6 +196,45 @@ WINDOW = {"encoder": "window", "contrast": 0.0, "classifier": 1.0, "ema": 0.9}
 AUGMENTED = {"augment": {"mirror": 0.5, "scale": 0.1, "stride": 2}}
 
 
+def embedding(ground: Ground, precision: Precision) -> None:
+    """Descriptors of tracklets and what they score, against the processor's in float32."""
+    settings = ground.settings()
+    dataset, _ = ground.dataset(settings)
+    encoder = empty_encoder("h36m17", 32, settings)
+    with torch.random.fork_rng([]):
+        network = build_model(encoder, 0.07, 4, 2, settings)
+    queries = dataset.query[:3]
+    plain = Embedder(network, settings, {1: 0}, CPU).tracklets(dataset.root, queries, Silent())
+    here = Embedder(network, settings, {1: 0}, DEVICE, precision).tracklets(dataset.root, queries, Silent())
+    cosines = (plain * here).sum(axis=1)
+    assert cosines.min() > 1 - 1e-3, cosines
+    evaluation = evaluate(Model(network, settings, dataset.name, {1: 0}, "none", "none", DEVICE, precision), dataset)
+    assert 0 <= evaluation.map <= 1
+
+
+def attention(ground: Ground) -> None:
+    """Where the image encoder looks, for the report."""
+    settings = ground.settings()
+    vision = build_model(empty_encoder("h36m17", 32, settings), 0.07, 4, 2, settings).vision.eval()
+    images = torch.randn(3, 3, settings.clips.height, settings.clips.width)
+    there = attention_rollout(vision, images)
+    here = attention_rollout(vision.to(DEVICE), images.to(DEVICE))
+    torch.testing.assert_close(here.cpu(), there, rtol=1e-4, atol=1e-5)
+
+
+def extraction(ground: Ground, precision: str) -> None:
+    """Keypoints and joints of made-up crops; the demo's models, detector and lifter."""
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 255, (128, 64, 3)).astype(np.uint8) for _ in range(6)]
+    found = []
+    for device in ("cpu", "cuda:0"):
+        kind = "32" if device == "cpu" else precision
+        found.append(PoseEstimator.load("demo", device, True, kind).estimate(crops))
+    assert np.isfinite(found[1].joints).all()
+    if precision == "32":
+        np.testing.assert_allclose(found[1].keypoints2d, found[0].keypoints2d, atol=0.5)
+
+
 def ranking(ground: Ground) -> None:
     """Scores of random descriptors, equal to those of the processor."""
     rng = np.random.default_rng(0)
@@ -218,7 +262,8 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
             )
     for cases in OPTIONS.values():
         for changes in cases:
-            found[f"stage 2 {changes}"] = lambda g, c=changes: stage2(g, "bf16-mixed", stage2=c)
+            short = changes if "prototype_momentum" in changes else {"epochs": 1, **changes}
+            found[f"stage 2 {changes}"] = lambda g, c=short: stage2(g, "bf16-mixed", stage2=c)
     for cases in OTHERS.values():
         for changes in cases:
             found[f"stage 2 {changes}"] = lambda g, c=changes: stage2(g, "bf16-mixed", **c)
@@ -226,6 +271,11 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
     found["stage 1 bones"] = lambda g: stage1(g, skeleton_encoder={"bones": True})
     found["stage 2 without held-out identities"] = lambda g: stage2(g, dataset={"val_ids": 0})
     found["ranking"] = ranking
+    found["attention"] = attention
+    for precision in PRECISIONS:
+        found[f"embedding {precision}"] = lambda g, p=precision: embedding(g, p)
+    for precision in ("32", "bf16", "16"):
+        found[f"extraction {precision}"] = lambda g, p=precision: extraction(g, p)
     return found
 
 
@@ -241,11 +291,9 @@ def main() -> None:
             try:
                 known[name](ground)
             except Exception as problem:
-                at = [f for f in traceback.extract_tb(problem.__traceback__) if "/csip/" in f.filename]
-                lines = " <- ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(at[-5:]))
-                error = f"{type(problem).__name__}: {problem} at {lines}"
-                if "-v" in sys.argv:
-                    traceback.print_exc()
+                at = traceback.extract_tb(problem.__traceback__)
+                lines = " <- ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(at[-12:]))
+                error = f"{type(problem).__name__}: {str(problem)[:400]} at {lines}"
         worst = max(steps, key=lambda step: sum(step.values()), default={})
         print(json.dumps({"name": name, "error": error, "steps": len(steps), "waits": worst}), flush=True)
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
@@ -79,6 +80,16 @@ class DeviceTensor(torch.Tensor):
     def __array__(self, *_: Any) -> Any:
         return self.numpy()
 
+    # Torch makes a tensor of numbers below the level at which `Dispatcher` sees operations.
+    def __getitem__(self, index: Any) -> Tensor:
+        parts = index if isinstance(index, tuple) else (index,)
+        return super().__getitem__(
+            tuple(on_device(part) if isinstance(part, list | np.ndarray) else part for part in parts)
+        )
+
+    def new_tensor(self, data: Any, **options: Any) -> Tensor:
+        return on_device(data, **{"dtype": self.dtype, **options})
+
     def tolist(self) -> Any:
         return self.cpu().tolist()
 
@@ -95,6 +106,11 @@ class DeviceTensor(torch.Tensor):
         return f"DeviceTensor({tuple(self.shape)}, {self.dtype})"
 
 
+def on_device(data: Any, **options: Any) -> Tensor:
+    """Make a tensor of numbers, which is made on the processor and copied."""
+    return torch.as_tensor(data, **{**options, "device": "cpu"}).to(options.get("device") or DEVICE)
+
+
 class Dispatcher:
     """Runs operations of the device on the processor, refuses what a GPU refuses, and counts what waits for it."""
 
@@ -109,7 +125,7 @@ class Dispatcher:
         tensors = [value for value in flat if isinstance(value, Tensor)]
         ours = any(isinstance(tensor, DeviceTensor) for tensor in tensors)
         target = kwargs.get("device")
-        made_here = target is not None and torch.device(target).type == "cuda"
+        made_here = any(isinstance(value, torch.device) and value.type == "cuda" for value in flat)
         pinned = kwargs.get("pin_memory")
         if not ours and not made_here:
             result = func(*args, **({**kwargs, "pin_memory": False} if pinned else kwargs))
@@ -147,7 +163,9 @@ class Dispatcher:
             if not isinstance(args[0], DeviceTensor):
                 raise RuntimeError(f"{func}: indices should be on the same device as the indexed tensor (cpu)")
             for index in args[1]:
-                if index is not None and (not isinstance(index, DeviceTensor) or index.dtype in (torch.bool, torch.uint8)):
+                if index is not None and (
+                    not isinstance(index, DeviceTensor) or index.dtype in (torch.bool, torch.uint8)
+                ):
                     self.wait(f"{func}: indices on the processor, or a mask")
             if len(args) > 2 and not isinstance(args[2], DeviceTensor) and args[2].ndim > 0:
                 raise RuntimeError(f"{func}: expected all tensors to be on the same device, cuda:0; found cpu as well")
@@ -224,7 +242,15 @@ def install() -> None:
     import lightning_fabric.accelerators.cuda as fabric_cuda
     import torch.amp.grad_scaler
     import torch.cuda.amp.common
+    import torch.distributed.optim  # scripts functions that call torch.tensor, so before that is replaced
 
+    plain = torch.tensor
+
+    def tensor(data: Any, **options: Any) -> Tensor:
+        there = options.get("device") is not None and torch.device(options["device"]).type == "cuda"
+        return on_device(data, **options) if there else plain(data, **options)
+
+    torch.tensor = tensor
     cuda: Any = torch.cuda
     cuda.is_available = lambda: True
     cuda.device_count = lambda: 1
