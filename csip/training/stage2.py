@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from csip.config import Settings
+from csip.data.augmentation import change_batch
 from csip.data.clips import TrainingClips, normalize
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
 from csip.data.samplers import IdentityBatches
@@ -137,7 +138,9 @@ def prepare(
         neighbours=nearest(visual) if chosen.batches == "alike" else None,
         share=(fabric.global_rank, fabric.world_size),
     )
-    clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips)
+    # A GPU changes whole batches by the way; where the processor trains, its workers do.
+    later = fabric.device.type == "cuda"
+    clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips, later)
     loader = DataLoader(clips, batch_sampler=sampler, **loader_options(settings.runtime, fabric.device))
     description = {
         "kind": "stage2",
@@ -184,7 +187,10 @@ def train_epoch(training: Training, epoch: int) -> None:
 def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Update the weights from a batch on the device, of which each process has its share; return the loss terms."""
     settings, fabric, join = training.settings, training.fabric, partial(gather, training.fabric)
-    images = normalize(batch["images"], settings.clips)
+    images = batch["images"]
+    if "boxes" in batch:
+        images = change_batch(images, batch, settings.clips)
+    images = normalize(images, settings.clips)
     output = training.wrapped(images, batch["joints"], batch["valid"], batch["camera"], gather=join)
     terms = loss_terms(output, join(batch["label"]), settings)
     training.optimizer.zero_grad()
