@@ -30,7 +30,7 @@ CONFIG := $(wildcard configs/$(DATASET).yaml)
 MODEL := $(RUN)/$(if $(filter $(SKELETONS_ALONE),$(DATASET)),skeleton,stage2)/model.safetensors
 FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test lint bench clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench clean
 .DELETE_ON_ERROR:
 
 setup: .venv/csip-setup.sha256
@@ -108,6 +108,9 @@ demo:
 
 test: setup
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+quick: setup
+	.venv/bin/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .

@@ -113,14 +113,18 @@ def draw_chain(theme: Theme) -> str:
     ]
     arrows = [arrow((left(c) + width, middle), (left(c + 1), middle)) for c in range(4)]
     images = left(1) + width / 2
-    arrows += [arrow((images, top), (images, 38), (left(c) + width / 2, 38), (left(c) + width / 2, top)) for c in (3, 4)]
+    arrows += [
+        arrow((images, top), (images, 38), (left(c) + width / 2, 38), (left(c) + width / 2, top)) for c in (3, 4)
+    ]
     arrows.append(arrow((right, top + height), (right, below)))
     arrows.append(arrow((left(3), below + height / 2), (left(2) + width, below + height / 2)))
     turn = below - 30
     arrows += [arrow((right, turn), (left(c) + width / 2, turn), (left(c) + width / 2, below)) for c in (1, 3)]
     notes = [
         _text(left(2) + width / 2, 30, "images", theme.soft, 12.5, SANS),
-        _text(left(2) - gap / 2, top + height + 26, "training: images and skeletons", training, 13, SANS, anchor="start"),
+        _text(
+            left(2) - gap / 2, top + height + 26, "training: images and skeletons", training, 13, SANS, anchor="start"
+        ),
         _text(left(0) + width / 2, below + 34, "test:", use, 13, SANS),
         _text(left(0) + width / 2, below + 54, "images only", use, 13, SANS),
     ]
@@ -182,7 +186,9 @@ def draw_walkers(
             blank = Image.new("RGB", (round(0.6 * height), height), theme.panel)
             cells += [_with_bones(crop, keypoints, COCO17, theme), _with_bones(blank, body, joints, theme)]
         pictures.append(_beside(cells, theme.page))
-    pictures[0].save(out, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, quality=72, method=6)
+    pictures[0].save(
+        out, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, quality=72, method=6
+    )
     return out
 
 
