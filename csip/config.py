@@ -137,6 +137,10 @@ class Stage2Settings(Section):
     fusion: Literal["weight", "gate"] = "weight"
     prototype_attention: Literal["full", "induced"] = "full"
     """How prototypes see each other: all pairs, or through 64 learnable points, which pays with many identities."""
+    prototype_heads: int = Field(8, ge=1)
+    """Attention heads of the prototypes' decoder."""
+    prototype_layers: int = Field(2, ge=1)
+    """Layers of the prototypes' decoder."""
     update_prototypes: bool = True
     """Each clip changes the prototypes that it is compared with; without, they are the fused ones."""
     detach_tokens: bool = True

@@ -122,6 +122,8 @@ SHOWN: dict[str, Case] = {
     "stage2.lambda_distill": Case(0.5, stage2),
     "stage2.fusion": Case("gate", stage2),
     "stage2.prototype_attention": Case("induced", stage2),
+    "stage2.prototype_heads": Case(4, stage2),
+    "stage2.prototype_layers": Case(1, stage2),
     "stage2.update_prototypes": Case(False, stage2),
     "stage2.detach_tokens": Case(False, stage2),
     "stage2.update_tokens": Case("all", stage2),
