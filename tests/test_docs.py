@@ -120,6 +120,7 @@ def project(checkout: Callable[[str], Path]) -> Path:
     walks = {
         f"Person{p:03d}_{k}": joints[:6] + 0.01 * k for p, joints in enumerate(kinect.values()) for k in range(1, 6)
     }
+    shutil.copytree(folder / "data/mine/person1/camera1", folder / "crops")
     (folder / "data/kgbd").mkdir()
     np.savez(folder / "data/kgbd/kgbd.npz", **walks)
     return folder
@@ -185,6 +186,11 @@ def test_no_page_is_left_out() -> None:
     assert pages == set(PAGES)
 
 
+def test_tests_mirror_the_folders() -> None:
+    folders = {path.parent.relative_to(PROJECT / "tests") for path in PROJECT.glob("tests/**/test_*.py")}
+    assert {folder for folder in folders if not (PROJECT / folder).is_dir()} == {Path("benchmarks")}
+
+
 def test_the_readme_is_short() -> None:
     assert len(TEXT["README.md"].splitlines()) <= 150
 
@@ -221,6 +227,15 @@ def test_titles_name_things(page: str) -> None:
     for title in titles(TEXT[page]):
         assert not re.match(r"(what|who|how|when|where|why|which)\b", title, re.IGNORECASE), title
         assert title[-1] not in ".?!:", title
+
+
+# Not the field's words: split, metric, resume, non-finite, needs.
+FOREIGN = re.compile(r"\b(divisions?|figures?|goes on where|no number|wants|who is who|last bits)\b", re.IGNORECASE)
+
+
+@pytest.mark.parametrize("page", [page for page in TEXT if page not in ("docs/settings.md", "docs/python.md")])
+def test_the_fields_terms_are_used(page: str) -> None:
+    assert not FOREIGN.findall(prose(TEXT[page]))
 
 
 def test_symbols_exist() -> None:
