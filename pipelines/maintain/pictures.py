@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -27,6 +27,7 @@ from pose_cache.store import SkeletonStore
 
 SANS = "-apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
+LISTS = 668  # pixels of the ranked lists that are shown: one query
 SMOOTH = 4  # lines are drawn so many times as large and shrunk, which smooths them
 
 
@@ -61,7 +62,8 @@ def main(
         chain = out / f"chain-{theme.name}.svg"
         chain.write_text(draw_chain(theme))
         made += [chain, draw_walkers(data, out / f"skeletons-{theme.name}.webp", theme)]
-        made.append(draw_report(run / "report.html", out / f"report-{theme.name}.png", theme))
+        for part, height in (("figures", None), ("ranked", LISTS)):
+            made.append(draw_report(run / "report.html", part, out / f"{part}-{theme.name}.png", theme, height))
     for path in made:
         console.print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
@@ -244,8 +246,19 @@ def _beside(cells: Sequence[Image.Image], page: str, gap: int = 14) -> Image.Ima
 # ---- the report ------------------------------------------------------------------------------------------------------
 
 
-def draw_report(page: Path, out: Path, theme: Theme, width: int = 1200, height: int = 1000) -> Path:
-    """Photograph the top of a report in a browser of this theme.
+def draw_report(page: Path, part: str, out: Path, theme: Theme, height: int | None = None) -> Path:
+    """Photograph a section of a report in a browser of this theme.
+
+    Parameters
+    ----------
+    page
+        The report.
+    part
+        The section's id.
+    out
+        The PNG file to make.
+    height
+        Pixels from the section's top, if not all of it.
 
     Raises
     ------
@@ -261,13 +274,14 @@ def draw_report(page: Path, out: Path, theme: Theme, width: int = 1200, height: 
 
     with sync_playwright() as play:
         started = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        tab = started.new_page(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if theme is DARK else "light",
-            reduced_motion="reduce",
-        )
+        scheme: Literal["dark", "light"] = "dark" if theme is DARK else "light"
+        tab = started.new_page(viewport={"width": 1200, "height": 1000}, color_scheme=scheme, reduced_motion="reduce")
         tab.goto(page.resolve().as_uri())
-        tab.screenshot(path=out)
+        box = tab.locator(f"section#{part}").bounding_box()
+        if box is None:
+            raise CsipError(f"{page}: has no section {part}; run `make demo`")
+        size = {"x": 0, "y": box["y"] + 16, "width": 1200, "height": (height or box["height"]) - 16}
+        tab.screenshot(path=out, clip=size, full_page=True)
         started.close()
     few = Image.open(out).convert("RGB").quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(out, optimize=True)

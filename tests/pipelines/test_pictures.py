@@ -12,7 +12,8 @@ from PIL import Image
 from csip.errors import CsipError
 from pipelines.maintain.pictures import DARK, LIGHT, draw_chain, draw_report, draw_walkers
 
-PAGE = """<style>body { background: #ffffff } @media (prefers-color-scheme: dark) { body { background: #000000 } }</style>"""
+PAGE = """<style>body { background: #ffffff } @media (prefers-color-scheme: dark) { body { background: #000000 } }</style>
+<section id="one" style="height: 300px"></section><section id="two" style="height: 116px"></section>"""
 needs_browser = pytest.mark.skipif(
     not any(map(shutil.which, ("chromium", "google-chrome"))), reason="there is no Chromium"
 )
@@ -46,7 +47,7 @@ def test_without_a_demo_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(CsipError, match=r"skeletons\.h5: no such file; run `make demo`"):
         draw_walkers(tmp_path, tmp_path / "a.webp", LIGHT)
     with pytest.raises(CsipError, match=r"report\.html: no such file; run `make demo`"):
-        draw_report(tmp_path / "report.html", tmp_path / "a.png", LIGHT)
+        draw_report(tmp_path / "report.html", "two", tmp_path / "a.png", LIGHT)
 
 
 @needs_browser
@@ -54,6 +55,6 @@ def test_without_a_demo_it_says_so(tmp_path: Path) -> None:
 def test_the_report_is_photographed_in_the_page_s_theme(theme, colour, tmp_path: Path) -> None:
     page = tmp_path / "report.html"
     page.write_text(PAGE)
-    with Image.open(draw_report(page, tmp_path / "a.png", theme, width=200, height=100)) as picture:
-        assert picture.size == (200, 100)
+    with Image.open(draw_report(page, "two", tmp_path / "a.png", theme)) as picture:
+        assert picture.size == (1200, 100)
         assert picture.convert("RGB").getpixel((100, 50)) == colour
