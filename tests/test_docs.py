@@ -297,7 +297,7 @@ def test_pictures_are_small_and_for_light_and_dark_pages() -> None:
     pictures = sorted(path.name for path in PICTURES.iterdir())
     assert pictures == sorted(
         f"{name}-{theme}.{kind}"
-        for name, kind in (("chain", "svg"), ("figures", "png"), ("ranked", "png"), ("skeletons", "webp"))
+        for name, kind in (("chain", "svg"), ("report-lists", "png"), ("report-metrics", "png"), ("skeletons", "webp"))
         for theme in ("light", "dark")
     )
     for name in pictures:

@@ -62,8 +62,9 @@ def main(
         chain = out / f"chain-{theme.name}.svg"
         chain.write_text(draw_chain(theme))
         made += [chain, draw_walkers(data, out / f"skeletons-{theme.name}.webp", theme)]
-        for part, height in (("figures", None), ("ranked", LISTS)):
-            made.append(draw_report(run / "report.html", part, out / f"{part}-{theme.name}.png", theme, height))
+        for part, name, height in (("figures", "metrics", None), ("ranked", "lists", LISTS)):
+            picture = out / f"report-{name}-{theme.name}.png"
+            made.append(draw_report(run / "report.html", part, picture, theme, height))
     for path in made:
         console.print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
 
