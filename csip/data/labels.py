@@ -7,14 +7,12 @@ A line fills the person of a tracklet that ``tracklets.csv`` leaves open, and go
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from csip.data.csv_table import parse_table
+from csip.data.csv_table import format_rows, parse_table
 from csip.errors import CsipError
 
 LABELS = "labels.csv"
@@ -71,11 +69,8 @@ def write_labels(path: Path, rows: Iterable[tuple[str, str, float]], force: bool
     """
     if not force:
         check_replaceable(path)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_NEEDED, "confidence"))
-    writer.writerows((title, person, f"{confidence:.3f}") for title, person, confidence in rows)
-    content = text.getvalue().encode()
+    lines = ((title, person, f"{confidence:.3f}") for title, person, confidence in rows)
+    content = format_rows([(*_NEEDED, "confidence"), *lines]).encode()
     # The digest first: a run that is stopped in between leaves the old labels, which then look changed, never new ones
     # that pass for a person's.
     for file, data in ((_note(path), hashlib.sha256(content).hexdigest().encode()), (path, content)):
