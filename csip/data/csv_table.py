@@ -22,20 +22,11 @@ _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def format_rows(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as lines of CSV with commas; `parse_table` gives every cell back as it was.
-
-    Raises
-    ------
-    CsipError
-        A cell is no text: a file's name that is not UTF-8, say.
-    """
+    """Return rows as lines of CSV with commas; `parse_table` gives every cell back as it was."""
     text = io.StringIO()
     plain, quoted = (csv.writer(text, lineterminator="\n", quoting=rule) for rule in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
     for row in rows:
         cells = ["" if cell is None else guarded(str(cell)) for cell in row]
-        for cell in cells:
-            if any("\ud800" <= letter <= "\udfff" for letter in cell):
-                raise CsipError(f"{cell!r} cannot be written into a table: it is not UTF-8; rename it")
         # A line of its own is what a bare carriage return would begin.
         (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
     return text.getvalue()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csip.data.csv_table import format_rows, guarded, parse_table
-from csip.data.labels import parse_labels
+from csip.data.labels import parse_labels, write_labels
 from csip.errors import CsipError
 
 EXPECTED = [(2, {"tracklet": "a1", "person": "Zoë, M."}), (3, {"tracklet": "b 2", "person": "bob"})]
@@ -107,6 +107,11 @@ def test_numbers_and_common_names_are_written_as_they_are() -> None:
     assert format_rows([("a", -1.5, None, 3)]) == "a,-1.5,,3\n"
 
 
-def test_a_name_that_is_no_text_is_refused() -> None:
+def test_labels_of_any_name_are_read_back(tmp_path: Path) -> None:
+    rows = [(name, f"+{name}", 0.5) for name in FORMULAS]
+    write_labels(tmp_path / "labels.csv", rows)
+    content = (tmp_path / "labels.csv").read_bytes()
+    read = parse_labels(content, Path("labels.csv"), {name for name, _, _ in rows})
+    assert read == {name: person for name, person, _ in rows}
     with pytest.raises(CsipError, match="not UTF-8"):
-        format_rows([("caf\udce9", "x")])
+        write_labels(tmp_path / "labels.csv", [("caf\udce9", "x", 1.0)])
