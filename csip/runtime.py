@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from lightning_fabric.plugins.environments import LightningEnvironment, TorchEla
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def make_fabric(runtime: RuntimeSettings) -> Fabric:
@@ -30,21 +32,31 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
         )
     cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
     many = "WORLD_SIZE" in os.environ  # torchrun's
-    precision = runtime.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if cuda else "32-true"
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
         accelerator="cuda" if cuda else "cpu",
         devices=local,
         num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // local,
         strategy="ddp" if many else "auto",
-        precision=precision,
+        precision=precision_of(runtime, torch.device("cuda" if cuda else "cpu")),
         # Named, so that Lightning does not take one process under SLURM or MPI for one of many.
         plugins=TorchElasticEnvironment() if many else LightningEnvironment(),
     )
     fabric.launch()
     return fabric
+
+
+def precision_of(runtime: RuntimeSettings, device: torch.device) -> Precision:
+    """Return the numerical precision on a device: bf16 on a GPU and float32 on a CPU where ``auto`` leaves it open."""
+    if runtime.precision != "auto":
+        return runtime.precision
+    return "bf16-mixed" if device.type == "cuda" else "32-true"
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the context in which a network computes with a precision."""
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(device.type, kind, enabled=kind is not None)
 
 
 Item = TypeVar("Item")

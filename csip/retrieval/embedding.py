@@ -23,12 +23,10 @@ from csip.data.dataset import Tracklet, fingerprint
 from csip.files import write_bytes
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
-from csip.runtime import loader_options, to_device
+from csip.runtime import Precision, autocast, loader_options, to_device
 
 SHARD = 64  # tracklets: what an interrupted run can lose at most
 Sampling = Literal["dense", "rrs"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class PixelEmbedder(Protocol):
@@ -221,10 +219,9 @@ class Embedder:
         """Yield the descriptors of each tracklet's clips, (clips, T, 3, H, W) uint8; rows are those of the camera embedding."""
         embedder = self._pixel_embedder()
         at_once = max(self.settings.runtime.embed_batch // self.settings.clips.frames, 1)
-        reduced = self.precision != "32-true"
         for images, row in zip(tracklets, rows, strict=True):
             parts = []
-            with torch.inference_mode(), torch.autocast(self.device.type, _TYPES.get(self.precision), enabled=reduced):
+            with torch.inference_mode(), autocast(self.precision, self.device):
                 for chunk in images.split(at_once):
                     camera = torch.full((len(chunk),), row, device=self.device)
                     parts.append(embedder.embed_pixels(to_device(chunk, self.device), camera).float())

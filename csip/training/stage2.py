@@ -30,7 +30,7 @@ from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import Embedder
 from csip.retrieval.metrics import rank
-from csip.runtime import gather, loader_options, make_fabric, only_first, seed_torch, share, to_device
+from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share, to_device
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
@@ -288,7 +288,8 @@ def validate(
     """
 
     def embed(mine: Sequence[Tracklet]) -> list[np.ndarray]:
-        return list(Embedder(model, settings, cameras, fabric.device).tracklets(root, mine, monitor, sampling="rrs"))
+        embedder = Embedder(model, settings, cameras, fabric.device, precision_of(settings.runtime, fabric.device))
+        return list(embedder.tracklets(root, mine, monitor, sampling="rrs"))
 
     descriptors = np.stack(share(fabric, held, embed))
     ids = np.array([t.pid for t in held])

@@ -33,10 +33,11 @@ from csip.data.sequences import SkeletonDataset, SkeletonSequence
 from csip.models.factory import build_model, empty_encoder
 from csip.models.rollout import attention_rollout
 from csip.monitor import Silent
-from csip.retrieval.embedding import Embedder, Precision
+from csip.retrieval.embedding import Embedder
 from csip.retrieval.evaluation import evaluate
 from csip.retrieval.metrics import rank
 from csip.retrieval.model import Model
+from csip.runtime import Precision
 from csip.training.keeper import Keeper
 from csip.training.skeletons_alone import train_skeleton
 from csip.training.stage1 import train_stage1
