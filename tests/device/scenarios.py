@@ -58,6 +58,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
     "detach_tokens": ({"detach_tokens": False},),
     "update_tokens": ({"update_tokens": "all"},),
     "prototype_momentum": ({"prototype_momentum": 0.5},),
+    "frozen_blocks": ({"frozen_blocks": 1},),
     "train_skeleton_encoder": ({"train_skeleton_encoder": True},),
     "detach_visual": ({"detach_visual": False},),
     "mte": ({"mte": False, "atd": False}, {"mte": False, "atd": False, "ta": False}),
