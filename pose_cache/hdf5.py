@@ -18,7 +18,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from pose_cache.errors import PoseCacheError
+from pose_cache.errors import PoseCacheError, UserError
 from pose_cache.files import atomic
 from pose_cache.hdf5_checks import check_dataset, check_rows
 from pose_cache.sources import SOURCE, unknown_sources
@@ -140,11 +140,11 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     with file:
         try:
             _check_file(file, path)
+            yield file
+        except UserError:
+            raise
         except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
-            if isinstance(error, PoseCacheError):
-                raise
             raise PoseCacheError(f"{path} is damaged ({error}): delete it and make it again") from error
-        yield file
 
 
 def _check_file(file: h5py.File, path: Path) -> None:
@@ -269,21 +269,6 @@ def read_created(file: h5py.File) -> datetime.datetime:
         return datetime.datetime.fromisoformat(str(file.attrs["created"])).astimezone(datetime.UTC)
     except (KeyError, ValueError, OSError, RuntimeError, OverflowError) as error:
         raise PoseCacheError(f"{file.filename}: its attributes are damaged ({error}): make it again") from error
-
-
-def read_array(file: h5py.File, key: str) -> np.ndarray:
-    """Read a whole dataset of an open file.
-
-    Raises
-    ------
-    PoseCacheError
-        It cannot be read.
-    """
-    try:
-        array: np.ndarray = file[key][()]
-    except (OSError, RuntimeError, ValueError, TypeError, MemoryError) as error:
-        raise PoseCacheError(f"{file.filename}: /{key} cannot be read ({error}): make it again") from error
-    return array
 
 
 def map_dataset(path: Path, dataset: h5py.Dataset) -> np.ndarray:

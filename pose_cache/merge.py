@@ -16,7 +16,6 @@ from pose_cache.hdf5 import (
     create_file,
     lasting_details,
     open_file,
-    read_array,
     read_created,
     read_provenance,
     read_sources,
@@ -111,7 +110,7 @@ def _copy_frames(source: h5py.File, rows: slice, target: h5py.File, frame: int) 
 
 def _table(path: Path, file: h5py.File) -> np.ndarray:
     """Read a file's table, refused if it does not fit the file's frames."""
-    table = read_array(file, "tracklets")
+    table: np.ndarray = file["tracklets"][()]
     check_table(path, table, len(file["valid"]), len(file["checksums"]))
     return table
 

@@ -38,7 +38,6 @@ from pose_cache.hdf5 import (
     create_file,
     map_dataset,
     open_file,
-    read_array,
     read_created,
     read_provenance,
     read_sources,
@@ -106,9 +105,9 @@ class SkeletonStore:
             self.provenance = read_provenance(file)
             self.created = read_created(file)
             self.joint_set: JointSet = joint_set(self.provenance.joint_set)
-            table = read_array(file, "tracklets")
-            self._valid: np.ndarray = read_array(file, "valid")
-            self._checksums: np.ndarray = read_array(file, "checksums")
+            table = file["tracklets"][()]
+            self._valid: np.ndarray = file["valid"][()]
+            self._checksums: np.ndarray = file["checksums"][()]
             self._joints = map_dataset(self.path, file["joints"])
             self._keypoints2d = map_dataset(self.path, file["keypoints2d"])
             self._frames = map_dataset(self.path, file["frames"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pose_cache.hdf5 import Layout, lasting_details, open_file, read_array, read_provenance
+from pose_cache.hdf5 import Layout, lasting_details, open_file, read_provenance
 from pose_cache.store import SkeletonStore
 
 
@@ -78,7 +78,7 @@ def summarize_store(path: Path) -> CacheSummary:
     with open_file(path) as file:
         made, layout = read_provenance(file), Layout.of(file)
         version, created = int(file.attrs["version"]), str(file.attrs.get("created", "unknown"))
-        lengths, valid = read_array(file, "tracklets")["length"], read_array(file, "valid")
+        lengths, valid = file["tracklets"][()]["length"], file["valid"][()]
     store = SkeletonStore(path)
     gaps = _inner_gaps(valid, lengths)
     spread = {
