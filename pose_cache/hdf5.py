@@ -21,6 +21,7 @@ import numpy as np
 from pose_cache.errors import PoseCacheError, UserError
 from pose_cache.files import atomic
 from pose_cache.hdf5_checks import check_dataset, check_rows
+from pose_cache.joints import joint_set
 from pose_cache.sources import SOURCE, unknown_sources
 
 FORMAT: Final = "csip-skeletons"
@@ -210,6 +211,7 @@ def read_provenance(file: h5py.File) -> Provenance:
         texts = [str(file.attrs[key]) for key in ("estimator", "joint_set", "unit", "dataset")]
         if not isinstance(details, dict) or not isinstance(software, dict):
             raise ValueError(f"details and software should be JSON objects, found {details!r:.40} and {software!r:.40}")
+        joint_set(texts[1])
     except (KeyError, ValueError, TypeError, OSError, RuntimeError, RecursionError) as error:
         raise PoseCacheError(f"{file.filename}: its attributes are damaged ({error}): make it again") from error
     return Provenance(texts[0], texts[1], texts[2], {**details, "software": software}, texts[3])

@@ -277,6 +277,7 @@ def verify_store(path: Path) -> list[str]:
 
 def _problems(file: h5py.File) -> Iterator[str]:
     layout = Layout.of(file)
+    read_created(file)
     expected = joint_set(read_provenance(file).joint_set).size
     if layout.joints != expected:
         yield f"/joints has {layout.joints} joints, but the joint set has {expected}"
