@@ -9,7 +9,7 @@ from pipelines.console import one_line
 
 def plain(text: object) -> str:
     """Escape what Markdown or HTML would take for more than text, in a sentence or the cell of a table."""
-    return XX, one_line(str(text)))
+    return re.sub(r"([\\`*\[\]<>|]|&(?=[a-zA-Z#]))", r"\\\1", one_line(str(text)))
 
 
 def code(text: object) -> str:
