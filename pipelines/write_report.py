@@ -65,14 +65,14 @@ def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> 
     }
     times = {name: record["seconds"] for name, record in stages.items() if record is not None}
     lines += [f"| {name} | {seconds:.0f} |" for name, seconds in times.items()]
-    lines += [f"| together | {sum(times.values()):.0f} |", ""]
+    lines += [f"| total | {sum(times.values()):.0f} |", ""]
 
     lines += ["## Files", ""]
     files = {
         "skeletons": data / "skeletons.h5",
         "skeleton encoder (stage 1)": run_folder / "stage1" / "model.safetensors",
         "model (stage 2)": run_folder / "stage2" / "model.safetensors",
-        "figures": run_folder / "metrics.json",
+        "metrics": run_folder / "metrics.json",
         "training curves": run_folder,
     }
     lines += [f"* {what}: {code(path)}" for what, path in files.items() if path.exists()]
