@@ -138,9 +138,7 @@ def load_dataset(
     return readers.load_dataset(load_settings(source, root, overrides).dataset)
 
 
-def load_settings(
-    source: Path | str, root: Path | str | None = None, overrides: Iterable[Override] = ()
-) -> Settings:
+def load_settings(source: Path | str, root: Path | str | None = None, overrides: Iterable[Override] = ()) -> Settings:
     """Read the settings of a data set, as the commands find them; parameters as those of `load_dataset`, or a YAML file.
 
     Raises

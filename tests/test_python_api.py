@@ -220,7 +220,9 @@ def test_models_that_cannot_be_loaded(demo: csip.Dataset) -> None:
 
 
 def test_a_model_is_found_by_run_folder_or_file(demo: csip.Dataset) -> None:
-    found = [csip.load(place) for place in ("runs/demo", Path("runs/demo/stage2"), "runs/demo/stage2/model.safetensors")]
+    found = [
+        csip.load(place) for place in ("runs/demo", Path("runs/demo/stage2"), "runs/demo/stage2/model.safetensors")
+    ]
     assert len({model.digest for model in found}) == 1
     assert found[0].to("cpu") is found[0] and "trained on demo" in repr(found[0])
     reduced = csip.load("runs/demo", precision="bf16-mixed").embed(demo.query[:2]).features
