@@ -7,13 +7,11 @@ A line fills the person of a tracklet that ``tracklets.csv`` leaves open, and go
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from csip.data.csv_table import parse_table
+from csip.data.csv_table import format_rows, parse_table
 from csip.data.names import canonical
 from csip.errors import CsipError
 from csip.files import write_bytes
@@ -68,15 +66,18 @@ def write_labels(path: Path, rows: Iterable[tuple[str, str, float]], force: bool
     Raises
     ------
     CsipError
-        The file there is not what was written last, and `force` is not set.
+        The file there is not what was written last, and `force` is not set; or a name is not UTF-8.
     """
     if not force:
         check_replaceable(path)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_NEEDED, "confidence"))
-    writer.writerows((title, person, f"{confidence:.3f}") for title, person, confidence in rows)
-    content = text.getvalue().encode()
+    lines = ((title, person, f"{confidence:.3f}") for title, person, confidence in rows)
+    text = format_rows([(*_NEEDED, "confidence"), *lines])
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise CsipError(
+            f"{path}: the name of a tracklet or person is not UTF-8; rename its folder ({error})"
+        ) from error
     # The digest first: a run that is stopped in between leaves the old labels, which then look changed, never new ones
     # that pass for a person's.
     write_bytes(_note(path), hashlib.sha256(content).hexdigest().encode())
