@@ -44,8 +44,13 @@ def main() -> None:
         _fail(_about_file(error))
     except SystemExit as stop:
         if stop.code in (INTERRUPTED, TERMINATED) and _is_first():
-            _say("stopped; finished work is kept, and the same command resumes")
+            _say("stopped; finished work is kept: rerun the command to resume")
         raise
+
+
+def _is_first() -> bool:
+    """Tell whether this is the only process, or the first one under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _fail(message: str) -> None:
@@ -54,11 +59,6 @@ def _fail(message: str) -> None:
         time.sleep(_PATIENCE)
     _say(f"error: {message}")
     sys.exit(1)
-
-
-def _is_first() -> bool:
-    """Tell whether this is the only process, or the first one under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _say(message: str) -> None:
