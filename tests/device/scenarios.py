@@ -257,11 +257,13 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
             found[f"stage 2 {name}"] = lambda g, p=precision, r=resume: stage2(g, p, r)
             found[f"skeletons, graph {name}"] = lambda g, p=precision, r=resume: skeletons(g, p, r, **AUGMENTED)
             found[f"skeletons, window {name}"] = lambda g, p=precision, r=resume: skeletons(g, p, r, **WINDOW)
-        for name in ("clip_gradient", "ema", "train_skeleton_encoder"):
-            changes = OPTIONS[name][0]
-            found[f"stage 2 {precision} {changes} resumed"] = lambda g, p=precision, c=changes: stage2(
-                g, p, resume=True, stage2=c
-            )
+    for name, precision in (
+        ("ema", "bf16-mixed"), ("train_skeleton_encoder", "bf16-mixed"), ("clip_gradient", "16-mixed"),
+    ):  # fmt: skip
+        changes = OPTIONS[name][0]
+        found[f"stage 2 {precision} {changes} resumed"] = lambda g, p=precision, c=changes: stage2(
+            g, p, resume=True, stage2=c
+        )
     for cases in OPTIONS.values():
         for changes in cases:
             short = changes if "prototype_momentum" in changes else {"epochs": 1, **changes}

@@ -14,7 +14,8 @@ The shared library of `build.library` has to be loaded before torch is imported;
 from __future__ import annotations
 
 import contextlib
-import traceback
+import functools
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,11 +25,10 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 DEVICE = torch.device("cuda:0")
 CPU = torch.device("cpu")
-PROJECT = Path(__file__).parents[2]
+OURS = tuple(str(Path(__file__).parents[2] / package) for package in ("csip", "pose_cache"))
 aten = torch.ops.aten
 # The processor may wait for the values of these, as their results' shapes or Python numbers depend on them.
 READS = {
@@ -121,7 +121,7 @@ class Dispatcher:
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if func is aten._fused_sdp_choice.default:
             return 0  # the form that is written in plain operations
-        flat, _ = tree_flatten((args, kwargs))
+        flat = [*leaves_of(args), *leaves_of(tuple(kwargs.values()))]
         tensors = [value for value in flat if isinstance(value, Tensor)]
         ours = any(isinstance(tensor, DeviceTensor) for tensor in tensors)
         target = kwargs.get("device")
@@ -130,7 +130,7 @@ class Dispatcher:
         if not ours and not made_here:
             result = func(*args, **({**kwargs, "pin_memory": False} if pinned else kwargs))
             return mark_pinned(result) if pinned else result
-        if func._can_decompose() and torch.is_inference_mode_enabled():
+        if torch.is_inference_mode_enabled() and func._can_decompose():
             # In inference mode torch leaves it to the device to take composed operations apart.
             with SimulatedDevice():
                 taken_apart = func.decompose(*args, **kwargs)
@@ -138,21 +138,23 @@ class Dispatcher:
                 return taken_apart
         self._check(func, args, kwargs, tensors)
         self.operations += 1
-        inner_args, inner_kwargs = tree_map_only(DeviceTensor, lambda t: t.inner, (args, kwargs))
+        inner_args, inner_kwargs = unwrapped(args), {name: unwrapped(value) for name, value in kwargs.items()}
         for name, value in (("device", CPU), ("pin_memory", False)):
             if inner_kwargs.get(name) is not None:
                 inner_kwargs[name] = value
         result = func(*inner_args, **inner_kwargs)
-        leaves = func is aten._to_copy.default and target is not None and torch.device(target).type == "cpu"
-        if leaves or (func is aten.copy_.default and not isinstance(args[0], DeviceTensor)):
+        leaves_device = func is aten._to_copy.default and target is not None and torch.device(target).type == "cpu"
+        if leaves_device or (func is aten.copy_.default and not isinstance(args[0], DeviceTensor)):
             return args[0] if func is aten.copy_.default else result.clone() if result is inner_args[0] else result
         if func is aten._to_copy.default and result is inner_args[0]:
             result = result.clone()
         # A view of a normal tensor is one, too, also where it is made in inference mode.
         normal = is_view(func) and not args[0].is_inference()
         with torch.inference_mode(torch.is_inference_mode_enabled() and not normal):
-            wrapped = tree_map_only(Tensor, DeviceTensor, result)
-        return return_and_correct_aliasing(func, args, kwargs, wrapped)
+            wrapped = wrap(result)
+        if changes_in_place(func):
+            return return_and_correct_aliasing(func, args, kwargs, wrapped)
+        return wrapped
 
     def _check(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> None:
         on_processor = [t for t in tensors if not isinstance(t, DeviceTensor) and t.ndim > 0]
@@ -194,11 +196,49 @@ class Dispatcher:
 
     def wait(self, what: str) -> None:
         """Count a wait, by the line of this project that asked for it."""
-        frames = [f for f in traceback.extract_stack() if f.filename.startswith(str(PROJECT / "csip"))]
-        where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} {frames[-1].line}" if frames else "a library"
+        frame = sys._getframe()
+        while frame.f_back is not None and not frame.f_code.co_filename.startswith(OURS):
+            frame = frame.f_back
+        ours = frame.f_code.co_filename.startswith(OURS)
+        where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}" if ours else "a library"
         self.waits[f"{what} in {where}"] += 1
 
 
+def leaves_of(values: Any) -> list[Any]:
+    """Return what is in nested lists and tuples."""
+    found = []
+    for value in values:
+        if isinstance(value, list | tuple):
+            found += leaves_of(value)
+        else:
+            found.append(value)
+    return found
+
+
+def unwrapped(value: Any) -> Any:
+    """Return an argument with what its tensors of the device hold."""
+    if isinstance(value, DeviceTensor):
+        return value.inner
+    if isinstance(value, list | tuple):
+        return type(value)(unwrapped(part) for part in value)
+    return value
+
+
+def wrap(value: Any) -> Any:
+    """Return a result with tensors of the device."""
+    if isinstance(value, Tensor):
+        return DeviceTensor(value)
+    if isinstance(value, list | tuple):
+        return type(value)(wrap(part) for part in value)
+    return value
+
+
+@functools.cache
+def changes_in_place(func: Any) -> bool:
+    return any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments)
+
+
+@functools.cache
 def is_view(func: Any) -> bool:
     """Tell whether what an operation returns shares the memory of what it was given, and changes nothing."""
     infos = [result.alias_info for result in func._schema.returns]
