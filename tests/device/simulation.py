@@ -137,6 +137,8 @@ class Dispatcher:
             if taken_apart is not NotImplemented:
                 return taken_apart
         self._check(func, args, kwargs, tensors)
+        if changes_in_place(func) and not torch.is_inference_mode_enabled():
+            refuse_inference(func, args)
         self.operations += 1
         inner_args, inner_kwargs = unwrapped(args), {name: unwrapped(value) for name, value in kwargs.items()}
         for name, value in (("device", CPU), ("pin_memory", False)):
@@ -148,9 +150,9 @@ class Dispatcher:
             return args[0] if func is aten.copy_.default else result.clone() if result is inner_args[0] else result
         if func is aten._to_copy.default and result is inner_args[0]:
             result = result.clone()
-        # A view of a normal tensor is one, too, also where it is made in inference mode.
-        normal = is_view(func) and not args[0].is_inference()
-        with torch.inference_mode(torch.is_inference_mode_enabled() and not normal):
+        # A view is an inference tensor if what it shows is one, wherever it is made.
+        inference = args[0].is_inference() if is_view(func) else torch.is_inference_mode_enabled()
+        with torch.inference_mode(inference):
             wrapped = wrap(result)
         if changes_in_place(func):
             return return_and_correct_aliasing(func, args, kwargs, wrapped)
@@ -231,6 +233,15 @@ def wrap(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(wrap(part) for part in value)
     return value
+
+
+def refuse_inference(func: Any, args: Any) -> None:
+    """Refuse to change inference tensors, as autograd does where it sees the change."""
+    for argument, value in zip(func._schema.arguments, args, strict=False):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            for tensor in leaves_of([value]):
+                if isinstance(tensor, DeviceTensor) and tensor.is_inference():
+                    raise RuntimeError(f"{func}: in-place update to inference tensor outside InferenceMode")
 
 
 @functools.cache
