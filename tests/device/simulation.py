@@ -130,8 +130,8 @@ class Dispatcher:
         if not ours and not made_here:
             result = func(*args, **({**kwargs, "pin_memory": False} if pinned else kwargs))
             return mark_pinned(result) if pinned else result
-        if torch.is_inference_mode_enabled() and func._can_decompose():
-            # In inference mode torch leaves it to the device to take composed operations apart.
+        if is_composed(func):
+            # Of inference tensors, torch leaves it to the device to take composed operations apart.
             with SimulatedDevice():
                 taken_apart = func.decompose(*args, **kwargs)
             if taken_apart is not NotImplemented:
@@ -242,6 +242,11 @@ def refuse_inference(func: Any, args: Any) -> None:
             for tensor in leaves_of([value]):
                 if isinstance(tensor, DeviceTensor) and tensor.is_inference():
                     raise RuntimeError(f"{func}: in-place update to inference tensor outside InferenceMode")
+
+
+@functools.cache
+def is_composed(func: Any) -> bool:
+    return bool(func._can_decompose())
 
 
 @functools.cache
