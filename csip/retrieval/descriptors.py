@@ -137,7 +137,9 @@ def check_suffix(path: Path) -> None:
         It ends in neither ``.h5`` nor ``.npz``.
     """
     if path.suffix not in (".h5", ".npz"):
-        raise CsipError(f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so")
+        raise CsipError(
+            f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so", parameter="out"
+        )
 
 
 def write_descriptors(path: Path, descriptors: Descriptors) -> None:
