@@ -1,13 +1,19 @@
-"""What the skeletons of a motion world tell about its twins, cue by cue: the ceiling of what a model can learn.
+"""What the skeletons of a motion world tell about its twins, cue by cue: what there is to be learnt from them.
 
-A cue is a number of figures that a tracklet's joints give: `proportions` of the bones, the directions of the bones in
-`one frame`, their mean directions over time (`mean pose`), how far they swing about those (`spread`), how that is spread
-over frequencies (`spectrum`), and the tempo alone (`cadence`); beside them the mean of the joints' positions (`mean joints`). Tracklets are told apart by the nearest neighbour.
+Tracklets are told apart by the nearest neighbour in one of these cues:
 
-Directions are seen from the torso, so that neither the camera nor the way that somebody walks counts; they know nothing of
-lengths. The length of the mean of unit vectors says how far they spread, its direction does not: mean pose and spread are
-the two parts of one mean, and each is blind to the other (K. V. Mardia, P. E. Jupp, "Directional Statistics"). The mean of
-the joints' positions is not blind: it knows lengths, and it shrinks a little as swings grow.
+* `proportions`: lengths of the bones, as shares of their sum.
+* `one frame`: directions of the bones in the first frame.
+* `mean pose`: mean directions of the bones over time.
+* `mean joints`: mean positions of the joints over time.
+* `spread`: how far each bone swings about its mean direction.
+* `spectrum`: how that is spread over frequencies, coordinate by coordinate.
+* `cadence`: the tempo alone.
+
+Directions and positions are seen from the torso, so that neither the camera nor the way that somebody walks counts.
+Directions know nothing of lengths. The length of the mean of unit vectors says how far they spread, its direction does
+not: mean pose and spread are the two parts of one mean, and each is blind to the other (K. V. Mardia, P. E. Jupp,
+"Directional Statistics"). Mean joints are not blind: they know lengths, and they draw in a little as swings grow.
 """
 
 from __future__ import annotations
@@ -30,9 +36,10 @@ LENGTHS = (8, 16, 32, 64)
 
 _PARENTS, _CHILDREN = np.array(H36M17.bones).T
 _RIGHT_HIP, _LEFT_HIP, _THORAX, _LEFT_SHOULDER, _RIGHT_SHOULDER = 1, 4, 8, 11, 14
-_TRANSFORM = 128  # frames that a tracklet is filled up to with zeros before its Fourier transform
+_TRANSFORM = 64  # frames, at least, that a tracklet is filled up to with zeros before its Fourier transform
 _TEMPI = np.arange(0.55, 1.35, 0.01)  # cycles of two steps a second
 _SAMPLES = 1000
+_TIE = 1e-9  # of squared distances: bones of one length differ by rounding
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,11 @@ class Ceiling:
         What is known of a tracklet, from how many frames, and in which trait alone the twins differ.
     own_twin
         Share of tracklets whose nearest one at other cameras, among those of the person and of the twin, is the person's.
-        Chance is 0.5.
+        Of several as near, each counts a part. Chance is 0.5.
     low, high
         95 % interval of `own_twin`, bootstrap over pairs of twins.
     rank1
-        Share of tracklets whose nearest one at other cameras, among all people, is the person's.
+        Share of tracklets whose nearest one at other cameras, among all people, is the person's; ties as before.
     """
 
     cue: str
@@ -167,8 +174,8 @@ def tell_apart(walks: TwinWalks) -> tuple[Ceiling, ...]:
                     theirs = np.isin(walks.people, pair)
                     queries = np.flatnonzero(theirs & asked)
                     candidates = np.where(theirs, distances[queries], np.inf)
-                    among_twins.append(own[queries, candidates.argmin(axis=1)])
-                    among_all.append(own[queries, distances[queries].argmin(axis=1)])
+                    among_twins.append(_share_right(candidates, own[queries]))
+                    among_all.append(_share_right(distances[queries], own[queries]))
                 hits = np.concatenate(among_twins)
                 low, high = _interval(among_twins)
                 rank1 = float(np.concatenate(among_all).mean())
@@ -176,7 +183,13 @@ def tell_apart(walks: TwinWalks) -> tuple[Ceiling, ...]:
     return tuple(rows)
 
 
-def _interval(hits: list[NDArray[np.bool_]]) -> tuple[float, float]:
+def _share_right(distances: FloatArray, own: NDArray[np.bool_]) -> FloatArray:
+    """For each row, the share of `own` among the nearest entries."""
+    nearest = distances <= distances.min(axis=1, keepdims=True) + _TIE
+    return (own & nearest).sum(axis=1) / nearest.sum(axis=1)
+
+
+def _interval(hits: list[FloatArray]) -> tuple[float, float]:
     """95 % bootstrap interval of a share over groups, of which each is drawn as a whole."""
     right, asked = np.array([[group.sum(), len(group)] for group in hits]).T
     chosen = np.random.default_rng(0).integers(len(hits), size=(_SAMPLES, len(hits)))
@@ -262,7 +275,7 @@ def _spectrum(joints: FloatArray, fps: float) -> FloatArray:
     changes = _changes(joints)
     window = np.hanning(changes.shape[1] + 2)[1:-1]
     window /= np.linalg.norm(window)
-    return np.abs(np.fft.rfft(changes * window[:, None], _TRANSFORM, axis=1)).reshape(len(joints), -1)
+    return np.abs(np.fft.rfft(changes * window[:, None], max(_TRANSFORM, len(window)), axis=1)).reshape(len(joints), -1)
 
 
 def _cadence(joints: FloatArray, fps: float) -> FloatArray:

@@ -69,7 +69,7 @@ class SyntheticSpec:
     quality
         JPEG quality.
     world
-        "walkers", or "motion": strata of twins, see `csip.synthetic.motion`. All are twins there, whatever `twin_share`.
+        "walkers", or "motion": strata of twins, see `csip.synthetic.motion`; `twin_share` is 1 there.
     part
         Motion world: who the test identities are. The people of "validation" and of "test" are as unrelated to each other
         as to those who train; the cameras are the same.
@@ -104,6 +104,8 @@ class SyntheticSpec:
                 raise CsipError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
         if self.world == "motion":
             self._check_motion()
+        elif self.part != "validation":
+            raise CsipError(f"part: {self.part!r} is for the motion world; the people of other worlds differ by seed")
 
     def _check_motion(self) -> None:
         whole = 2 * len(motion.STRATA)
@@ -113,6 +115,8 @@ class SyntheticSpec:
                     f"{name}: expected a multiple of {whole} in the motion world (pairs of twins in {len(motion.STRATA)} "
                     f"strata), got {getattr(self, name)}"
                 )
+        if self.twin_share != 1:
+            raise CsipError(f"twin_share: everybody has a twin in the motion world: expected 1, got {self.twin_share}")
         if self.cameras < 3:
             raise CsipError(f"cameras: expected 3 or more in the motion world, got {self.cameras}")
         if self.seed >= _PART_SEEDS["validation"]:
@@ -334,10 +338,9 @@ def _clothing_key(spec: SyntheticSpec, pid: int) -> int:
     if pid > spec.train_ids + spec.test_ids:
         return pid
     first, count = (1, spec.train_ids) if pid <= spec.train_ids else (spec.train_ids + 1, spec.test_ids)
-    share = 1.0 if spec.world == "motion" else spec.twin_share
     pair = (pid - first) // 2
     whole = 2 * pair + 1 < count
-    twins = int((pair + 1) * share + 1e-9) > int(pair * share + 1e-9)
+    twins = int((pair + 1) * spec.twin_share + 1e-9) > int(pair * spec.twin_share + 1e-9)
     return first + 2 * pair if whole and twins else pid
 
 

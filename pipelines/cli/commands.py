@@ -8,7 +8,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,10 +42,29 @@ def synth(
     test_ids: Annotated[int, typer.Option(help="People to test on, never trained on.")] = 40,
     cameras: Annotated[int, typer.Option(help="Cameras; each sees everybody.")] = 3,
     tracklets: Annotated[int, typer.Option(help="Walks of a person past a camera.")] = 2,
-    frames: Annotated[int, typer.Option(help="Frames a walk.")] = 16,
+    frames: Annotated[
+        int | None,
+        typer.Option(help="Frames per walk, 12 per second; default 16, motion world 64.", show_default=False),
+    ] = None,
     height: Annotated[int, typer.Option(help="Height of a crop, pixels.")] = 128,
     width: Annotated[int, typer.Option(help="Width of a crop, pixels.")] = 64,
-    twins: Annotated[float, typer.Option(help="Share of the people who have a twin in the same clothing.")] = 0.25,
+    twins: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of people with a twin in the same clothing; default 0.25, motion world always all.",
+            show_default=False,
+        ),
+    ] = None,
+    world: Annotated[
+        Literal["walkers", "motion"],
+        typer.Option(help="motion: twins who differ in body, posture, swings or cadence alone."),
+    ] = "walkers",
+    test_people: Annotated[
+        Literal["validation", "test"],
+        typer.Option(
+            help="Motion world: which people are the test identities, those for choices or for the last word."
+        ),
+    ] = "validation",
     workers: Annotated[int, typer.Option(help="Processes.")] = 2,
     force: Annotated[bool, typer.Option("--force", help="Replace what is in the folder.")] = False,
 ) -> None:
@@ -55,9 +74,24 @@ def synth(
 
     spec = SyntheticSpec(
         seed=seed, train_ids=train_ids, test_ids=test_ids, cameras=cameras, tracklets_per_camera=tracklets,
-        frames=frames, height=height, width=width, twin_share=twins,
+        frames=frames if frames is not None else 64 if world == "motion" else 16,
+        height=height, width=width, twin_share=twins if twins is not None else 1.0 if world == "motion" else 0.25,
+        world=world, part=test_people,
     )  # fmt: skip
     stage.run(out, spec, workers, force)
+
+
+@app.command()
+def ceilings(
+    root: Annotated[Path, typer.Option(help="A rendered motion world.")],
+    skeletons: Annotated[
+        Path | None, typer.Option(help="A skeleton cache: estimated joints, not the true ones.", show_default=False)
+    ] = None,
+) -> None:
+    """Measure what each motion cue tells about the twins of a rendered motion world."""
+    from pipelines import render_tracklets as stage
+
+    stage.run_ceilings(root, skeletons)
 
 
 @app.command()
