@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -29,7 +28,7 @@ def run(out: Path, spec: SyntheticSpec, workers: int, force: bool) -> None:
         )
     seconds = time.monotonic() - started
     crops = sum(1 for part in ("bbox_train", "bbox_test") for _ in (out / part).glob("*/*.jpg"))
-    (out / "synth.json").write_text(json.dumps({"crops": crops, "seconds": seconds}))
+    write_json(out / "synth.json", {"crops": crops, "seconds": seconds})
     console.print(f"synth: {crops:,} crops of {spec.train_ids} + {spec.test_ids} people, {seconds:.0f} s -> {out}")
     if spec.world == "motion":
         run_ceilings(out, None)
