@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import SupportsIndex, overload
 
 import numpy as np
 
@@ -39,17 +40,60 @@ class Tracklet:
     frames: tuple[str, ...]
 
 
+class Tracklets(tuple[Tracklet, ...]):
+    """Tracklets of one data set, which they know: a part of it, or a slice of a part.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        Where their frames are, and which of them are queries.
+    """
+
+    dataset: Dataset
+
+    def __new__(cls, tracklets: Iterable[Tracklet], dataset: Dataset | None = None) -> Tracklets:
+        part = super().__new__(cls, tracklets)
+        if dataset is not None:  # missing only while one is unpickled: its attributes follow
+            part.dataset = dataset
+        return part
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Tracklet: ...
+    @overload
+    def __getitem__(self, index: slice) -> Tracklets: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Tracklet | Tracklets:
+        if isinstance(index, slice):
+            return Tracklets(super().__getitem__(index), self.dataset)
+        return super().__getitem__(index)
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """Training tracklets, and the query and gallery tracklets of the test protocol."""
+    """Training tracklets, and the query and gallery tracklets of the test protocol.
+
+    Attributes
+    ----------
+    name
+        Cameras are numbered by each data set for itself; a model knows those of the data set of this name.
+    root
+        The folder that the tracklets' frames are relative to.
+    train, query, gallery
+        Each a `Tracklets`, whatever sequence they were made of.
+    split
+        Which split of the identities, where the protocol has several.
+    """
 
     name: str
     root: Path
     train: tuple[Tracklet, ...]
     query: tuple[Tracklet, ...]
     gallery: tuple[Tracklet, ...]
+    split: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        for part in ("train", "query", "gallery"):
+            object.__setattr__(self, part, Tracklets(getattr(self, part), self))
         for part, tracklets in (("training", self.train), ("query", self.query), ("gallery", self.gallery)):
             repeated = [name for name, count in Counter(t.name for t in tracklets).items() if count > 1]
             if repeated:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from csip.config import DatasetSettings
 from csip.data import folder, ilidsvid, lsvid, mars, prid2011
 from csip.data.dataset import DISTRACTOR, Dataset
@@ -67,9 +69,9 @@ def _read(settings: DatasetSettings) -> Dataset:
         case "lsvid":
             return lsvid.load(path, settings.gallery, settings.piece_frames, name)
         case "ilidsvid":
-            return ilidsvid.load(path, settings.split, name)
+            return replace(ilidsvid.load(path, settings.split, name), split=settings.split)
         case "prid2011":
-            return prid2011.load(path, settings.split, name)
+            return replace(prid2011.load(path, settings.split, name), split=settings.split)
         case "folder":
             return folder.load(path, settings.train_share, name=name)
         case "kgbd" | "biwi" | "ias" | "ks20" | "transg":

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from csip.errors import CsipError
-from csip.retrieval import search
-from csip.retrieval.search import Effort, Index, build, load, recall, save
+from csip.retrieval import search_index
+from csip.retrieval.search_index import Effort, Index, build, load, recall, save
 
 
 def crowd(people: int, each: int, width: int, noise: float = 0.5, seed: int = 0) -> np.ndarray:
@@ -21,8 +21,8 @@ def by_sorting(features: np.ndarray, queries: np.ndarray, count: int) -> np.ndar
 
 @pytest.mark.parametrize("chunk", [7, 1000])
 def test_few_are_found_as_by_sorting(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(search, "CHUNK", chunk)
-    monkeypatch.setattr(search, "QUERIES", 4)
+    monkeypatch.setattr(search_index, "CHUNK", chunk)
+    monkeypatch.setattr(search_index, "QUERIES", 4)
     features = crowd(20, 5, 16)
     index = build(features)
     assert index.exact
@@ -42,7 +42,7 @@ def test_equal_ones_come_in_the_order_of_rows() -> None:
 def test_many_are_found_by_codes_of_which_enough_are_compared() -> None:
     features = crowd(500, 8, 32)
     index = build(features, exact=1000)
-    assert not index.exact and index.effort.recall >= search.RECALL
+    assert not index.exact and index.effort.recall >= search_index.RECALL
     queries = crowd(500, 8, 32)[::40]
     similar, rows = index.search(queries, 10)
     truth = by_sorting(features, queries, 10)
@@ -55,7 +55,7 @@ def test_many_are_found_by_codes_of_which_enough_are_compared() -> None:
 
 
 def test_where_codes_are_not_enough_everything_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "COMPONENTS", 2)
+    monkeypatch.setattr(search_index, "COMPONENTS", 2)
     features = crowd(9000, 1, 32)
     index = build(features, exact=1000)
     assert index.exact
