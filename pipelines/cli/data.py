@@ -31,7 +31,7 @@ def synth(
     ] = None,
     world: Annotated[
         Literal["walkers", "motion"],
-        typer.Option(help="motion: twins who differ in body, posture, swings or cadence alone."),
+        typer.Option(help="World; motion: everyone has a twin who differs in body, posture, swings or cadence alone."),
     ] = "walkers",
     test_people: Annotated[
         Literal["validation", "test"],
