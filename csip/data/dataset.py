@@ -15,7 +15,14 @@ from csip.errors import CsipError
 
 JUNK = -1
 DISTRACTOR = 0
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+IMAGES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".pgm", ".ppm"}
+)
+# Pictures that nothing here decodes: they must not be dropped as if they were notes beside the frames.
+OTHER_PICTURES = frozenset({
+    ".heic", ".heif", ".hif", ".gif", ".jp2", ".j2k", ".jxl", ".jxr", ".tga", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw",
+    ".orf", ".rw2", ".raf", ".raw", ".psd", ".pnm", ".pbm", ".pfm", ".dcm", ".ras", ".sgi", ".pcx", ".fit", ".fits",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -101,6 +108,12 @@ class Dataset:
             empty = [t.name for t in tracklets if not t.frames]
             if empty:
                 raise CsipError(f"{self.root}: {part} tracklet {empty[0]} has no frames")
+        nobody = [t.name for t in self.query if t.pid <= DISTRACTOR]
+        if nobody and is_labelled(self):
+            raise CsipError(
+                f"{self.root}: {len(nobody)} queries have no identity that could be found, e.g. {nobody[0]}; take them out "
+                "of the query part"
+            )
 
     @property
     def queries_in_gallery(self) -> int:
@@ -122,10 +135,20 @@ class Dataset:
         return replace(self, gallery=left)
 
 
+def is_labelled(dataset: Dataset) -> bool:
+    """Whether anybody is known in a data set."""
+    return bool(dataset.train) or any(t.pid != DISTRACTOR for t in dataset.query)
+
+
 def is_image(name: str) -> bool:
     """Whether a file is a frame by its name."""
     # Asked of millions: a Path for each would take longer than the disk.
     return name[name.rfind(".") :].lower() in IMAGES
+
+
+def is_other_picture(name: str) -> bool:
+    """Whether a file is a picture by its name, but of a format that cannot be read."""
+    return name[name.rfind(".") :].lower() in OTHER_PICTURES
 
 
 def hold_out(train: Sequence[Tracklet], val_ids: int) -> tuple[tuple[Tracklet, ...], tuple[Tracklet, ...]]:

@@ -10,7 +10,6 @@ The folders may also lie in ``root/Data`` or in ``root/kinect gait raw dataset``
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import numpy as np
 
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, from_sensor, random_split
 from csip.errors import CsipError
+from pose_cache.arrays import read_npz
+from pose_cache.errors import PoseCacheError
 from pose_cache.joints import KINECT20
 
 FILE_ORDER = (
@@ -56,31 +57,34 @@ def load(root: Path, seed: int, name: str = "kgbd") -> SkeletonDataset:
 
 def _from_archive(path: Path) -> Iterator[SkeletonSequence]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                match = re.fullmatch(r"Person(\d+)_(\d+)", key)
-                if match is None:
-                    raise CsipError(f"{path}: array {key!r}: expected names PersonNNN_K")
-                stored = file[key]
-                joints = stored.astype(np.float32)
-                if stored.dtype == np.int16:
-                    joints = joints * UNIT + ORIGIN
-                yield _walk(int(match[1]), int(match[2]), joints, f"{path}: {key}")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, CsipError):
-            raise
-        raise CsipError(f"{path}: not a readable .npz file of arrays ({error})") from error
+        arrays = read_npz(path)
+    except PoseCacheError as error:
+        raise CsipError(str(error)) from error
+    for key, stored in arrays.items():
+        match = re.fullmatch(r"(?i)person(\d+)_(\d+)", key)
+        if match is None:
+            raise CsipError(f"{path}: array {key!r}: expected names PersonNNN_K")
+        if stored.dtype.kind not in "iuf" or stored.ndim != 3 or stored.shape[2] != 3:
+            raise CsipError(
+                f"{path}: array {key!r} has the shape {stored.shape} of {stored.dtype}, expected (frames, 20, 3)"
+            )
+        joints = stored.astype(np.float32)
+        if stored.dtype == np.int16:
+            joints = joints * UNIT + ORIGIN
+        yield _walk(int(match[1]), int(match[2]), joints, f"{path}: {key}")
 
 
 def _from_text(root: Path) -> Iterator[SkeletonSequence]:
     if not root.is_dir():
         raise CsipError(f"{root}: no such folder; expected kgbd.npz or PersonNNN/K.txt in it")
     for base in (root / folder for folder in _FOLDERS):
-        for person in sorted(path for path in base.glob("Person*") if path.is_dir()):
-            number = re.fullmatch(r"Person(\d+)", person.name)
+        for person in sorted(path for path in base.glob("*") if path.is_dir() and path.name not in _FOLDERS):
+            number = re.fullmatch(r"(?i)person[ _-]?(\d+)", person.name)
+            files = sorted(path for path in person.iterdir() if path.suffix.lower() == ".txt")
             if number is None:
-                raise CsipError(f"{person}: expected a folder named PersonNNN")
-            files = sorted(person.glob("*.txt"))
+                if files or person.name.lower().startswith("person"):
+                    raise CsipError(f"{person}: expected a folder named PersonNNN")
+                continue
             if not files:
                 raise CsipError(f"{person}: no walks (1.txt, 2.txt, ...) in it")
             for file in files:
@@ -98,7 +102,7 @@ def read_text(file: Path) -> np.ndarray:
         A line is not "Joint;x;y;z", a joint is not the one whose turn it is, or the last frame is cut short.
     """
     rows: list[list[float]] = []
-    for number, line in enumerate(file.read_text(errors="replace").split("\n"), start=1):
+    for number, line in enumerate(file.read_text("utf-8-sig", errors="replace").split("\n"), start=1):
         if not line.strip():
             continue
         fields = line.strip().split(";")

@@ -6,9 +6,11 @@ from dataclasses import replace
 
 from csip.config import DatasetSettings
 from csip.data import folder, ilidsvid, lsvid, mars, prid2011
-from csip.data.dataset import DISTRACTOR, Dataset
+from csip.data.dataset import Dataset, is_labelled
 from csip.data.labels import LABELS
 from csip.errors import CsipError
+
+__all__ = ["is_labelled", "load_dataset", "load_labelled"]
 
 
 def load_dataset(settings: DatasetSettings) -> Dataset:
@@ -54,11 +56,6 @@ def load_labelled(settings: DatasetSettings, purpose: str) -> Dataset:
             f"{dataset.root / LABELS} (tracklet,person) to look through and correct"
         )
     return dataset
-
-
-def is_labelled(dataset: Dataset) -> bool:
-    """Whether anybody is known in a data set."""
-    return bool(dataset.train) or any(t.pid != DISTRACTOR for t in dataset.query)
 
 
 def _read(settings: DatasetSettings) -> Dataset:

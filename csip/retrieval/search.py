@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from csip.data.csv_table import format_rows
 from csip.errors import CsipError
-from csip.files import atomic
+from csip.files import write_text
 from csip.retrieval.descriptors import Descriptors
 from csip.retrieval.labels import Labels
 from csip.retrieval.search_index import Index, build
@@ -116,14 +116,12 @@ def search(
 
 def write_table(path: Path, results: Sequence[SearchResult]) -> None:
     """Write ranked lists as CSV, one line per hit: query, rank, tracklet, camera, cosine, distance, person."""
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("query", "rank", "tracklet", "camera", "cosine", "distance", "person"))
-        for result in results:
-            writer.writerows(
-                (result.query, hit.rank, hit.tracklet, hit.camera, hit.cosine, hit.distance, hit.identity)
-                for hit in result.hits
-            )
+    lines = [
+        (result.query, hit.rank, hit.tracklet, hit.camera, hit.cosine, hit.distance, hit.identity)
+        for result in results
+        for hit in result.hits
+    ]
+    write_text(path, format_rows([("query", "rank", "tracklet", "camera", "cosine", "distance", "person"), *lines]))
 
 
 def _rank(
