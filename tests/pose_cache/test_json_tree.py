@@ -10,7 +10,7 @@ import pytest
 from pose_cache import interchange
 from pose_cache.errors import PoseCacheError
 from pose_cache.interchange import export_json, import_json
-from pose_cache.json_tree import JsonFolder, find_json_folders, write_points
+from pose_cache.json_tree import JsonFolder, JsonTree, find_json_folders, write_points
 from pose_cache.plan import FrameSequence
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, verify_store, write_store
 
