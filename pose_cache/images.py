@@ -1,4 +1,4 @@
-"""Frames on the disk, whatever their format, and what becomes of those that are odd.
+"""Reading of frames in any format, and what becomes of unusual ones.
 
     greyscale, CMYK, palette              converted to 8-bit BGR
     with alpha                            composed on plain grey (`BACKGROUND`): the colours that it hides do not count

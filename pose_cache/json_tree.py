@@ -1,4 +1,4 @@
-"""Folders of JSON files, one a frame, {"keypoints": [[x, y, z] x 17]}: how the method's authors keep skeletons.
+"""Folders of JSON files, one per frame, {"keypoints": [[x, y, z] x 17]}: how the method's authors keep skeletons.
 
 Such a folder mirrors the folders of the images: the frame `bbox_train/0001/F1.jpg` is at `bbox_train/0001/F1.json` in it,
 or, where the first folders are left out, at `0001/F1.json` or `F1.json`. A data set has more than a million of these

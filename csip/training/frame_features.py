@@ -1,11 +1,11 @@
-"""What the frozen image encoder says of every training frame, computed once.
+"""The feature cache of stage 1: image features of every training frame, computed once.
 
 Stage 1 uses no augmentation and never trains the image encoder, so the feature of a frame is a constant: reading it from
 a cache gives the same numbers as computing it in each of the 120 epochs. The cache is an HDF5 file with ``/features``
 (N, C) float32, all frames of all tracklets one after another, and the attribute ``key``: a digest of the tracklets, the
 encoder's weights and the preprocessing. A cache whose key differs is never used.
 
-The file is made from shards, NAME.shards/KEY-00000.npy and so on, each written whole: a run that was stopped goes on with
+The file is made from shards, NAME.shards/KEY-00000.npy and so on, each written whole: an interrupted run resumes with
 the shards that it lacks, and several processes each make a share of them.
 """
 
