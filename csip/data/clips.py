@@ -1,4 +1,4 @@
-"""From a tracklet on disk to a clip in memory: which frames, how they are decoded, how training varies them."""
+"""From a tracklet on disk to a clip in memory: sampling, decoding and augmentation."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
+from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
 from csip.files import write_bytes
 from csip.models.reid import ReIDModel
@@ -195,7 +196,8 @@ class Embedder:
             Of the model's file: shards that another model has left are not used.
         """
         clips, sampling = self.settings.clips, self.settings.evaluation.sampling
-        parts = [fingerprint(tracklets), str(root.absolute()), model_digest, sorted(self.camera_rows.items()), sampling,
+        parts = [fingerprint(tracklets), content_of(root, tracklets), str(root.absolute()), model_digest,
+                 sorted(self.camera_rows.items()), sampling,
                  self.settings.evaluation.part_norm, clips.frames, clips.height, clips.width, clips.mean,
                  clips.std]  # fmt: skip
         if self.precision != "32-true":

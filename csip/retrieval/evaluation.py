@@ -1,4 +1,4 @@
-"""Evaluation: rank the gallery for every query, and say how good the rankings are."""
+"""Evaluation: rank the gallery for every query and compute metrics with intervals."""
 
 from __future__ import annotations
 

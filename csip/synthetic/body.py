@@ -1,4 +1,4 @@
-"""Who a rendered walker is (body, gait, clothing) and how the body moves.
+"""A rendered walker (body, gait, clothing) and its motion.
 
 An identity is a pure function of a seed and an integer key: the same key gives the same person in every
 process. Angles in the dataclasses are radians, lengths metres, colours RGB in [0, 1].

@@ -1,4 +1,4 @@
-"""Walking people, rendered: a data set that needs no download, with the truth beside it.
+"""Rendered people walking: a data set without a download, with true joints.
 
 `render_mars` writes MARS's own layout, so that whatever reads MARS reads this; `csip.synthetic.walks` gives the
 same crops as arrays. Identity is body, gait and clothing; some identities are lookalikes, pairs in the same clothing

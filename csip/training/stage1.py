@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from csip.config import Settings
 from csip.data.clips import sample_dense, sample_training
+from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, relabel
 from csip.data.skeletons import Skeletons, load_skeletons
 from csip.models.factory import empty_encoder
@@ -95,7 +96,7 @@ def prepare(
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     with SkeletonStore(skeleton_path) as store:
         data = {"tracklets": fingerprint(dataset.train), "skeletons": store.digest}
-    run = RunFolder(folder, settings, data)
+    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from csip.config import Settings
 from csip.data.clips import TrainingClips, normalize
+from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
 from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import load_skeletons
@@ -111,7 +112,7 @@ def prepare(
     label_of = np.array([labels[t.pid] for t in train])
     encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name)
     data = {"tracklets": fingerprint(dataset.train), "stage1": digest(stage1 / "model.safetensors")}
-    run = RunFolder(folder, settings, data)
+    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
