@@ -26,6 +26,8 @@ from csip.models.vision import create_vision
 from csip.retrieval.embedding import PixelModel
 from pose_cache.joints import H36M17
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH, D, C, CAMERAS = 32, 16, 64, 24, 3
 CLIPS = ClipSettings(frames=4, height=HEIGHT, width=WIDTH, mean=(0.4, 0.5, 0.3), std=(0.2, 0.3, 0.25))
 TOWER = {"image_size": [HEIGHT, WIDTH], "layers": 2, "width": D, "head_width": 16, "patch_size": 8}
