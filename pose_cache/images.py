@@ -108,6 +108,11 @@ def load_frame(path: Path | str) -> tuple[np.ndarray | None, FrameSource]:
     return image, source._replace(kind=kind)
 
 
+def read_source(path: Path | str) -> FrameSource:
+    """Read a file's size and the CRC-32 of its bytes; nothing is decoded, and the kind says only whether it was read."""
+    return _read(path)[1]
+
+
 def has_changed(path: Path | str, size: int, crc: int, kind: int, since: float) -> bool:
     """Tell whether a frame's file is another one than was read, with that size, CRC-32 and `FrameKind`.
 

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from csip.config import Settings
 from csip.data.clips import FrameChunks, normalize
+from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
 from csip.files import atomic
 from csip.models.checkpoints import digest_tensors
@@ -54,7 +55,7 @@ def frame_features(
     list of ndarray, each (T, C) float32
         One array a tracklet, in their order.
     """
-    key = _key(vision, tracklets, settings, precision_of(settings.runtime, fabric.device))
+    key = _key(vision, root, tracklets, settings, precision_of(settings.runtime, fabric.device))
     ends = np.cumsum([len(t.frames) for t in tracklets])
     features = _read(cache, key)
     if features is None:
@@ -99,11 +100,15 @@ def embed_frames(
     return features
 
 
-def _key(vision: VisionEncoder, tracklets: Sequence[Tracklet], settings: Settings, precision: Precision) -> str:
+def _key(
+    vision: VisionEncoder, root: Path, tracklets: Sequence[Tracklet], settings: Settings, precision: Precision
+) -> str:
     clips = settings.clips
     preprocessing = [clips.height, clips.width, clips.mean, clips.std]
     weights = {name: tensor for name, tensor in vision.state_dict().items() if name != "camera_embedding"}
-    parts: list[Any] = [fingerprint(tracklets), digest_tensors(weights), preprocessing]
+    parts: list[Any] = [
+        fingerprint(tracklets), content_of(root, tracklets), digest_tensors(weights), preprocessing
+    ]  # fmt: skip
     if precision != "32-true":
         parts.append(precision)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -113,7 +118,7 @@ def _read(cache: Path, key: str) -> np.ndarray | None:
     try:
         with h5py.File(cache, "r") as file:
             return file["features"][:] if file.attrs.get("key") == key else None
-    except (OSError, KeyError):
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError):
         # Missing or damaged: the features are computed anew and the file replaced.
         return None
 
