@@ -50,6 +50,11 @@ def load(
     ------
     CsipError
         The file is missing or damaged, or is no model of images; there is no such device or precision.
+
+    Notes
+    -----
+    On a machine that is busy with other work, set ``OMP_WAIT_POLICY=PASSIVE`` in the environment before torch is imported, as
+    the command line does: OpenMP's threads then sleep where they would spin for each other.
     """
     path = Path(path)
     if precision is not None and precision not in get_args(Precision):
