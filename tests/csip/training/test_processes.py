@@ -46,7 +46,7 @@ def train(name: str, settings: Settings, out: Path) -> dict[str, Any]:
 
 
 PROGRAM = """
-import json, sys, torch
+import json, os, sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[2])
@@ -54,6 +54,8 @@ from csip.config import Settings
 from test_processes import train
 for name, tree in json.loads(Path(sys.argv[1]).read_text()).items():
     train(name, Settings.model_validate(tree), Path(sys.argv[3]))
+    place = Path(sys.argv[3]) / f"{name.replace(' ', '-')}-{os.environ['RANK']}.seed"
+    place.write_text(str(torch.initial_seed()))
 """
 
 
@@ -73,6 +75,8 @@ def test_processes_have_the_loss_of_one(processes: int, settings: Settings, tmp_
     )  # fmt: skip
     assert run.returncode == 0, run.stderr[-3000:]
     for name, one in alone.items():
+        seeds = [path.read_text() for path in (tmp_path / "many").glob(f"{name.replace(' ', '-')}-*.seed")]
+        assert len(seeds) == len(set(seeds)) == processes, "each process draws its own dropout and sign flips"
         many = json.loads((tmp_path / "many" / name.replace(" ", "-") / "metrics.json").read_text())
         for figure in {"loss", "ce", "triplet", "csip", "frame", "distill"} & one.keys():
             assert many[figure] == pytest.approx(one[figure], rel=1e-3, abs=1e-4), (name, figure)
