@@ -305,12 +305,13 @@ def _of_images(place: Path, trained: Trained) -> list[Query]:
 
 
 def _of_video(place: Path, trained: Trained, source: Source) -> list[Query]:
-    from pipelines import ingest_videos as ingest
+    from csip.video.ingest import DetectorOptions, ingest
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "query"
-        found = ingest.ingest(place, root, ingest.DetectorOptions(source.detector, source.boxes))
-        if not found["tracklets"]:
+        with RichMonitor() as monitor:
+            found = ingest(place, root, DetectorOptions(source.detector, source.boxes), monitor=monitor)
+        if not found.tracklets:
             raise CsipError(f"{place}: nobody was found in this video; try another --detector, or give --boxes")
         return _described(root, folder.load(root).query, trained)
 

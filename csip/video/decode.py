@@ -56,8 +56,10 @@ class VideoReader:
         Frames a second, on average, by what the file says.
     problem : str
         What went wrong in the last iteration, where something was left out; empty otherwise.
-    first : int
-        Number of the first frame: 1, or the lowest name of a folder whose pictures are named by numbers.
+    first, last : int
+        Numbers of the first and the last frame; the last one of a file is what it says of itself, 0 where it says nothing.
+    named : bool
+        Whether frames have the numbers that name the pictures of a folder; else they are 1, 2, ...
 
     Raises
     ------
@@ -68,16 +70,18 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem = ""
-        self.first = 1
+        self.first, self.named = 1, False
         self._pictures: list[tuple[int, str]] | None = None
         self._geometry: Geometry | None = None
         self._crop = (0, 0, 0, 0)
         if path.is_dir():
             self._pictures = _pictures(path)
-            self.first = self._pictures[0][0]
+            self.first, self.last = self._pictures[0][0], self._pictures[-1][0]
+            self.named = all(Path(name).stem.isdecimal() for _, name in self._pictures)
             self.expected, self.rate = len(self._pictures), _picture_rate(path)
         else:
             self.expected, self.rate = self._probe()
+            self.last = self.expected
 
     @property
     def geometry(self) -> Geometry:
@@ -110,6 +114,8 @@ class VideoReader:
         with _open(self.path) as container:
             stream = _stream(container, self.path)
             stream.thread_type = "AUTO"
+            # Without it some columns that the stream cuts off at the left are kept, so that rows begin at round addresses.
+            stream.codec_context.flags |= av.codec.context.Flags.unaligned
             packets = container.demux()
             while True:
                 try:

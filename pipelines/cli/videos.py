@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
+Format = Literal["auto", "mot", "mot-gt", "tracker", "visdrone", "yolo", "coco"]
+Coordinates = Literal["auto", "xywh", "xyxy", "cxcywh"]
+
 
 def ingest(
     videos: Annotated[Path, typer.Argument(help="Folder of videos, searched to its depth, or one video.")],
@@ -18,6 +21,21 @@ def ingest(
     boxes: Annotated[
         Path | None, typer.Option(help="Folder of files of boxes, if not beside the videos.", show_default=False)
     ] = None,
+    boxes_format: Annotated[
+        Format, typer.Option(help="What the files of boxes are, if it cannot be recognised; see docs/videos.md.")
+    ] = "auto",
+    boxes_coordinates: Annotated[
+        Coordinates, typer.Option(help="What their four numbers are, if it cannot be recognised.")
+    ] = "auto",
+    boxes_first_frame: Annotated[
+        int | None, typer.Option(help="Number of a video's first frame in them.", show_default=False, min=0)
+    ] = None,
+    boxes_classes: Annotated[
+        str | None, typer.Option(help="Their classes that are people, with commas between.", show_default=False)
+    ] = None,
+    boxes_picture: Annotated[
+        str, typer.Option(help="Picture they were measured on: display, coded, or WIDTHxHEIGHT.")
+    ] = "auto",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Weights of a detector of mmdet, if not RTMDet's.", show_default=False)
     ] = None,
@@ -72,17 +90,23 @@ def ingest(
     The exit code is 0 where at least one video could be read. Where the boxes that are given have tracks, tracklets are
     those tracks, and no rule is applied to them.
     """
-    from csip.video.ingestion import IngestOptions
+    from csip.video.one_video import IngestOptions
     from csip.video.tracklets import TrackletRules
+    from csip.video.box_dialects import BoxesOptions
+    from csip.video.ingest import DetectorOptions
     from pipelines import ingest_videos as stage
 
+    reading = BoxesOptions(
+        format=boxes_format, coordinates=boxes_coordinates, first_frame=boxes_first_frame,
+        classes=tuple(map(str.strip, boxes_classes.split(","))) if boxes_classes else None, picture=boxes_picture,
+    )  # fmt: skip
     rules = TrackletRules(
         min_frames=min_frames, min_height=min_height, min_width=min_width, max_gap=max_gap, max_overlap=max_overlap,
         min_change=min_change, min_score=min_score, max_jump=max_jump, smooth=smooth,
     )  # fmt: skip
-    finder = stage.DetectorOptions(
+    finder = DetectorOptions(
         name=detector, boxes=boxes, config=detector_config, checkpoint=checkpoint, device=device, batch=batch,
-        smallest=smallest, threads=threads,
+        smallest=smallest, threads=threads, reading=reading,
     )  # fmt: skip
     stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force)
 
