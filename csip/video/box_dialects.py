@@ -242,7 +242,11 @@ def _recognise(table: TextTable) -> Format:
         # Some trackers write the number of the camera last, which is 0 for one.
         if nothing or (_within(tail[0], {-1}) and _within(tail[1], {0})):
             return "mot"
-        raise _ambiguous(table, ("mot",), "column 8, the class, is -1, but a later one is not; all boxes are people only if it is no class")
+        raise _ambiguous(
+            table,
+            ("mot",),
+            "column 8, the class, is -1, but a later one is not; all boxes are people only if it is no class",
+        )
     whole = bool((known == np.round(known)).all() and known.min() >= 0)
     if table.width >= 10 and not whole:
         return "mot"  # coordinates in the world
@@ -288,7 +292,9 @@ def _recognise_normalised(table: TextTable) -> Format:
         return "mot"
     if len(pairs) < len(second):
         return "yolo"
-    raise _ambiguous(table, ("mot", "yolo"), "its coordinates are shares of the picture, and column 2 may be a track or a class")
+    raise _ambiguous(
+        table, ("mot", "yolo"), "its coordinates are shares of the picture, and column 2 may be a track or a class"
+    )
 
 
 def _coordinates(raw: RawBoxes, table: TextTable, options: BoxesOptions) -> RawBoxes:
@@ -306,7 +312,9 @@ def _coordinates(raw: RawBoxes, table: TextTable, options: BoxesOptions) -> RawB
     fits = {
         "xyxy": corners,
         "xywh": bool(min(a.min(), b.min()) >= low and max((a + c).max(), (b + d).max()) <= high),
-        "cxcywh": bool(min((a - c / 2).min(), (b - d / 2).min()) >= low and max((a + c / 2).max(), (b + d / 2).max()) <= high),
+        "cxcywh": bool(
+            min((a - c / 2).min(), (b - d / 2).min()) >= low and max((a + c / 2).max(), (b + d / 2).max()) <= high
+        ),
     }
     found = [name for name, fit in fits.items() if fit]
     if len(found) != 1:
@@ -336,7 +344,9 @@ def yolo(path: Path, rows: Sequence[Sequence[str]], frames: np.ndarray, where: l
     table = TextTable(path, None, (), [list(row) for row in rows], list(range(1, len(rows) + 1)))
     for cells, place in zip(rows, where, strict=True):
         if not 5 <= len(cells) <= 7 or any(as_number(cell) is None for cell in cells[1:]):
-            raise CsipError(f"{path}: {place}: expected class, cx, cy, width, height[, confidence][, id], found {' '.join(cells)}")
+            raise CsipError(
+                f"{path}: {place}: expected class, cx, cy, width, height[, confidence][, id], found {' '.join(cells)}"
+            )
     values = np.stack([table.numbers(at, "coordinates") for at in range(1, 5)], axis=1).reshape(-1, 4)
     sixth, seventh = table.optional(5), table.optional(6)
     numbers = sixth[~np.isnan(sixth)]
@@ -352,9 +362,9 @@ def yolo(path: Path, rows: Sequence[Sequence[str]], frames: np.ndarray, where: l
         classes=[_plain(row[0]) for row in rows], people=_CLASSES["yolo"], coordinates="cxcywh", normalised=True,
     )  # fmt: skip
     if len(values) and np.abs(values).max() > _UNIT:
+        place = where[int(np.abs(values).max(axis=1).argmax())]
         raise CsipError(
-            f"{path}: {where[int(np.abs(values).max(axis=1).argmax())]}: YOLO's coordinates are shares of the picture, at most 1, "
-            f"found {np.abs(values).max():g}"
+            f"{path}: {place}: YOLO's coordinates are shares of the picture, at most 1, found {np.abs(values).max():g}"
         )
     if (raw.tracks != -1).any():
         raw.select(raw.tracks != -1, "boxes: without a track")
@@ -373,9 +383,7 @@ def _cvat(table: TextTable, labels: list[str], options: BoxesOptions) -> RawBoxe
     raw.dialect = "cvat"
     named = tuple(str(at) for at, name in enumerate(labels, start=1) if name.lower() in PEOPLE)
     if options.classes is not None:  # by their names, or by their numbers
-        named = tuple(
-            str(labels.index(name) + 1) if name in labels else name for name in options.classes
-        )
+        named = tuple(str(labels.index(name) + 1) if name in labels else name for name in options.classes)
     if not named:
         raise CsipError(
             f"{table.path.with_name('labels.txt')}: none of its labels is called person or pedestrian "
@@ -387,7 +395,9 @@ def _cvat(table: TextTable, labels: list[str], options: BoxesOptions) -> RawBoxe
 
 def _ambiguous(table: TextTable, readings: Sequence[str], reason: str) -> CsipError:
     choices = "; ".join(f"--boxes-format {name}: {_WORDS[name]}" for name in readings)
-    return CsipError(f"{table.path}: its lines can be read in more than one way: {reason}; {table.example()}. Give {choices}")
+    return CsipError(
+        f"{table.path}: its lines can be read in more than one way: {reason}; {table.example()}. Give {choices}"
+    )
 
 
 def _plain(text: str) -> str:

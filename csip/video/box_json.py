@@ -1,9 +1,9 @@
 """Boxes in JSON as COCO has them for videos: images with a number in a video, annotations, categories, optionally videos.
 
-    {"videos": [{"id": 1, "name": "hall/monday"}],
-     "images": [{"id": 7, "video_id": 1, "frame_id": 1, "file_name": "...", "width": 1920, "height": 1080}],
-     "annotations": [{"image_id": 7, "category_id": 1, "track_id": 3, "bbox": [left, top, width, height]}],
-     "categories": [{"id": 1, "name": "person"}]}
+{"videos": [{"id": 1, "name": "hall/monday"}],
+ "images": [{"id": 7, "video_id": 1, "frame_id": 1, "file_name": "...", "width": 1920, "height": 1080}],
+ "annotations": [{"image_id": 7, "category_id": 1, "track_id": 3, "bbox": [left, top, width, height]}],
+ "categories": [{"id": 1, "name": "person"}]}
 """
 
 from __future__ import annotations
@@ -83,7 +83,11 @@ def _images_of(tree: dict[str, Any], video: str, path: Path) -> list[dict[str, A
     folders = {str(PurePosixPath(image["file_name"]).parent) for image in images}
     if len(folders) > 1:
         return [image for image in images if names & {_sequence(image), PurePosixPath(_sequence(image)).name}]
-    return images if path.stem in names or {PurePosixPath(one).name for one in folders} & names or not folders - {"."} else []
+    return (
+        images
+        if path.stem in names or {PurePosixPath(one).name for one in folders} & names or not folders - {"."}
+        else []
+    )
 
 
 def _all_of_one(images: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
@@ -111,7 +115,9 @@ def _boxes(
     values = np.array([[float(value) for value in one["bbox"]] for one in rows], float).reshape(-1, 4)
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
-        raise CsipError(f"{path}: annotation {rows[bad].get('id', bad)}: its bbox is {rows[bad]['bbox']}; expected finite numbers")
+        raise CsipError(
+            f"{path}: annotation {rows[bad].get('id', bad)}: its bbox is {rows[bad]['bbox']}; expected finite numbers"
+        )
     sizes = {(image["width"], image["height"]) for image in images if "width" in image and "height" in image}
     people = _people(path, categories, options)
     raw = RawBoxes(

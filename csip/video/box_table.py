@@ -146,7 +146,9 @@ def _cells(path: Path, text: str) -> TextTable:
         cells = _split(line.lstrip("# \t") if comment else line, separator)
         if not cells or (comment and (rows or header or len(_named(cells)) < 3)):
             continue
-        if comment or (not rows and header is None and as_number(cells[0]) is None and cells[0].lower() not in ("nan", "inf")):
+        if comment or (
+            not rows and header is None and as_number(cells[0]) is None and cells[0].lower() not in ("nan", "inf")
+        ):
             names, header = [cell.lower() for cell in cells], _named(cells)
             continue
         rows.append(cells)

@@ -246,8 +246,8 @@ def _read_folder(folder: Path, name: str, options: BoxesOptions) -> RawBoxes:
         raw.people = tuple(str(at) for at, one in enumerate(names) if one.lower() in PEOPLE)
     if options.classes is None and rows and not names and not set(raw.classes or ()) & set(raw.people):
         raise CsipError(
-            f"{folder}: which of its classes ({', '.join(sorted(set(raw.classes or ()))[:8])}) are people? None is 0, and there is "
-            "no classes.txt; give --boxes-classes"
+            f"{folder}: which of its classes ({', '.join(sorted(set(raw.classes or ()))[:8])}) are people? None is 0, and "
+            "there is no classes.txt; give --boxes-classes"
         )
     return raw
 
@@ -284,9 +284,7 @@ def _has_flags(raw: RawBoxes) -> bool:
     return bool((raw.tracks != -1).any()) and {0.0, 1.0} == set(np.unique(raw.scores).tolist())
 
 
-def _frames(
-    raw: RawBoxes, path: Path, options: BoxesOptions, video: Shown | None, found: list[str]
-) -> np.ndarray:
+def _frames(raw: RawBoxes, path: Path, options: BoxesOptions, video: Shown | None, found: list[str]) -> np.ndarray:
     """Return the boxes' frames by the numbers of the video."""
     frames = raw.frames
     if len(frames) and frames.min() < 0:
@@ -357,7 +355,9 @@ def _display(
     if size is None:
         size = geometry.size if geometry.square == geometry.size else _proved(boxes, path, geometry)
     size = (round(size[0]), round(size[1]))
-    found.append(f"pixels of {size[0]} x {size[1]}" + ("" if size == geometry.size else ", which the video is not shown in"))
+    found.append(
+        f"pixels of {size[0]} x {size[1]}" + ("" if size == geometry.size else ", which the video is not shown in")
+    )
     if size == geometry.size:
         return geometry.boxes(boxes) if options.picture == "coded" else boxes
     if size == geometry.coded and size != geometry.square:  # a video lying on its side, as it is stored
@@ -412,4 +412,3 @@ def _check(path: Path, frames: np.ndarray, raw: RawBoxes) -> None:
             if places.count("line ") == 2 and ":" not in places:
                 places = "lines " + places.replace("line ", "")
             raise CsipError(f"{path}: {places} both have track {track} in frame {frame}")
-

@@ -145,7 +145,8 @@ class VideoReader:
                     widest, time = max(widest, now - time), now
                     geometry = geometry_of(frame, stream.sample_aspect_ratio, self._crop)
                     self._geometry = self._geometry or geometry
-                    yield Frame(number, time, geometry.show(frame.to_ndarray(format="bgr24")))
+                    # By default each frame's conversion starts threads of its own, which stay until it is collected.
+                    yield Frame(number, time, geometry.show(frame.to_ndarray(format="bgr24", threads=1)))
             lasts, indexed = _length(stream, container, start or 0.0), _indexed(stream, container)
         if stream.duration is None and others > 0:
             time = max(time, others - (start or 0.0))  # the length is that of the longest stream

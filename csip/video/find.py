@@ -63,8 +63,8 @@ class VideoFile:
 def find_videos(root: Path, camera: str | None = None, monitor: Monitor | None = None) -> list[VideoFile]:
     """List the videos below a folder in the order of their names; no file is opened.
 
-    A folder or a file that links lead to more than once is listed once, where links may lead in a circle, too. Cameras whose names
-    would become one when they are made fit for a folder, as those of a/b and a-b, are told apart: a-b and a-b~2.
+    What links lead to more than once is listed once; links may lead in a circle. Cameras whose names would become one when
+    they are made fit for a folder, as those of a/b and a-b, are told apart: a-b and a-b~2.
 
     Parameters
     ----------
@@ -90,7 +90,9 @@ def find_videos(root: Path, camera: str | None = None, monitor: Monitor | None =
         folder = root
         found, repeated = _search(root)
         if repeated and monitor is not None:
-            monitor.say(f"{root}: {repeated} links lead to folders or videos that are listed already, and are not followed")
+            monitor.say(
+                f"{root}: {repeated} links lead to folders or videos that are listed already, and are not followed"
+            )
     if not found:
         raise CsipError(
             f"{root}: no videos in it; looked for {', '.join(sorted(VIDEOS))} and folders of pictures at any depth"
@@ -108,8 +110,13 @@ def find_videos(root: Path, camera: str | None = None, monitor: Monitor | None =
             count += 1
             unique = f"{stem}~{count}"
         taken.add((title, unique))
-        videos.append(VideoFile(path, name.as_posix(), title, unique))
+        videos.append(VideoFile(path, _text(name.as_posix()), title, unique))
     return videos
+
+
+def _text(name: str) -> str:
+    """Make a name that is no Unicode fit for tables and JSON."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _place(path: Path) -> Path:

@@ -201,9 +201,13 @@ def _said(value: Any) -> str:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CsipError(f"{path}: is damaged ({error}); delete it and run again") from error
-
+    if not isinstance(found, dict):
+        raise CsipError(
+            f"{path}: is damaged (expected an object, found {type(found).__name__}); delete it and run again"
+        )
+    return found

@@ -90,10 +90,10 @@ def ingest(
     The exit code is 0 where at least one video could be read. Where the boxes that are given have tracks, tracklets are
     those tracks, and no rule is applied to them.
     """
-    from csip.video.one_video import IngestOptions
-    from csip.video.tracklets import TrackletRules
     from csip.video.box_dialects import BoxesOptions
     from csip.video.ingest import DetectorOptions
+    from csip.video.one_video import IngestOptions
+    from csip.video.tracklets import TrackletRules
     from pipelines import ingest_videos as stage
 
     reading = BoxesOptions(

@@ -25,7 +25,10 @@ Row = tuple[int, int, int, int, int, int]  # frame from 1, track, left, top, wid
 
 def rows_of(given: GivenBoxes, digits: int = 6) -> list[tuple[float, ...]]:
     boxes = np.concatenate([given.boxes[:, :2], given.boxes[:, 2:] - given.boxes[:, :2]], axis=1).round(digits)
-    return [(frame, track, *box) for frame, track, box in zip(given.frames.tolist(), given.tracks.tolist(), boxes.tolist(), strict=True)]
+    return [
+        (frame, track, *box)
+        for frame, track, box in zip(given.frames.tolist(), given.tracks.tolist(), boxes.tolist(), strict=True)
+    ]
 
 
 def read(path: Path, text: str | bytes, options: BoxesOptions | None = None, video: Shown | None = VIDEO) -> GivenBoxes:
@@ -71,9 +74,11 @@ def yolo_in_one(rows: list[Row]) -> str:
 
 
 def with_header(rows: list[Row]) -> str:
-    return "track_id;class;xmin;ymin;xmax;ymax;frame\r\n" + "".join(
-        f"{t};person;{x},0;{y};{x + w};{y + h};{f}\r\n" for f, t, x, y, w, h in rows
-    ) + "900;dog;300;5;350;55;1\r\n"
+    return (
+        "track_id;class;xmin;ymin;xmax;ymax;frame\r\n"
+        + "".join(f"{t};person;{x},0;{y};{x + w};{y + h};{f}\r\n" for f, t, x, y, w, h in rows)
+        + "900;dog;300;5;350;55;1\r\n"
+    )
 
 
 def corners(rows: list[Row]) -> str:
@@ -107,7 +112,9 @@ def tracks(draw: st.DrawFn) -> list[Row]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=tracks(), line=st.sampled_from(["\n", "\r\n"]), mark=st.sampled_from([b"", b"\xef\xbb\xbf"]))
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_the_same_tracks_from_every_dialect(tmp_path: Path, dialect: str, rows: list[Row], line: str, mark: bytes) -> None:
+def test_the_same_tracks_from_every_dialect(
+    tmp_path: Path, dialect: str, rows: list[Row], line: str, mark: bytes
+) -> None:
     write, options = DIALECTS[dialect]
     text = write(rows).replace("\r\n", "\n").replace("\n", line)
     given_boxes = read(tmp_path / "a.txt", mark + text.encode(), options)
@@ -129,7 +136,9 @@ def test_yolo_one_file_a_frame(tmp_path: Path) -> None:
     labels = tmp_path / "labels"
     labels.mkdir()
     for frame in (1, 2, 10):
-        (labels / f"hall_{frame}.txt").write_text(f"0 0.5 0.5 0.1 0.2 0.88 7\n1 0.2 0.2 0.1 0.1 0.5 8\n0 0.{frame} 0.5 0.1 0.2 0.8\n")
+        (labels / f"hall_{frame}.txt").write_text(
+            f"0 0.5 0.5 0.1 0.2 0.88 7\n1 0.2 0.2 0.1 0.1 0.5 8\n0 0.{frame} 0.5 0.1 0.2 0.8\n"
+        )
     (labels / "hall_other_3.txt").write_text("0 0.5 0.5 0.1 0.2 0.88 7\n")
     assert find_boxes(video, labels) == find_boxes(video, tmp_path) == labels
     found = read_boxes(labels, None, VIDEO)
@@ -155,7 +164,8 @@ def test_yolo_one_file_a_frame(tmp_path: Path) -> None:
 
 def coco(first: int = 1) -> dict[str, object]:
     images = [
-        {"id": 10 * v + f, "video_id": v, "frame_id": f + first, "file_name": f"{name}/{f + first:06d}.jpg", "width": 1280, "height": 720}
+        {"id": 10 * v + f, "video_id": v, "frame_id": f + first, "file_name": f"{name}/{f + first:06d}.jpg",
+         "width": 1280, "height": 720}
         for v, name in ((1, "hall"), (2, "door")) for f in range(3)
     ]  # fmt: skip
     annotations = [
@@ -177,7 +187,9 @@ def test_coco_for_videos(tmp_path: Path, first: int, videos: bool) -> None:
     if not videos:
         del tree["videos"]
     found = read(tmp_path / "all.json", json.dumps(tree))
-    assert rows_of(found) == [(2, 3, 100, 50, 20, 40), (3, 3, 105, 50, 20, 40)], "in the pixels of a picture half as large"
+    assert rows_of(found) == [(2, 3, 100, 50, 20, 40), (3, 3, 105, 50, 20, 40)], (
+        "in the pixels of a picture half as large"
+    )
     assert found.dropped == {"boxes: a crowd, or marked to be ignored": 1, "boxes: class dog": 1}
     assert found.length == 3
     (tmp_path / "v").mkdir()
@@ -185,7 +197,8 @@ def test_coco_for_videos(tmp_path: Path, first: int, videos: bool) -> None:
     assert find_boxes(find_videos(tmp_path / "v")[0], tmp_path) == tmp_path / "all.json"
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"images": 3, "annotations": []}', '{"images": [{"id": 1}], "annotations": 5}',
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"images": 3, "annotations": []}',
+                                  '{"images": [{"id": 1}], "annotations": 5}',
                                   '{"images": [], "annotations": []}', "[" * 5000])  # fmt: skip
 def test_json_of_something_else(tmp_path: Path, text: str) -> None:
     with pytest.raises(CsipError, match=r"a\.json"):
@@ -268,8 +281,12 @@ def test_shares_of_the_picture(tmp_path: Path) -> None:
     assert rows_of(found) == [(1, 4, 288, 144, 64, 72)]
     with pytest.raises(CsipError, match="--boxes-coordinates"):
         read(tmp_path / "a.txt", "1,4,0.3,0.3,0.1,0.2,1\n", BoxesOptions("mot"))
-    assert rows_of(read(tmp_path / "a.txt", "1,4,0.5,0.5,0.1,0.2,1\n", BoxesOptions("mot", "xywh"))) == [(1, 4, 320, 180, 64, 72)]
-    assert rows_of(read(tmp_path / "a.txt", "1,4,0.95,0.5,0.1,0.2,1\n", BoxesOptions("mot"))) == [(1, 4, 576, 144, 64, 72)]
+    assert rows_of(read(tmp_path / "a.txt", "1,4,0.5,0.5,0.1,0.2,1\n", BoxesOptions("mot", "xywh"))) == [
+        (1, 4, 320, 180, 64, 72)
+    ]
+    assert rows_of(read(tmp_path / "a.txt", "1,4,0.95,0.5,0.1,0.2,1\n", BoxesOptions("mot"))) == [
+        (1, 4, 576, 144, 64, 72)
+    ]
 
 
 def test_frames_of_folders_of_pictures(tmp_path: Path) -> None:
@@ -330,14 +347,13 @@ def test_boxes_of_a_video_whose_pixels_are_not_square(tmp_path: Path) -> None:
     found = read(tmp_path / "a.txt", shown, None, WIDE)
     assert rows_of(found) == [(1, 1, 500, 93, 48, 99), (2, 1, 30, 93, 48, 99)], "beyond what is stored: as shown"
     both = "1,1,200,93,24,99,1\n"
-    with pytest.raises(CsipError, match="stored in 320 x 240 and shown in 640 x 240.*--boxes-picture 320x240 or 640x240"):
+    with pytest.raises(
+        CsipError, match=r"stored in 320 x 240 and shown in 640 x 240.*--boxes-picture 320x240 or 640x240"
+    ):
         read(tmp_path / "a.txt", both, None, WIDE)
     for picture, box in (("display", (200, 24)), ("640x240", (200, 24)), ("320x240", (400, 48)), ("coded", (400, 48)),
                          ("1280x480", (100, 12))):  # fmt: skip
-        if picture == "1280x480":
-            expected = (1, 1, box[0], 46.5, box[1], 49.5)
-        else:
-            expected = (1, 1, box[0], 93, box[1], 99)
+        expected = (1, 1, box[0], 46.5, box[1], 49.5) if picture == "1280x480" else (1, 1, box[0], 93, box[1], 99)
         assert rows_of(read(tmp_path / "a.txt", both, BoxesOptions(picture=picture), WIDE)) == [expected]
     narrow = Shown(Geometry((320, 240), Fraction(1, 2)), 1, 20)
     assert rows_of(read(tmp_path / "a.txt", "1,1,300,93,16,99,1\n", None, narrow)) == [(1, 1, 150, 93, 8, 99)]

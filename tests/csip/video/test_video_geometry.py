@@ -96,7 +96,9 @@ def test_display_matrices_of_files(tmp_path: Path, name: str, matrix: tuple[int,
     assert reader.geometry.size == image.shape[1::-1]
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.ts", "mpeg2video")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.ts", "mpeg2video")]
+)
 def test_pixels_that_are_not_square(tmp_path: Path, name: str, codec: str) -> None:
     for aspect in (Fraction(2), Fraction(4, 3)) if codec != "mpeg2video" else (Fraction(8, 9),):
         write(tmp_path / name, aspect=aspect, codec=codec)
