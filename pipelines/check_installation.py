@@ -16,7 +16,7 @@ from rich.table import Table
 
 from configs import CONFIGS
 from csip.files import digest
-from pipelines.console import console
+from pipelines.console import console, labelled
 from pose_cache.compat import guard_torchvision
 from pose_cache.estimator import PoseEstimator, demo, human3d
 
@@ -42,10 +42,11 @@ def run() -> bool:
     ]
     for name, check, fix in checks:
         try:
-            table.add_row(name, f"[green]ok[/]  {check()}")
+            table.add_row(name, labelled("ok", "green", f"  {check()}"))
         except Exception as error:  # a check stands for whatever can break in an installation
             reason = str(error).strip().splitlines()
-            table.add_row(name, f"[red]{type(error).__name__}[/]: {reason[0] if reason else ''}\nfix: {fix}")
+            text = f": {reason[0] if reason else ''}\nfix: {fix}"
+            table.add_row(name, labelled(type(error).__name__, "red", text))
             problems.append(name)
     console.print(table)
     console.print(
