@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
 
-from csip.video.ingest import DetectorOptions, IngestResult, ingest
+from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
 from csip.video.one_video import IngestOptions
 from pipelines.console import RichMonitor, console
 
@@ -19,15 +18,23 @@ def run(
     options: IngestOptions | None = None,
     camera: str | None = None,
     force: bool = False,
+    spread: Spread | None = None,
 ) -> IngestResult:
     """Ingest (see `csip.video.ingest.ingest`), and say what has come of it."""
+    share = spread.share if spread else None
     with RichMonitor() as monitor:
-        result = ingest(videos, out, detector, options, camera, force, monitor)
-    _show(result, out)
+        result = ingest(videos, out, detector, options, camera, force, monitor, spread)
+    _show(result)
+    if share is None:
+        console.print(f"ingest -> {out}/tracklets.csv")
+    else:
+        console.print(
+            f"share {share} is done; run the command without --shard when all {share.count} are, to write {out}/tracklets.csv"
+        )
     return result
 
 
-def _show(result: IngestResult, out: Path) -> None:
+def _show(result: IngestResult) -> None:
     table = Table(show_header=False, box=None)
     pace = f"{result.frames_per_second or 0:,.1f} frames/s, {result.real_time_factor or 0:.1f} x real time"
     lines = [
@@ -39,9 +46,8 @@ def _show(result: IngestResult, out: Path) -> None:
         ("left out", ", ".join(f"{key} {count:,}" for key, count in sorted(result.dropped.items())) or "nothing"),
     ]
     for what, value in lines:
-        table.add_row(what, escape(value))
+        table.add_row(what, value)
     console.print(table)
-    console.print(f"ingest -> {out}/tracklets.csv", markup=False)
     if result.ingested and not result.tracklets:
         console.print(
             "no tracklets: nobody was found, or the rules leave everybody out (see `csip ingest --help`: --smallest, "

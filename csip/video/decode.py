@@ -18,6 +18,7 @@ import numpy as np
 
 from csip.data.dataset import is_image
 from csip.errors import CsipError
+from csip.video.container_crop import Crop, container_crop
 from csip.video.geometry import Geometry, geometry_of
 from pose_cache.images import read_frame
 
@@ -73,7 +74,7 @@ class VideoReader:
         self.first, self.named = 1, False
         self._pictures: list[tuple[int, str]] | None = None
         self._geometry: Geometry | None = None
-        self._crop = (0, 0, 0, 0)
+        self._crop: Crop | None = None
         if path.is_dir():
             self._pictures = _pictures(path)
             self.first, self.last = self._pictures[0][0], self._pictures[-1][0]
@@ -143,6 +144,8 @@ class VideoReader:
                     advances = shown is not None and (shown > time or number == 1)
                     now = shown if shown is not None and advances else time + (number > 1) / self.rate
                     widest, time = max(widest, now - time), now
+                    if self._crop is None:
+                        self._crop = container_crop(self.path, (frame.width, frame.height))
                     geometry = geometry_of(frame, stream.sample_aspect_ratio, self._crop)
                     self._geometry = self._geometry or geometry
                     # By default each frame's conversion starts threads of its own, which stay until it is collected.

@@ -14,7 +14,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +25,14 @@ from csip.errors import CsipError
 from csip.files import atomic, flush, write_json
 from csip.video.find import VideoFile
 from csip.video.one_video import COLUMNS, BoxesFile, VideoSummary
+from pose_cache.errors import PoseCacheError
+from pose_cache.lock import held
 
 FORMAT: Final = 1
 _STATE: Final = ".ingest"
 _TABLE: Final = "tracklets.csv"
+_WAIT: Final = 0.1  # seconds until another share may have written the options
+_ATTEMPTS: Final = 600
 
 
 class IngestState:
@@ -49,9 +55,9 @@ class IngestState:
         """File that one process holds while it writes."""
         return self._state / "lock"
 
-    def options(self) -> dict[str, Any] | None:
-        """Return the options that the data set was begun with; None as long as no video is done."""
-        if next(self._videos.glob("*.json"), None) is None:
+    def options(self, share: bool = False) -> dict[str, Any] | None:
+        """Return the options that the data set was begun with; None as long as no video is done, unless for a ``share``."""
+        if not share and next(self._videos.glob("*.json"), None) is None:
             return None
         return _read_json(self._state / "options.json")
 
@@ -68,8 +74,31 @@ class IngestState:
         if self.out.is_dir() and not self._state.is_dir() and any(self.out.iterdir()):
             raise CsipError(f"{self.out}: holds something else than an ingested data set; give another --out folder")
 
-    def begin(self, options: dict[str, Any], force: bool) -> str:
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Wait until no other share of this data set is between looking at its options and writing them."""
+        with ExitStack() as stack:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    stack.enter_context(held(self.lock.with_name("lock-options"), str(self.out)))
+                    break
+                except PoseCacheError:
+                    if attempt == _ATTEMPTS:
+                        raise
+                    time.sleep(_WAIT)
+            yield
+
+    def begin(self, options: dict[str, Any], force: bool, share: bool = False) -> str:
         """Start, or go on with the same options.
+
+        Parameters
+        ----------
+        options : dict
+            All that the tracklets depend on but the videos.
+        force : bool
+            Make a data set anew that was begun with other options.
+        share : bool
+            Others may have begun with these options a moment ago, though nothing is done yet.
 
         Returns
         -------
@@ -81,7 +110,7 @@ class IngestState:
         CsipError
             It was begun with other options and ``force`` is not set.
         """
-        before = self.options()
+        before = self.options(share)
         note = ""
         if before is not None and (force or before != options):
             if not force:
@@ -96,19 +125,20 @@ class IngestState:
                 )
             note = self._clear()
         self._videos.mkdir(parents=True, exist_ok=True)
-        write_json(self._state / "options.json", options)
+        if self.options(share=True) != options:
+            write_json(self._state / "options.json", options)
         return note
 
     def _clear(self) -> str:
+        labels = self.out / "labels.csv"
+        labelled = labels.exists()
+        if labelled:  # first, so that a kill leaves no labels of tracklets that are gone
+            labels.replace(labels.with_suffix(".csv.old"))
         shutil.rmtree(self._videos, ignore_errors=True)
         for name in (_TABLE, "ingest.json"):
             (self.out / name).unlink(missing_ok=True)
         shutil.rmtree(self.out / "crops", ignore_errors=True)
-        labels = self.out / "labels.csv"
-        if not labels.exists():
-            return ""
-        labels.replace(labels.with_suffix(".csv.old"))
-        return f"{labels} names tracklets that are made anew: kept as {labels.name}.old"
+        return f"{labels} names tracklets that are made anew: kept as {labels.name}.old" if labelled else ""
 
     def finished(self, video: VideoFile, source: dict[str, Any]) -> VideoSummary | None:
         """Return the summary of a video that is done, and was what it is now; else None."""
@@ -126,10 +156,7 @@ class IngestState:
         """Return an empty folder to write a video's tracklets into; what it had left before is removed."""
         self._record(video).unlink(missing_ok=True)
         flush(self._videos)
-        folder = self._work(video)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
+        return empty(self._work(video))
 
     def keep(self, video: VideoFile, source: dict[str, Any], summary: VideoSummary) -> None:
         """Put what is in the folder of `start` into its place; from then on the video is done."""
@@ -167,6 +194,13 @@ class IngestState:
 
     def _record(self, video: VideoFile) -> Path:
         return self._videos / f"{hashlib.sha256(video.name.encode()).hexdigest()[:20]}.json"
+
+
+def empty(folder: Path) -> Path:
+    """Make a folder that has nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def source_of(video: VideoFile, boxes: BoxesFile | None) -> dict[str, Any]:

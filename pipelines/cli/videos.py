@@ -71,6 +71,19 @@ MaxJump = Annotated[
 ]
 Smooth = Annotated[float, typer.Option(help="Smoothing window of boxes in seconds.", min=0)]
 Margin = Annotated[float, typer.Option(help="Margin of a crop as a share of the box's side.", min=0)]
+VideoWorkers = Annotated[int, typer.Option("--workers", help="Worker processes, one video each.", min=1)]
+Backend = Annotated[
+    str | None, typer.Option(help="Joblib backend, e.g. loky, dask, ray.", show_default="loky if there are workers")
+]
+VideoShard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="JOB/JOBS",
+        help="Share of the videos, e.g. 1/8; the command without it joins the shares.",
+        show_default=False,
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace a data set that was made with other options.")]
 
 app = typer.Typer()
@@ -105,6 +118,9 @@ def ingest(
     max_jump: MaxJump = 1.5,
     smooth: Smooth = 0.5,
     margin: Margin = 0.0,
+    workers: VideoWorkers = 1,
+    backend: Backend = None,
+    shard: VideoShard = None,
     force: Force = False,
 ) -> None:
     """Detect and track people in videos, and cut out their tracklets.
@@ -115,12 +131,14 @@ def ingest(
     Example:
       csip ingest videos --out data/hall
       csip ingest videos --out data/hall --detector boxes --boxes mot
+      csip ingest videos --out data/hall --shard 1/8
     """
     from csip.video.box_dialects import BoxesOptions
-    from csip.video.ingest import DetectorOptions
+    from csip.video.ingest import DetectorOptions, Spread
     from csip.video.one_video import IngestOptions
     from csip.video.tracklets import TrackletRules
     from pipelines import ingest_videos as stage
+    from pose_cache.plan import Share
 
     reading = BoxesOptions(
         format=boxes_format, coordinates=boxes_coordinates, first_frame=boxes_first_frame,
@@ -134,7 +152,8 @@ def ingest(
         name=detector, boxes=boxes, config=detector_config, checkpoint=checkpoint, device=device, batch=batch,
         smallest=smallest, threads=threads, reading=reading,
     )  # fmt: skip
-    stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force)
+    spread = Spread(workers, backend, None if shard is None else Share.parse(shard))
+    stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force, spread)
 
 
 @app.command(rich_help_panel=VIDEOS)

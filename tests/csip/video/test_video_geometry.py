@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,10 @@ import av
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from csip.video.container_crop import container_crop
 from csip.video.decode import VideoReader
 from csip.video.geometry import Geometry
 
@@ -119,6 +123,109 @@ def test_cropping_of_the_stream(tmp_path: Path) -> None:
     write(tmp_path / "a.mp4", options={"x264-params": "crop-rect=16,8,0,0"})
     image = next(iter(VideoReader(tmp_path / "a.mp4"))).image
     assert image.shape == (HEIGHT - 8, WIDTH - 16, 3)
+
+
+def with_clean_aperture(data: bytes, width: int, height: int, right: int, down: int) -> bytes:
+    """Put a box clap into the sample entry of an MP4 whose index is behind its pictures."""
+    clap = struct.pack(">I4sIIIIiIiI", 40, b"clap", width, 1, height, 1, right, 2, down, 2)
+    changed = bytearray(data)
+    at = data.index(b"avc1", data.index(b"stsd")) - 4
+    end = at + struct.unpack(">I", data[at : at + 4])[0]
+    for name in (b"avc1", b"stsd", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        place = data.rindex(name, 0, at + 8) - 4
+        (size,) = struct.unpack(">I", data[place : place + 4])
+        changed[place : place + 4] = struct.pack(">I", size + len(clap))
+    return bytes(changed[:end]) + clap + bytes(changed[end:])
+
+
+def with_pixel_crop(data: bytes, left: int, top: int, right: int, bottom: int) -> bytes:
+    """Put PixelCrop elements into the video of a Matroska file, and drop what is before its tracks."""
+    crop = b"".join(
+        struct.pack(">HBH", name, 0x82, value)
+        for name, value in ((0x54CC, left), (0x54BB, top), (0x54DD, right), (0x54AA, bottom))
+    )
+
+    def element(at: int) -> tuple[int, int, int]:
+        """Return where an element's content begins and ends, and its name."""
+        count = 9 - data[at].bit_length()
+        size_at = at + count
+        more = 9 - data[size_at].bit_length()
+        size = int.from_bytes(data[size_at : size_at + more], "big") - (1 << (7 * more))
+        return size_at + more, size_at + more + size, int.from_bytes(data[at:size_at], "big")
+
+    def inside(begin: int, end: int, wanted: int) -> int:
+        while begin < end:
+            _, after, name = element(begin)
+            if name == wanted:
+                return begin
+            begin = after
+        raise AssertionError(hex(wanted))
+
+    def packed(name: int, content: bytes) -> bytes:
+        return (
+            name.to_bytes((name.bit_length() + 7) // 8, "big") + (len(content) | 1 << 56).to_bytes(8, "big") + content
+        )
+
+    _, header, _ = element(0)
+    segment, end, _ = element(header)
+    tracks = inside(segment, end, 0x1654AE6B)
+    info = inside(segment, end, 0x1549A966)
+    entry = inside(*element(tracks)[:2], 0xAE)
+    video = inside(*element(entry)[:2], 0xE0)
+    new_video = packed(0xE0, data[element(video)[0] : element(video)[1]] + crop)
+    new_entry = packed(0xAE, data[element(entry)[0] : video] + new_video + data[element(video)[1] : element(entry)[1]])
+    body = data[info : element(info)[1]] + packed(0x1654AE6B, new_entry)
+    cluster = inside(segment, end, 0x1F43B675)
+    return data[:header] + packed(0x18538067, body + data[cluster : element(cluster)[1]])
+
+
+@pytest.mark.parametrize("matrix", [None, (0, 1, -1, 0)])
+def test_clean_aperture(tmp_path: Path, matrix: tuple[int, ...] | None) -> None:
+    path = tmp_path / "a.mp4"
+    write(path, matrix=matrix)
+    whole = next(iter(VideoReader(path))).image
+    path.write_bytes(with_clean_aperture(path.read_bytes(), 80, 40, 8, -4))  # the middle 4 to the right and 2 up
+    reader = VideoReader(path)
+    assert reader.geometry.crop == (12, 2, 4, 6)
+    inner = whole[2:42, 12:92] if matrix is None else whole[12:92, 6:46]
+    assert np.array_equal(next(iter(reader)).image, inner)
+    assert len(list(reader)) == 4
+    boxes = reader.geometry.boxes(np.array([[12.0, 2, 92, 42]]))
+    assert boxes.tolist() == [[0, 0, *reader.geometry.size]]
+
+
+def test_cropping_of_matroska(tmp_path: Path) -> None:
+    path = tmp_path / "a.mkv"
+    write(path)
+    whole = next(iter(VideoReader(path))).image
+    path.write_bytes(with_pixel_crop(path.read_bytes(), 8, 4, 16, 2))
+    reader = VideoReader(path)
+    assert reader.geometry.crop == (8, 4, 16, 2)
+    assert np.array_equal(next(iter(reader)).image, whole[4:46, 8:80])
+    assert len(list(reader)) == 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_indexes_are_no_cropping_and_no_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(["a.mp4", "a.mkv"]))
+    path = tmp_path_factory.getbasetemp() / f"crop-{name}"
+    if not path.exists():
+        write(path)
+        made = path.read_bytes()
+        path.write_bytes(
+            with_pixel_crop(made, 8, 4, 16, 2) if name == "a.mkv" else with_clean_aperture(made, 80, 40, 8, -4)
+        )
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    damaged = path.with_name("damaged" + path.suffix)
+    damaged.write_bytes(bytes(content[: data.draw(st.integers(0, len(content)))]))
+    crop = container_crop(damaged, (WIDTH, HEIGHT))
+    assert len(crop) == 4
+    assert min(crop) >= 0
 
 
 @pytest.mark.parametrize("aspect", [Fraction(0), Fraction(1), Fraction(1000), Fraction(97, 96)])

@@ -9,21 +9,31 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
 import cv2
+import dask
 import numpy as np
+import psutil
 import pytest
+from distributed import LocalCluster
 
 import csip.video.ingest
 import csip.video.state
 from csip.errors import CsipError
 from csip.video.box_dialects import BoxesOptions
-from csip.video.ingest import DetectorOptions, IngestResult, ingest
+from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
+from csip.video.one_video import IngestOptions
+from csip.video.tracklets import TrackletRules
+from pose_cache.errors import PoseCacheError
+from pose_cache.lock import held
+from pose_cache.plan import Share
 
 GIVEN = DetectorOptions("boxes")
 SHARED = Path(__file__).parents[4] / "shared/cases"
@@ -280,6 +290,109 @@ def test_damaged_records_and_options_are_named(tmp_path: Path, text: str) -> Non
     (tmp_path / "out/.ingest/options.json").write_text(text)
     with pytest.raises(CsipError, match=r"options\.json: is damaged|was ingested with other options"):
         ingest(tmp_path / "v", tmp_path / "out", GIVEN)
+
+
+# ---- many workers ----------------------------------------------------------------------------------------------------
+
+
+def same(one: IngestResult, other: IngestResult) -> bool:
+    return replace(one, created="", elapsed=0) == replace(other, created="", elapsed=0)
+
+
+@pytest.mark.parametrize("spread", [Spread(2), Spread(2, "threading"), Spread(1, "loky")])
+def test_workers_make_the_same_data_set(tmp_path: Path, spread: Spread) -> None:
+    several(tmp_path / "v")
+    (tmp_path / "v/none.mp4").write_text("no video")
+    (tmp_path / "v/none.txt").touch()
+    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
+    assert same(ingest(tmp_path / "v", tmp_path / "out", GIVEN, spread=spread), expected)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+    assert len(expected.skipped) == 1
+
+
+def test_detectors_of_workers_find_the_same(tmp_path: Path) -> None:
+    several(tmp_path / "v")
+    found = DetectorOptions("hog", threads=1)
+    options = IngestOptions(rate=2, rules=TrackletRules(min_frames=1, min_height=4, min_width=4, min_change=0))
+    expected = ingest(tmp_path / "v", tmp_path / "whole", found, options)
+    assert same(ingest(tmp_path / "v", tmp_path / "out", found, options, spread=Spread(2)), expected)
+    assert content(tmp_path / "out") == content(tmp_path / "whole")
+
+
+def test_shares_are_joined_by_the_command_without_one(tmp_path: Path) -> None:
+    several(tmp_path / "v")
+    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
+    out = tmp_path / "out"
+    counts = [ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(job, 2))).ingested for job in (2, 1)]
+    assert counts == [1, 2]
+    assert not (out / "tracklets.csv").exists()
+    with pytest.raises(CsipError, match="was ingested with other options"):
+        ingest(tmp_path / "v", out, GIVEN, camera="a|hall", spread=Spread(share=Share(1, 2)))
+    with pytest.raises(CsipError, match="a share cannot be made anew"):
+        ingest(tmp_path / "v", out, GIVEN, force=True, spread=Spread(share=Share(1, 2)))
+    assert same(ingest(tmp_path / "v", out, GIVEN), expected)
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_shares_run_at_once_and_the_whole_waits_for_none(tmp_path: Path) -> None:
+    several(tmp_path / "v")
+    out = tmp_path / "out"
+    state = csip.video.state.IngestState(out)
+    with held(state.lock, str(out), shared=True), held(state.lock.with_name("lock-2-of-2"), "the other share"):
+        assert ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(1, 2))).ingested == 2
+        with pytest.raises(PoseCacheError, match=r"is being written by"):
+            ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(2, 2)))
+        with pytest.raises(PoseCacheError, match="is being written by"):
+            ingest(tmp_path / "v", out, GIVEN)
+
+
+def test_dask_workers_one_of_them_killed(tmp_path: Path) -> None:
+    several(tmp_path / "v")
+    for number in range(5):
+        write_video(tmp_path / f"v/more/{number}.mp4")
+        (tmp_path / f"v/more/{number}.txt").write_text(boxes())
+    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
+    out = tmp_path / "out"
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        dask.config.set({"scheduler-address": cluster.scheduler_address}),
+    ):
+        victim = next(iter(cluster.workers.values())).pid
+
+        def kill() -> None:
+            while not list(out.glob(".ingest/work/*/*/*.jpg")):
+                time.sleep(0.002)
+            os.kill(victim, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
+        assert same(ingest(tmp_path / "v", out, GIVEN, spread=Spread(backend="dask")), expected)
+        killer.join(10)
+        assert not killer.is_alive()
+    assert content(out) == content(tmp_path / "whole")
+
+
+def test_a_killed_worker_is_named_and_what_is_done_is_kept(tmp_path: Path) -> None:
+    several(tmp_path / "v")
+    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
+    out = tmp_path / "out"
+    mine = os.getpid()
+
+    def kill() -> None:
+        while not list(out.glob(".ingest/work/*/*/*.jpg")):
+            time.sleep(0.002)
+        for process in psutil.Process(mine).children(recursive=True):
+            if "loky" in " ".join(process.cmdline()) and "tracker" not in " ".join(process.cmdline()):
+                process.kill()
+                return
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    with pytest.raises(PoseCacheError, match="a worker process was killed"):
+        ingest(tmp_path / "v", out, GIVEN, spread=Spread(2))
+    killer.join(10)
+    assert same(ingest(tmp_path / "v", out, GIVEN, spread=Spread(2)), expected)
+    assert content(out) == content(tmp_path / "whole")
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the cases beside the project")
