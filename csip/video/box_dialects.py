@@ -230,7 +230,9 @@ def _recognise(table: TextTable) -> Format:
     """Return the dialect of a text without a header line."""
     unit = [table.optional(at) for at in range(2, 6)]
     if table.width >= 6 and all(np.nanmax(np.abs(column), initial=0) <= _UNIT for column in unit):
-        return _recognise_normalised(table)
+        kind = _recognise_normalised(table)
+        if kind != "auto":
+            return kind
     if table.width < 8:
         return "mot"
     score, kind, *tail = (table.optional(at) for at in range(6, 10))
@@ -285,11 +287,11 @@ def _fail(table: TextTable) -> Format:
 
 
 def _recognise_normalised(table: TextTable) -> Format:
-    """Tell YOLO's class from a track's number in the second column: a track is in a frame once."""
-    frames, second = table.numbers(0, "frame"), table.numbers(1, "track")
-    pairs = set(zip(frames.tolist(), second.tolist(), strict=True))
-    if (second == -1).all() or table.width >= 9:
-        return "mot"
+    """Tell YOLO's class from a track's number in the second column: a track is in a frame once; ``auto`` where it is one."""
+    second = table.numbers(1, "track", -1)
+    if table.width >= 9 or (second == -1).all():
+        return "auto"
+    pairs = set(zip(table.numbers(0, "frame").tolist(), second.tolist(), strict=True))
     if len(pairs) < len(second):
         return "yolo"
     raise _ambiguous(

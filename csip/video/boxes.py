@@ -190,6 +190,7 @@ def read_boxes(path: Path, options: BoxesOptions | None = None, video: Shown | N
         raw.select(raw.scores != 0, "boxes: marked to be ignored (confidence 0)")
     elif len(raw.scores) and not raw.scores.any():
         found.append("all confidences are 0, which is taken for unknown")
+    _drop_repeated(raw)
     frames = _frames(raw, path, options, video, found)
     boxes = _corners(raw, path, video, found)
     if video is not None:
@@ -284,6 +285,15 @@ def _has_flags(raw: RawBoxes) -> bool:
     return bool((raw.tracks != -1).any()) and {0.0, 1.0} == set(np.unique(raw.scores).tolist())
 
 
+def _drop_repeated(raw: RawBoxes) -> None:
+    """Leave out lines that say what an earlier one says."""
+    if len(raw.frames):
+        lines = np.column_stack([raw.frames, raw.tracks, raw.values, raw.scores])
+        keep = np.zeros(len(lines), bool)
+        keep[np.unique(lines, axis=0, return_index=True)[1]] = True
+        raw.select(keep, "boxes: the same line again")
+
+
 def _frames(raw: RawBoxes, path: Path, options: BoxesOptions, video: Shown | None, found: list[str]) -> np.ndarray:
     """Return the boxes' frames by the numbers of the video."""
     frames = raw.frames
@@ -353,7 +363,7 @@ def _display(
         return boxes * np.tile(np.array(geometry.size, float), 2)
     size = _measured(path, options.picture, geometry) or raw.size
     if size is None:
-        size = geometry.size if geometry.square == geometry.size else _proved(boxes, path, geometry)
+        size = _proved(boxes, path, geometry)
     size = (round(size[0]), round(size[1]))
     found.append(
         f"pixels of {size[0]} x {size[1]}" + ("" if size == geometry.size else ", which the video is not shown in")
@@ -382,20 +392,25 @@ def _measured(path: Path, picture: str, geometry: Geometry) -> tuple[float, floa
 
 
 def _proved(boxes: np.ndarray, path: Path, geometry: Geometry) -> tuple[int, int]:
-    """Tell whether boxes were measured with square pixels ignored or as shown, where the two differ."""
+    """Tell which picture boxes were measured on: as shown, with pixels taken for square ones, or as stored, by what they fit."""
     shown, square = geometry.size, geometry.square
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-    larger, smaller = (shown, square) if shown[0] * shown[1] > square[0] * square[1] else (square, shown)
-    if not len(boxes):
-        return shown
-    if ((middle > smaller).any(axis=1) & (middle <= larger).all(axis=1)).any():
-        return larger
-    if smaller == shown:
-        return shown
-    raise CsipError(
-        f"{path}: pixels of the video are not square: it is stored in {square[0]} x {square[1]} and shown in {shown[0]} x "
-        f"{shown[1]}, and its boxes fit both; give --boxes-picture {square[0]}x{square[1]} or {shown[0]}x{shown[1]}"
-    )
+    sizes = list(dict.fromkeys((shown, square, geometry.coded)))
+    fits = [size for size in sizes if not len(boxes) or (middle > size).any(axis=1).mean() <= _TOLERANCE]
+    if len(fits) == 1:
+        return fits[0]
+    if (
+        square != shown
+        and square in fits
+        and shown in fits
+        and square[0] * square[1] < shown[0] * shown[1]
+        and len(boxes)
+    ):
+        raise CsipError(
+            f"{path}: pixels of the video are not square: it is stored in {square[0]} x {square[1]} and shown in {shown[0]} x "
+            f"{shown[1]}, and its boxes fit both; give --boxes-picture {square[0]}x{square[1]} or {shown[0]}x{shown[1]}"
+        )
+    return shown if shown in fits or not fits else fits[0]
 
 
 def _check(path: Path, frames: np.ndarray, raw: RawBoxes) -> None:

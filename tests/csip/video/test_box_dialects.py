@@ -289,6 +289,18 @@ def test_shares_of_the_picture(tmp_path: Path) -> None:
     ]
 
 
+def test_shares_of_the_picture_have_classes_too(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.txt", "1,4,0.95,0.5,0.1,0.2,0.9,0,-1\n1,5,0.9,0.5,0.1,0.2,0.9,2,-1\n")
+    assert rows_of(found) == [(1, 4, 576, 144, 64, 72)]
+    assert found.dropped == {"boxes: class 2": 1}
+
+
+def test_lines_that_are_there_twice(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.txt", "1,4,20,20,30,60,1\n1,4,20,20,30,60,1\n1,5,20,20,30,60,1\n")
+    assert found.tracks.tolist() == [4, 5]
+    assert found.dropped == {"boxes: the same line again": 1}
+
+
 def test_frames_of_folders_of_pictures(tmp_path: Path) -> None:
     def numbered(first: int, last: int, text: str, **options: int) -> list[int]:
         video = Shown(Geometry((WIDTH, HEIGHT)), first, last, named=True)
@@ -365,6 +377,9 @@ def test_boxes_of_the_stored_picture_are_turned_with_it(tmp_path: Path) -> None:
     text = "1,1,10,20,30,60,1\n"
     assert rows_of(read(tmp_path / "a.txt", text, None, turned)) == [(1, 1, 10, 20, 30, 60)]
     assert rows_of(read(tmp_path / "a.txt", text, BoxesOptions(picture="320x240"), turned)) == [(1, 1, 160, 10, 60, 30)]
+    assert rows_of(read(tmp_path / "a.txt", "1,1,260,20,40,60,1\n", None, turned)) == [(1, 1, 160, 260, 60, 40)], (
+        "beyond the picture that is shown, inside the one that is stored"
+    )
     mirrored = Shown(Geometry((320, 240), matrix=(-1, 0, 0, 1)), 1, 20)
     assert rows_of(read(tmp_path / "a.txt", text, BoxesOptions(picture="coded"), mirrored)) == [(1, 1, 280, 20, 30, 60)]
 
