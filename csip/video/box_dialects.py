@@ -14,123 +14,20 @@ the option that decides.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final
 
 import numpy as np
 
 from csip.errors import CsipError
+from csip.video.box_raw import PEOPLE, UNIT, WORDS, BoxesOptions, Format, RawBoxes, plain
 from csip.video.box_table import TextTable, as_number
+from csip.video.box_yolo import read_lines
 
-Format = Literal["auto", "mot", "mot-gt", "tracker", "visdrone", "yolo", "coco"]
-Coordinates = Literal["auto", "xywh", "xyxy", "cxcywh"]
-FORMATS: Final = get_args(Format)
-PEOPLE: Final = frozenset({"person", "persons", "people", "pedestrian", "pedestrians", "human", "humans"})
-_UNIT: Final = 1.5  # coordinates that never exceed this are shares of the picture, not pixels
 _TOLERANCE: Final = 0.02
 _MOT_CLASSES: Final = 13
 _VISDRONE_CLASSES: Final = 11
 _CLASSES: Final = {"mot-gt": ("1",), "tracker": ("0",), "visdrone": ("1", "2"), "yolo": ("0",)}
-_WORDS: Final = {
-    "mot": "MOTChallenge (frame,id,left,top,width,height,confidence)",
-    "mot-gt": "MOTChallenge truth (class 1 is a pedestrian)",
-    "tracker": "a tracker's output with classes from 0 (0 is a person, as in COCO)",
-    "visdrone": "VisDrone (1 is a pedestrian, 2 people)",
-    "yolo": "YOLO (class,cx,cy,width,height as shares of the picture)",
-    "coco": "COCO video (JSON)",
-    "table": "a table with a header line",
-    "cvat": "CVAT's MOT export (labels.txt names the classes)",
-}
-
-
-@dataclass(frozen=True)
-class BoxesOptions:
-    """How files of boxes are to be read; what is not given is recognised.
-
-    Attributes
-    ----------
-    format
-        Dialect; see the top of `csip.video.box_dialects`.
-    coordinates
-        ``xywh`` left, top, width, height; ``xyxy`` left, top, right, bottom; ``cxcywh`` centre, width, height.
-    first_frame
-        Number of the video's first frame in the file.
-    classes
-        Numbers or names of the classes that are people.
-    picture
-        The picture that the boxes were measured on: ``display`` as a player shows it, ``coded`` as it is stored, or its size
-        as WIDTHxHEIGHT.
-    """
-
-    format: Format = "auto"
-    coordinates: Coordinates = "auto"
-    first_frame: int | None = None
-    classes: tuple[str, ...] | None = None
-    picture: str = "auto"
-
-
-@dataclass
-class RawBoxes:
-    """Boxes as a file has them, before people are selected and coordinates are those of the video.
-
-    Attributes
-    ----------
-    dialect
-        A format, or ``table`` or ``cvat``.
-    frames, tracks
-        (n,) int64.
-    values
-        (n, 4) float64, by ``coordinates``; "" where xywh and xyxy are both possible without knowing the picture.
-    scores
-        (n,) float64.
-    classes
-        Of each box; None where the file has none.
-    people
-        Classes that are people.
-    where
-        Of each box, for messages: "line 3".
-    normalised
-        Whether coordinates are shares of the picture.
-    size
-        Width and height of the picture, where the file says it.
-    first, length
-        Number of the first frame and how many frames the file is about, where it says it.
-    dropped
-        What was left out so far, by reason.
-    """
-
-    dialect: str
-    frames: np.ndarray
-    tracks: np.ndarray
-    values: np.ndarray
-    scores: np.ndarray
-    where: list[str]
-    classes: list[str] | None = None
-    people: tuple[str, ...] = ()
-    coordinates: str = "xywh"
-    normalised: bool = False
-    size: tuple[float, float] | None = None
-    first: int | None = None
-    length: int | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """The dialect in words."""
-        return _WORDS[self.dialect]
-
-    def select(self, keep: np.ndarray, reason: str) -> None:
-        """Leave out the boxes that are not marked in ``keep``, (n,) bool, and count them."""
-        if keep.all():
-            return
-        self.dropped[reason] = self.dropped.get(reason, 0) + int((~keep).sum())
-        rows = np.flatnonzero(keep)
-        self.frames, self.tracks, self.values, self.scores = (
-            part[rows] for part in (self.frames, self.tracks, self.values, self.scores)
-        )
-        self.where = [self.where[row] for row in rows]
-        self.classes = None if self.classes is None else [self.classes[row] for row in rows]
 
 
 def interpret(table: TextTable, options: BoxesOptions) -> RawBoxes:
@@ -154,7 +51,7 @@ def interpret(table: TextTable, options: BoxesOptions) -> RawBoxes:
     if name == "auto":
         name = _recognise(table)
     if name == "yolo":
-        return _yolo_with_frames(table)
+        return read_lines(table, options)
     return _coordinates(_mot(table, name), table, options)
 
 
@@ -182,10 +79,10 @@ def _with_header(table: TextTable, options: BoxesOptions) -> RawBoxes:
         table.numbers(header.get("score"), "score", 1.0),
         [f"line {number}" for number in table.lines],
         coordinates=kind if options.coordinates == "auto" else options.coordinates,
-        normalised=bool(len(values) and np.abs(values).max() <= _UNIT),
+        normalised=bool(len(values) and np.abs(values).max() <= UNIT),
     )
     if "class" in header:
-        raw.classes = [_plain(text) for text in table.texts(header["class"])]
+        raw.classes = [plain(text) for text in table.texts(header["class"])]
         raw.people = _people_of_unknown_base(raw.classes, table, options)
     return raw
 
@@ -220,7 +117,7 @@ def _mot(table: TextTable, dialect: str) -> RawBoxes:
         [f"line {number}" for number in table.lines],
     )
     if dialect in _CLASSES:
-        raw.classes, raw.people = [_plain(text) for text in table.texts(7)], _CLASSES[dialect]
+        raw.classes, raw.people = [plain(text) for text in table.texts(7)], _CLASSES[dialect]
         if any(name.lower() in PEOPLE for name in raw.classes):
             raw.people = tuple(PEOPLE)
     return raw
@@ -229,7 +126,7 @@ def _mot(table: TextTable, dialect: str) -> RawBoxes:
 def _recognise(table: TextTable) -> Format:
     """Return the dialect of a text without a header line."""
     unit = [table.optional(at) for at in range(2, 6)]
-    if table.width >= 6 and all(np.nanmax(np.abs(column), initial=0) <= _UNIT for column in unit):
+    if table.width >= 6 and all(np.nanmax(np.abs(column), initial=0) <= UNIT for column in unit):
         kind = _recognise_normalised(table)
         if kind != "auto":
             return kind
@@ -302,7 +199,7 @@ def _recognise_normalised(table: TextTable) -> Format:
 def _coordinates(raw: RawBoxes, table: TextTable, options: BoxesOptions) -> RawBoxes:
     """Tell left, top, width, height from two corners and from a centre."""
     a, b, c, d = raw.values.T
-    raw.normalised = bool(np.abs(raw.values).max() <= _UNIT)
+    raw.normalised = bool(np.abs(raw.values).max() <= UNIT)
     if options.coordinates != "auto":
         raw.coordinates = options.coordinates
         return raw
@@ -325,51 +222,6 @@ def _coordinates(raw: RawBoxes, table: TextTable, options: BoxesOptions) -> RawB
             f"{table.example()}; give --boxes-coordinates {'|'.join(found or fits)}"
         )
     raw.coordinates = found[0]
-    return raw
-
-
-def _yolo_with_frames(table: TextTable) -> RawBoxes:
-    """Read YOLO's lines with a frame's number before each."""
-    frames = table.integers(0, "frame")
-    rows = [cells[1:] for cells in table.rows]
-    return yolo(table.path, rows, frames, [f"line {number}" for number in table.lines])
-
-
-def yolo(path: Path, rows: Sequence[Sequence[str]], frames: np.ndarray, where: list[str]) -> RawBoxes:
-    """Read lines of YOLO: class, cx, cy, width, height, then a confidence, a track, or both.
-
-    Raises
-    ------
-    CsipError
-        A line has fewer than 5 or more than 7 values, or one that is no number.
-    """
-    table = TextTable(path, None, (), [list(row) for row in rows], list(range(1, len(rows) + 1)))
-    for cells, place in zip(rows, where, strict=True):
-        if not 5 <= len(cells) <= 7 or any(as_number(cell) is None for cell in cells[1:]):
-            raise CsipError(
-                f"{path}: {place}: expected class, cx, cy, width, height[, confidence][, id], found {' '.join(cells)}"
-            )
-    values = np.stack([table.numbers(at, "coordinates") for at in range(1, 5)], axis=1).reshape(-1, 4)
-    sixth, seventh = table.optional(5), table.optional(6)
-    numbers = sixth[~np.isnan(sixth)]
-    both = ~np.isnan(seventh)
-    if both.any():
-        scores, tracks = sixth, np.where(both, seventh, -1)
-    elif len(numbers) and (numbers == np.round(numbers)).all():  # confidences of 1 alone do not happen
-        scores, tracks = np.ones(len(rows)), np.nan_to_num(sixth, nan=-1)
-    else:
-        scores, tracks = sixth, np.full(len(rows), -1.0)
-    raw = RawBoxes(
-        "yolo", frames, tracks.astype(np.int64), values, np.nan_to_num(scores, nan=1.0), where,
-        classes=[_plain(row[0]) for row in rows], people=_CLASSES["yolo"], coordinates="cxcywh", normalised=True,
-    )  # fmt: skip
-    if len(values) and np.abs(values).max() > _UNIT:
-        place = where[int(np.abs(values).max(axis=1).argmax())]
-        raise CsipError(
-            f"{path}: {place}: YOLO's coordinates are shares of the picture, at most 1, found {np.abs(values).max():g}"
-        )
-    if (raw.tracks != -1).any():
-        raw.select(raw.tracks != -1, "boxes: without a track")
     return raw
 
 
@@ -396,16 +248,10 @@ def _cvat(table: TextTable, labels: list[str], options: BoxesOptions) -> RawBoxe
 
 
 def _ambiguous(table: TextTable, readings: Sequence[str], reason: str) -> CsipError:
-    choices = "; ".join(f"--boxes-format {name}: {_WORDS[name]}" for name in readings)
+    choices = "; ".join(f"--boxes-format {name}: {WORDS[name]}" for name in readings)
     return CsipError(
         f"{table.path}: its lines can be read in more than one way: {reason}; {table.example()}. Give {choices}"
     )
-
-
-def _plain(text: str) -> str:
-    """Write a class as people do: 0 and 0.0 are one."""
-    number = as_number(text)
-    return text if number is None or number != round(number) else str(int(number))
 
 
 def _within(column: np.ndarray, values: set[float]) -> bool:

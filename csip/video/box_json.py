@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from csip.errors import CsipError
-from csip.video.box_dialects import PEOPLE, BoxesOptions, RawBoxes
+from csip.video.box_raw import PEOPLE, BoxesOptions, RawBoxes
 
 _TRACK: Final = ("track_id", "instance_id", "object_id", "tracking_id")
 _FRAME: Final = ("frame_id", "frame_index", "frame_number", "frame", "index")

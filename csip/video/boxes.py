@@ -15,7 +15,6 @@ there may have the boxes of all videos.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -23,9 +22,11 @@ from typing import Final
 import numpy as np
 
 from csip.errors import CsipError
-from csip.video.box_dialects import PEOPLE, BoxesOptions, RawBoxes, interpret, yolo
+from csip.video.box_dialects import interpret
 from csip.video.box_json import holds, read_coco
+from csip.video.box_raw import BoxesOptions, RawBoxes
 from csip.video.box_table import read_table
+from csip.video.box_yolo import files_of_frames, read_folder
 from csip.video.find import VideoFile
 from csip.video.geometry import Geometry
 from csip.video.tracking import Detections, Thresholds, Track
@@ -33,7 +34,6 @@ from csip.video.tracking import Detections, Thresholds, Track
 THRESHOLDS: Final = Thresholds()
 _ENDS: Final = (".txt", ".csv", ".tsv", ".json")
 _FOLDERS: Final = ("", "labels", "obj_train_data")
-_NAMES: Final = ("classes.txt", "obj.names", "labels.txt")
 _BEYOND: Final = 0.05  # share of the picture that boxes of people at its edge may stick out
 _TOLERANCE: Final = 0.02
 _PROOF: Final = 0.2  # share of boxes outside the picture that proves a reading wrong
@@ -151,11 +151,11 @@ def find_boxes(video: VideoFile, folder: Path | None) -> Path:
             return file
     for base in bases:
         for inside in _FOLDERS:
-            if next(_of_frames(base / inside, base.name), None) is not None:
+            if next(files_of_frames(base / inside, base.name), None) is not None:
                 return base / inside
     if folder is not None:
         for inside in _FOLDERS:
-            if next(_of_frames(folder / inside, bases[0].name, alone=False), None) is not None:
+            if next(files_of_frames(folder / inside, bases[0].name, alone=False), None) is not None:
                 return folder / inside
         for file in sorted(folder.glob("*.json")):
             if holds(file, video.name):
@@ -204,65 +204,10 @@ def read_boxes(path: Path, options: BoxesOptions | None = None, video: Shown | N
 
 def _read(path: Path, options: BoxesOptions, name: str) -> RawBoxes:
     if path.is_dir():
-        return _read_folder(path, name, options)
+        return read_folder(path, name, options)
     if path.suffix == ".json":
         return read_coco(path, name, options)
     return interpret(read_table(path), options)
-
-
-# ---- YOLO: one file a frame ------------------------------------------------------------------------------------------
-
-
-def _of_frames(folder: Path, title: str, alone: bool = True) -> Iterator[tuple[int, Path]]:
-    """List the files of a video's frames: 12.txt and frame_12.txt where the folder is the video's alone, else TITLE_12.txt."""
-    if not folder.is_dir():
-        return
-    prefix = re.escape(title) + "[_-]"
-    pattern = re.compile(rf"(?:{prefix}|frame_?|img_?|)(\d+)\.txt" if alone else rf"{prefix}(\d+)\.txt", re.IGNORECASE)
-    for entry in sorted(folder.iterdir()):
-        match = pattern.fullmatch(entry.name)
-        if match:
-            yield int(match[1]), entry
-
-
-def _read_folder(folder: Path, name: str, options: BoxesOptions) -> RawBoxes:
-    title = PurePosixPath(name).stem if PurePosixPath(name).suffix else PurePosixPath(name).name
-    own = [one for one in (PurePosixPath(name).name, title) if list(_of_frames(folder, one, alone=False))]
-    files = list(_of_frames(folder, own[0], alone=False)) if own else list(_of_frames(folder, title))
-    numbers = sorted(number for number, _ in files)
-    rows: list[list[str]] = []
-    frames: list[int] = []
-    where: list[str] = []
-    for number, file in sorted(files):
-        table = read_table(file)
-        rows += table.rows
-        frames += [number] * len(table.rows)
-        where += [f"{file.name}: line {line}" for line in table.lines]
-    raw = yolo(folder, rows, np.array(frames, np.int64), where)
-    raw.first = 0 if numbers and numbers[0] == 0 else None
-    if numbers and numbers[0] in (0, 1) and len(numbers) == numbers[-1] - numbers[0] + 1 and numbers[0] == 0:
-        raw.length = len(numbers)
-    names = _class_names(folder)
-    if names:
-        raw.people = tuple(str(at) for at, one in enumerate(names) if one.lower() in PEOPLE)
-    if options.classes is None and rows and not names and not set(raw.classes or ()) & set(raw.people):
-        raise CsipError(
-            f"{folder}: which of its classes ({', '.join(sorted(set(raw.classes or ()))[:8])}) are people? None is 0, and "
-            "there is no classes.txt; give --boxes-classes"
-        )
-    return raw
-
-
-def names_beside(folder: Path) -> list[Path]:
-    """Return where the names of YOLO's classes may be, one a line."""
-    return [place / name for place in (folder, folder.parent) for name in _NAMES]
-
-
-def _class_names(folder: Path) -> list[str]:
-    for file in names_beside(folder):
-        if file.is_file():
-            return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    return []
 
 
 # ---- who, when, where ------------------------------------------------------------------------------------------------
@@ -270,7 +215,7 @@ def _class_names(folder: Path) -> list[str]:
 
 def _select_people(raw: RawBoxes, options: BoxesOptions) -> str:
     """Leave out the classes that are nobody, counted one by one; returns what was taken for people."""
-    people = set(raw.people if options.classes is None or raw.dialect in ("cvat", "coco") else options.classes)
+    people = set(raw.people if options.classes is None or raw.dialect in ("cvat", "coco", "yolo") else options.classes)
     classes = np.array(raw.classes, str)
     for other in sorted(set(raw.classes or ()) - people):
         if other:  # a line without a class is of somebody

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
@@ -13,12 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from csip.errors import CsipError
-from csip.files import digest, write_json
+from csip.files import digest
 from csip.monitor import Monitor, Silent
-from csip.video.box_dialects import BoxesOptions
+from csip.video.box_raw import BoxesOptions
 from csip.video.boxes import find_boxes
 from csip.video.find import VideoFile, find_videos
 from csip.video.one_video import BoxesFile, Detector, IngestOptions, VideoSummary, ingest_video
+from csip.video.result import IngestResult, Skipped, kind_of, summarise
 from csip.video.state import FORMAT, IngestState, empty, source_of
 from pose_cache.lock import held
 from pose_cache.plan import Share
@@ -82,75 +81,6 @@ class Spread:
     share: Share | None = None
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """A video of which nothing could be used, and why."""
-
-    video: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class IngestResult:
-    """What became of a folder of videos; ``ingest.json`` holds the same.
-
-    Attributes
-    ----------
-    created
-        When it was finished, ISO 8601.
-    detector
-        Who found the people.
-    videos, ingested
-        How many videos there are, and how many could be used.
-    skipped
-        The others.
-    problems
-        What is wrong with a video that was used, or with its boxes, by the video's name.
-    boxes
-        What files of boxes were recognised as, and of how many videos.
-    cameras
-        Their names, sorted.
-    frames, seconds
-        Length of all videos together.
-    elapsed
-        Seconds that it took, those of earlier starts included.
-    tracklets, crops
-        How many there are.
-    dropped
-        What was left out, counted by reason.
-    """
-
-    created: str
-    detector: str
-    videos: int
-    ingested: int
-    skipped: tuple[Skipped, ...]
-    problems: dict[str, str]
-    boxes: dict[str, int]
-    cameras: tuple[str, ...]
-    frames: int
-    seconds: float
-    elapsed: float
-    tracklets: int
-    crops: int
-    dropped: dict[str, int]
-
-    @property
-    def frames_per_second(self) -> float | None:
-        """Frames of video read per second of work."""
-        return round(self.frames / self.elapsed, 2) if self.elapsed else None
-
-    @property
-    def real_time_factor(self) -> float | None:
-        """Seconds of video per second of work."""
-        return round(self.seconds / self.elapsed, 3) if self.elapsed else None
-
-    def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        rates = {"frames_per_second": self.frames_per_second, "real_time_factor": self.real_time_factor}
-        write_json(path, {**asdict(self), **rates})
-
-
 def ingest(
     videos: Path,
     out: Path,
@@ -212,7 +142,7 @@ def ingest(
         if mine and not done:
             reasons = "; ".join(entry.reason for entry in skipped[:3])
             raise CsipError(f"{videos}: none of {len(mine)} videos could be read: {reasons}")
-        result = _summarise(detector.name, mine, done, skipped)
+        result = summarise(detector.name, mine, done, skipped)
         if spread.share is None:
             others = state.assemble([file for file in files if file.name in done])
             if others > 0:
@@ -294,8 +224,8 @@ class _Ingest:
             self._done[video.name] = found
             if found.problem:
                 self._monitor.say(f"{video.name}: {found.problem}")
-            if found.boxes and _kind(found.boxes) not in self._said:
-                self._said.add(_kind(found.boxes))
+            if found.boxes and kind_of(found.boxes) not in self._said:
+                self._said.add(kind_of(found.boxes))
                 self._monitor.say(f"{video.name}: boxes read as {found.boxes}")
         self._monitor.progress("videos", len(self._done) + len(self._skipped), len(files), video.name)
 
@@ -371,33 +301,3 @@ def _fingerprint(detector: DetectorOptions, options: IngestOptions, camera: str 
                 raise CsipError(f"{path}: no such {key} of a detector")
             chosen[key] = None if path is None else f"{path.name} {digest(path)}"
     return chosen
-
-
-def _summarise(
-    name: str, files: Sequence[VideoFile], done: Mapping[str, VideoSummary], skipped: Sequence[Skipped]
-) -> IngestResult:
-    all_done = done.values()
-    dropped: Counter[str] = Counter()
-    for one in all_done:
-        dropped.update(one.dropped)
-    return IngestResult(
-        created=time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        detector=name,
-        videos=len(files),
-        ingested=len(done),
-        skipped=tuple(skipped),
-        problems={video: one.problem for video, one in done.items() if one.problem},
-        boxes=dict(Counter(_kind(one.boxes) for one in all_done if one.boxes)),
-        cameras=tuple(sorted({file.camera for file in files if file.name in done})),
-        frames=sum(one.frames for one in all_done),
-        seconds=round(sum(one.seconds for one in all_done), 3),
-        elapsed=round(sum(one.elapsed for one in all_done), 3),
-        tracklets=sum(one.tracklets for one in all_done),
-        crops=sum(one.crops for one in all_done),
-        dropped=dict(dropped),
-    )
-
-
-def _kind(reading: str) -> str:
-    """Leave the file's name out of what its boxes were recognised as."""
-    return reading.partition(": ")[2]

@@ -20,8 +20,9 @@ import numpy as np
 
 from csip.errors import CsipError
 from csip.monitor import Monitor
-from csip.video.box_dialects import BoxesOptions
-from csip.video.boxes import THRESHOLDS, GivenBoxes, Shown, names_beside, read_boxes
+from csip.video.box_raw import BoxesOptions
+from csip.video.box_yolo import names_beside
+from csip.video.boxes import THRESHOLDS, GivenBoxes, Shown, read_boxes
 from csip.video.decode import Frame, VideoReader
 from csip.video.find import VideoFile
 from csip.video.motion import Changes

@@ -136,7 +136,7 @@ def ingest(
       csip ingest videos --out data/hall --detector boxes --boxes mot
       csip ingest videos --out data/hall --shard 1/8
     """
-    from csip.video.box_dialects import BoxesOptions
+    from csip.video.box_raw import BoxesOptions
     from csip.video.ingest import DetectorOptions, Spread
     from csip.video.one_video import IngestOptions
     from csip.video.tracklets import TrackletRules

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csip.errors import CsipError
-from csip.video.box_dialects import BoxesOptions
+from csip.video.box_raw import BoxesOptions
 from csip.video.boxes import GivenBoxes, Shown, find_boxes, read_boxes
 from csip.video.find import find_videos
 from csip.video.geometry import Geometry
@@ -160,6 +160,14 @@ def test_yolo_one_file_a_frame(tmp_path: Path) -> None:
     with pytest.raises(CsipError, match=r"which of its classes \(3\) are people.*--boxes-classes"):
         read_boxes(own, None, VIDEO)
     assert len(read_boxes(own, BoxesOptions(classes=("3",)), VIDEO).frames) == 1
+    (own / "obj.names").write_text("car\nbus\ntree\nworker\n")
+    with pytest.raises(
+        CsipError, match=r"which of its classes \(3\) are people\? None of car, bus, tree, worker is called person"
+    ):
+        read_boxes(own, None, VIDEO)
+    assert len(read_boxes(own, BoxesOptions(classes=("worker",)), VIDEO).frames) == 1
+    with pytest.raises(CsipError, match=r"which of its classes \(1, 2\) are people"):
+        read(tmp_path / "a.txt", "1 2 0.5 0.5 0.1 0.2\n1 2 0.4 0.5 0.1 0.2\n1 1 0.4 0.5 0.1 0.2\n")
 
 
 def coco(first: int = 1) -> dict[str, object]:

@@ -27,7 +27,7 @@ from distributed import LocalCluster
 import csip.video.ingest
 import csip.video.state
 from csip.errors import CsipError
-from csip.video.box_dialects import BoxesOptions
+from csip.video.box_raw import BoxesOptions
 from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
