@@ -25,6 +25,9 @@ from pose_cache.images import read_frame
 PICTURE_RATE: Final = 25.0
 """Pictures a second of a folder without a seqinfo.ini that says it."""
 
+MAX_PIXELS: Final = 100_000_000
+"""A few kilobytes can unpack to gigabytes."""
+
 _SLACK: Final = 0.02  # share of a video that may be missing at its end before it is called cut
 _PATIENCE: Final = 100  # errors in a row that a decoder may make before the first frames
 
@@ -115,6 +118,7 @@ class VideoReader:
         with _open(self.path) as container:
             stream = _stream(container, self.path)
             stream.thread_type = "AUTO"
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may change on the way
             # Without it some columns that the stream cuts off at the left are kept, so that rows begin at round addresses.
             stream.codec_context.flags |= av.codec.context.Flags.unaligned
             packets = container.demux()
@@ -187,6 +191,11 @@ def _stream(container: av.container.InputContainer, path: Path) -> av.video.stre
     """Return the first stream of moving pictures; music has its cover as a video stream."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
+            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+                size = f"{stream.codec_context.width} x {stream.codec_context.height}"
+                raise UnreadableVideo(
+                    f"{path}: pictures of {size}; at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
+                )
             return stream
     raise UnreadableVideo(f"{path}: there is no video stream in it")
 

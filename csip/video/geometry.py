@@ -18,6 +18,7 @@ import av
 import cv2
 import numpy as np
 
+_WIDEST: Final = 1 << 15
 _ODDEST: Final = 16  # a pixel so many times as wide as high, or as high as wide, is a mistake in the file
 UPRIGHT: Final = (1, 0, 0, 1)
 
@@ -114,7 +115,7 @@ def geometry_of(
     crop : tuple of int
         What the container cuts off; ignored where nothing would be left.
     """
-    if aspect is None or not Fraction(1, _ODDEST) <= aspect <= _ODDEST:
+    if aspect is None or not Fraction(1, _ODDEST) <= aspect <= _ODDEST or frame.width * aspect > _WIDEST:
         aspect = Fraction(1)
     if abs(round(frame.width * aspect) - frame.width) <= 1:  # rounding of a display width that a file states in pixels
         aspect = Fraction(1)

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import csip.video.decode
 from csip.video.container_crop import container_crop
-from csip.video.decode import VideoReader
+from csip.video.decode import UnreadableVideo, VideoReader
 from csip.video.geometry import Geometry
 
 SHARED = Path(__file__).parents[4] / "shared/cases/videos"
@@ -289,6 +290,34 @@ def test_a_cut_video_is_named(tmp_path: Path, name: str, codec: str) -> None:
     reader = VideoReader(path)
     assert 20 < len(list(reader)) < 50
     assert reader.problem
+
+
+def test_pictures_that_are_too_large_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.mp4")
+    monkeypatch.setattr(csip.video.decode, "MAX_PIXELS", 4000)
+    with pytest.raises(UnreadableVideo, match=r"a\.mp4: pictures of 96 x 48; at most"):
+        VideoReader(tmp_path / "a.mp4")
+
+
+@settings(max_examples=40, deadline=5000)
+@given(data=st.data())
+def test_damaged_videos_are_read_or_refused(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    name = data.draw(st.sampled_from(["a.mp4", "a.mkv", "a.avi"]))
+    path = tmp_path_factory.getbasetemp() / f"whole-{name}"
+    if not path.exists():
+        write(path, codec="mpeg4" if name == "a.avi" else "libx264")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 8))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=4))
+    damaged = path.with_name("damaged" + path.suffix)
+    damaged.write_bytes(bytes(content))
+    try:
+        frames = sum(1 for _ in VideoReader(damaged))
+    except UnreadableVideo as error:
+        assert damaged.name in str(error)
+    else:
+        assert 1 <= frames <= 100
 
 
 def test_frames_of_a_folder_are_counted_as_people_count(tmp_path: Path) -> None:
