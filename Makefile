@@ -37,7 +37,7 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test lint bench clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench clean
 .DELETE_ON_ERROR:
 
 setup: .venv/csip-setup.sha256
@@ -115,6 +115,9 @@ demo:
 
 test: setup
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+quick: setup
+	.venv/bin/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .

@@ -72,7 +72,7 @@ def run(
     descriptors.save(out)
     remove_shards(shards)
     console.print(
-        f"embed: {len(descriptors):,} tracklets, {descriptors.features.shape[1]:,} numbers each, "
+        f"embed: {len(descriptors):,} tracklets, {descriptors.features.shape[1]:,} values each, "
         f"{time.monotonic() - started:.0f} s -> {out}",
         soft_wrap=True,
     )

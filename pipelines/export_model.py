@@ -26,7 +26,7 @@ def run(run_folder: Path, out: Path, part_norm: bool | None = None) -> None:
     started = time.monotonic()
     path = model_file(run_folder)
     with RichMonitor() as monitor:
-        monitor.say(f"{path}: as ONNX, then compared with torch ...")
+        monitor.say(f"{path}: exporting to ONNX, then comparing with torch ...")
         try:
             exported = export_model(path, out, part_norm)
         except WholeModelInTheWay as error:
@@ -47,7 +47,7 @@ def run_of(dataset: str | None, run_folder: Path | None) -> Path:
     if run_folder is not None:
         return run_folder
     if dataset is None:
-        raise CsipError("name what to export: a run (--run RUN) or a data set (--dataset NAME, for runs/NAME)")
+        raise CsipError("expected a run (--run RUN) or a data set (--dataset NAME, for runs/NAME), found neither")
     return Path("runs") / dataset
 
 

@@ -36,7 +36,7 @@ def settings_for(
     if config is not None:
         return load_settings(config, [*name, *changes])
     if dataset is None:
-        raise CsipError("name a data set (--dataset NAME) or a settings file (--config FILE)")
+        raise CsipError("expected a data set (--dataset NAME) or a settings file (--config FILE), found neither")
     for folder in (Path("configs"), CONFIGS):
         if (folder / f"{dataset}.yaml").exists():
             return load_settings(folder / f"{dataset}.yaml", changes)

@@ -14,9 +14,9 @@ from pipelines.console import RichMonitor, console
 def run(out: Path, spec: SyntheticSpec, workers: int, force: bool) -> None:
     """Render into ``out``, which must be new or empty unless ``force``."""
     if out.exists() and any(out.iterdir()) and not force:
-        raise CsipError(f"{out}: is not empty; give --force to replace what is there, or another --out folder")
+        raise CsipError(f"{out}: not empty; give --force to replace its content, or another --out folder")
     if out.exists() and any(out.iterdir()) and not (out / "truth.npz").exists():
-        raise CsipError(f"{out}: holds something else than rendered people; --force replaces only those")
+        raise CsipError(f"{out}: expected rendered people, found other files; --force replaces only rendered people")
     started = time.monotonic()
     with RichMonitor() as monitor:
         render_mars(

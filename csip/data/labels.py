@@ -75,7 +75,9 @@ def write_labels(path: Path, rows: Iterable[tuple[str, str, float]], force: bool
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
-        raise CsipError(f"{path}: the name of a tracklet or person is not UTF-8; rename its folder ({error})") from error
+        raise CsipError(
+            f"{path}: the name of a tracklet or person is not UTF-8; rename its folder ({error})"
+        ) from error
     # The digest first: a run that is stopped in between leaves the old labels, which then look changed, never new ones
     # that pass for a person's.
     write_bytes(_note(path), hashlib.sha256(content).hexdigest().encode())

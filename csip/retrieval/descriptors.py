@@ -167,7 +167,7 @@ def write_arrays(path: Path, descriptors: Descriptors) -> None:
         )
 
 
-def read_descriptors(path: Path, mapped: bool = False) -> Descriptors:
+def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
     """Read what `write_descriptors` wrote.
 
     Parameters
@@ -180,6 +180,7 @@ def read_descriptors(path: Path, mapped: bool = False) -> Descriptors:
     CsipError
         The file is missing, damaged, or no such file.
     """
+    path = Path(path)
     if not path.is_file():
         raise CsipError(f"{path}: no such file; `csip embed` and `csip evaluate` make RUN/descriptors.h5")
     try:

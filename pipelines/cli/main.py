@@ -39,7 +39,7 @@ def main() -> None:
         _fail(_about_file(error))
     except SystemExit as stop:
         if stop.code in (INTERRUPTED, TERMINATED):
-            _say("stopped; finished work is kept, and the same command resumes")
+            _say("stopped; finished work is kept: rerun the command to resume")
         raise
 
 

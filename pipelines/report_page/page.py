@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     if descriptors is None:
         content.missing.append(
             f"Ranked lists, the map of descriptors and attention come from {described}, which "
-            f"`csip evaluate --dataset {name} --run {run_folder}` makes where tracklets are ranked, not clips."
+            f"`csip evaluate --dataset {shlex.quote(name)} --run {shlex.quote(str(run_folder))}` makes where tracklets are "
+            "ranked, not clips."
         )
     else:
         if scored is not None and scored["model"] != descriptors.model:

@@ -175,7 +175,7 @@ def test_rendering_overwrites_only_what_was_rendered(project: Path) -> None:
         csip("synth-videos", "--out", "data/tiny", *tiny)
     csip("synth-videos", "--out", "data/tiny", *tiny, "--force", "--seed", "1")
     assert json.loads(Path("data/tiny/scenes.json").read_text())["seed"] == 1
-    with pytest.raises(CsipError, match="holds something else"):
+    with pytest.raises(CsipError, match="expected rendered videos"):
         csip("synth-videos", "--out", "data/walk", *tiny, "--force")
 
 
