@@ -203,10 +203,13 @@ def _stream(container: av.container.InputContainer, path: Path) -> av.video.stre
 def _length(stream: av.video.stream.VideoStream, container: av.container.InputContainer, start: float) -> float:
     """Return the seconds from the first frame on that the file says of the stream, else of the whole; 0 where of neither."""
     if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
+        # The duration of an AVI is that of what is there; its header counts what was to be.
+        ticks = max(stream.duration, stream.frames) if container.format.name == "avi" else stream.duration
+        return float(ticks * stream.time_base)
     if container.duration is None:
         return 0.0
-    return ((container.start_time or 0) + container.duration) / av.time_base - start
+    # Some formats say when it ends, others how long it lasts.
+    return min(container.duration, (container.start_time or 0) + container.duration) / av.time_base - max(start, 0.0)
 
 
 def _indexed(stream: av.video.stream.VideoStream, container: av.container.InputContainer) -> int:
