@@ -222,6 +222,7 @@ def begun(process: subprocess.Popen[bytes], out: Path) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_with_the_same(tmp_path: Path) -> None:
     several(tmp_path / "v")
     ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
@@ -240,6 +241,7 @@ def test_killed_at_random_moments_it_ends_with_the_same(tmp_path: Path) -> None:
     assert content(out) == content(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_interrupted_it_resumes(tmp_path: Path) -> None:
     several(tmp_path / "v")
     ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
@@ -299,7 +301,7 @@ def same(one: IngestResult, other: IngestResult) -> bool:
     return replace(one, created="", elapsed=0) == replace(other, created="", elapsed=0)
 
 
-@pytest.mark.parametrize("spread", [Spread(2), Spread(2, "threading"), Spread(1, "loky")])
+@pytest.mark.parametrize("spread", [pytest.param(Spread(2), marks=pytest.mark.slow), Spread(2, "threading")])
 def test_workers_make_the_same_data_set(tmp_path: Path, spread: Spread) -> None:
     several(tmp_path / "v")
     (tmp_path / "v/none.mp4").write_text("no video")
@@ -310,6 +312,7 @@ def test_workers_make_the_same_data_set(tmp_path: Path, spread: Spread) -> None:
     assert len(expected.skipped) == 1
 
 
+@pytest.mark.slow
 def test_detectors_of_workers_find_the_same(tmp_path: Path) -> None:
     several(tmp_path / "v")
     found = DetectorOptions("hog", threads=1)
@@ -346,6 +349,7 @@ def test_shares_run_at_once_and_the_whole_waits_for_none(tmp_path: Path) -> None
             ingest(tmp_path / "v", out, GIVEN)
 
 
+@pytest.mark.slow
 def test_dask_workers_one_of_them_killed(tmp_path: Path) -> None:
     several(tmp_path / "v")
     for number in range(5):
@@ -372,6 +376,7 @@ def test_dask_workers_one_of_them_killed(tmp_path: Path) -> None:
     assert content(out) == content(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_named_and_what_is_done_is_kept(tmp_path: Path) -> None:
     several(tmp_path / "v")
     expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
