@@ -2,7 +2,7 @@
 #   make demo                      everything on rendered people
 #   make evaluate DATASET=mars     everything on MARS, from data/mars on
 #   make report DATASET=kgbd       skeletons alone: train, evaluate, report
-#   make splits DATASET=ilidsvid   everything on each of its ten divisions, and the mean
+#   make splits DATASET=ilidsvid   everything on each of its ten splits, and the mean
 #   make search DATASET=hall VIDEOS=visits FROM=runs/mars   people in videos, described by another run's model, and searched
 #   make ablate                    what each part of the method adds, on rendered people: hours
 DATASET ?= demo
@@ -102,7 +102,7 @@ ablate:
 	@$(MAKE) --no-print-directory skeletons DATASET=ablation
 	$(CSIP) ablate --dataset ablation --seeds $(SEEDS) --workers 2 $(foreach setting,$(SET),--set $(setting))
 
-# Who trains in one division is tested in another: skeletons of all are needed.
+# Training identities of one split are test identities of another: skeletons of all are needed.
 splits: | .venv/csip-setup.sha256
 	$(CSIP) skeletons $(FLAGS) --test-too
 	@for split in $(SPLITS); do $(MAKE) --no-print-directory evaluate DATASET=$(DATASET) RUN=$(RUN)/split$$split \

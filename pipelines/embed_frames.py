@@ -13,7 +13,7 @@ from pipelines.console import RichMonitor, console
 
 
 def run(settings: Settings, run_folder: Path) -> None:
-    """Fill the feature cache ``RUN/stage1/features.h5``; goes on where it was stopped."""
+    """Fill the feature cache ``RUN/stage1/features.h5``; an interrupted run resumes."""
     started = time.monotonic()
     dataset = load_labelled(settings.dataset, "training")
     fabric = make_fabric(settings.runtime)

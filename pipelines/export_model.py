@@ -67,4 +67,4 @@ def _size_table(files: Sequence[ExportedFile]) -> TextTable:
         (str(file.path), "" if file.numbers is None else f"{file.numbers:,}", f"{file.bytes / 1e6:,.1f}")
         for file in files
     )
-    return TextTable("", ("file", "numbers", "MB"), rows)
+    return TextTable("", ("file", "parameters", "MB"), rows)

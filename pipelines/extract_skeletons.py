@@ -42,7 +42,7 @@ def extract_skeletons(
     precision: Precision = "32",
     force: bool = False,
 ) -> ExtractSummary:
-    """Extract the skeletons of a data set into `out`, and write the figures of it to `out` with the suffix .json.
+    """Extract the skeletons of a data set into `out`, and write its metrics to `out` with the suffix .json.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def extract_skeletons(
 def merge(
     dataset: Dataset, out: Path, *, estimator: str = "human3d", splits: Sequence[str] = ("train",), force: bool = False
 ) -> ExtractSummary:
-    """Join what the jobs of a data set have extracted into `out`, and write its figures as `extract_skeletons` does."""
+    """Join what the jobs of a data set have extracted into `out`, and write its metrics as `extract_skeletons` does."""
     summary = merge_shards(frame_sequences(dataset, splits), dataset.root, out, force=force)
     _say_summary(summary)
     _write_record(summary, estimator, dataset.root)
@@ -149,7 +149,7 @@ def import_json(
 
 
 def export_json(cache: Path, folder: Path, *, workers: int = 1) -> ExportReport:
-    """Write one JSON file a frame, mirroring the folders of the images; goes on where it was stopped."""
+    """Write one JSON file per frame, mirroring the folders of the images; an interrupted run resumes."""
     with SkeletonStore(cache) as store, RichMonitor() as monitor:
         report = interchange.export_json(
             store, folder, workers=workers,
@@ -271,7 +271,7 @@ def _say_report(report: ImportReport) -> ImportReport:
 
 @contextmanager
 def _replacing(out: Path, kind: str, force: bool) -> Iterator[None]:
-    """Refuse to replace a cache that was not made by an import of this kind; once replaced, its figures go, too."""
+    """Refuse to replace a cache that was not made by an import of this kind; its metrics are deleted with it."""
     other = interchange.other_maker(out, kind)
     if other is not None and not force:
         raise CsipError(

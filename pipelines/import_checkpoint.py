@@ -45,7 +45,7 @@ def camera_numbers(text: str | None) -> list[int] | None:
     Raises
     ------
     CsipError
-        It is no list of numbers.
+        It is not a list of numbers.
     """
     if text is None:
         return None
@@ -135,7 +135,7 @@ def fates_table(imported: Imported, file: Path) -> Table:
     table = Table(title=f"{file.name}: {len(imported.keys)} parameters", title_justify="left")
     table.add_column("theirs")
     table.add_column("parameters", justify="right")
-    table.add_column("numbers", justify="right")
+    table.add_column("values", justify="right")
     table.add_column("ours")
     rows: dict[tuple[str, str], list[int]] = {}
     for key in imported.keys:

@@ -28,7 +28,7 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
     Raises
     ------
     CsipError
-        The run has neither figures nor descriptors.
+        The run has neither metrics nor descriptors.
     """
     scored = page.read_json(run_folder / "metrics.json")
     if scored is not None and scored.get("kind") == "skeletons":

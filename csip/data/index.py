@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -179,8 +178,8 @@ def _load(path: Path, root: Path, name: str) -> Dataset | None:
                 for title, pid, camera, start, end in zip(*columns, [0, *ends[:-1]], ends, strict=True)
             ]
             parts = [tuple(tracklets[row] for row in arrays[part].tolist()) for part in _PARTS]
-    except (OSError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile):
-        # Missing, cut short, or of another format: it is made anew.
+    except Exception:  # NumPy and zipfile raise whatever they stumble over
+        # Missing, damaged, or of another format: it is made anew.
         return None
     return Dataset(name, root, *parts)
 

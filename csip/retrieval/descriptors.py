@@ -20,8 +20,9 @@ import h5py
 import numpy as np
 
 from csip.data.dataset import Dataset, Tracklet
-from csip.errors import CsipError
+from csip.errors import CsipError, UserError
 from csip.files import atomic
+from pose_cache.hdf5_checks import check_dataset
 
 FORMAT = 1
 # By attribute: the name in the file, and the type.
@@ -187,16 +188,31 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
                 raise CsipError(f"{path}: no descriptors of format {FORMAT}; make the file anew with `csip embed`")
-            names = tuple(name.decode(errors="surrogateescape") for name in file["names"][()])
-            columns = {attribute: file[column][()].astype(dtype) for attribute, (column, dtype) in _COLUMNS.items()}
-            stored = file["features"]
+            stored = check_dataset(file, "features", path)
+            if stored.ndim != 2 or stored.dtype.kind != "f":
+                raise CsipError(
+                    f"{path}: /features has the shape {stored.shape} of {stored.dtype}, expected (tracklets, D) of float32; make "
+                    "the file anew with `csip embed`"
+                )
+            rows, names_of = len(stored), check_dataset(file, "names", path)
+            listed = {attribute: check_dataset(file, column, path) for attribute, (column, _) in _COLUMNS.items()}
+            for dataset in (names_of, *listed.values()):
+                if dataset.shape != (rows,):
+                    raise CsipError(
+                        f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor; make the "
+                        "file anew with `csip embed`"
+                    )
+            names = tuple(name.decode(errors="surrogateescape") for name in names_of[()])
+            columns = {attribute: listed[attribute][()].astype(dtype) for attribute, (_, dtype) in _COLUMNS.items()}
             offset = stored.id.get_offset()  # None where they are not in one piece
             if mapped and offset is not None and stored.dtype == np.float32:
                 features = np.memmap(path, np.float32, "r", offset, stored.shape)
             else:
                 features = stored[()].astype(np.float32, copy=False)
             dataset, model = str(file.attrs["dataset"]), str(file.attrs["model"])
-    except (OSError, KeyError, AttributeError, RuntimeError, ValueError) as error:
+    except UserError:
+        raise
+    except (OSError, KeyError, AttributeError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise CsipError(
             f"{path}: damaged or no file of descriptors ({error}); make it anew with `csip embed`"
         ) from error
