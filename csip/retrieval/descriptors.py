@@ -1,4 +1,4 @@
-"""Descriptors of a data set's tracklets in one HDF5 file: what search, clusters and reports start from.
+"""Descriptors of a data set's tracklets in one HDF5 file, which search, clustering and reports read.
 
 /features  (tracklets, D)  float32   unit length
 /names     (tracklets,)    string    names of the tracklets

@@ -1,4 +1,4 @@
-"""Retrieval figures of a ranked gallery: CMC, mean average precision, mean inverse negative penalty.
+"""Retrieval metrics of a ranked gallery: CMC, mean average precision, mean inverse negative penalty.
 
 Protocol: gallery entries of the query's own identity *and* camera are removed, because they are the query seen again;
 junk (pid -1) is dropped from both sides; distractors (MARS has pid 0) are an identity that no query has and stay.

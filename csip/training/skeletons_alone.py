@@ -1,4 +1,4 @@
-"""Skeletons alone: train an encoder of short windows to know people again on other walks.
+"""Skeletons alone: train an encoder of short windows for re-identification.
 
 sequences -> random windows of f frames -> augment -> encoder -> descriptor (and, of the graph transformer, frames and joints)
 loss = contrast * (lambda GPC + (1 - lambda) STPR) + classifier * cosine cross-entropy

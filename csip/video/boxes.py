@@ -1,4 +1,4 @@
-"""Boxes that somebody else found: `read_boxes` reads whatever dialect they are in, and fits them to their video.
+"""Detections from files: `read_boxes` reads whatever dialect they are in, and fits them to their video.
 
 `csip.video.box_dialects` lists the dialects of text, `csip.video.box_json` has COCO's. What comes out are people alone, in
 pixels of the picture that a player shows (`csip.video.geometry`), by the numbers of the video's frames: 1, 2, ... or those
