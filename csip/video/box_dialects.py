@@ -127,9 +127,9 @@ def _recognise(table: TextTable) -> Format:
     """Return the dialect of a text without a header line."""
     unit = [table.optional(at) for at in range(2, 6)]
     if table.width >= 6 and all(np.nanmax(np.abs(column), initial=0) <= UNIT for column in unit):
-        kind = _recognise_normalised(table)
-        if kind != "auto":
-            return kind
+        dialect = _recognise_normalised(table)
+        if dialect != "auto":
+            return dialect
     if table.width < 8:
         return "mot"
     score, kind, *tail = (table.optional(at) for at in range(6, 10))

@@ -128,7 +128,7 @@ class VideoReader:
                     if packet is not None and packet.stream.index != stream.index:
                         others = max(others, _end(packet))
                         continue
-                    frames = [] if packet is None else packet.decode()
+                    frames = [] if packet is None else stream.decode(packet)
                 except (av.error.FFmpegError, EOFError, ValueError):
                     # What follows a damaged stretch can often be decoded; a file that ends too soon just ends.
                     damaged += 1

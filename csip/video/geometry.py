@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import Type
 
 _WIDEST: Final = 1 << 15
 _ODDEST: Final = 16  # a pixel so many times as wide as high, or as high as wide, is a mistake in the file
@@ -126,12 +127,13 @@ def geometry_of(
 
 def _matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Return the nearest of the eight turns and mirrorings; upright where there is no matrix, or an impossible one."""
-    found = next((data for data in frame.side_data if data.type == av.sidedata.sidedata.Type.DISPLAYMATRIX), None)
+    side_data: Any = frame.side_data
+    found = side_data.get(Type.DISPLAYMATRIX)
     if found is None:
         return UPRIGHT
     a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].astype(float)  # native byte order
-    if abs(a) + abs(d) == abs(b) + abs(c) == 0 or a * d == b * c:
+    upright = abs(a) + abs(d) >= abs(b) + abs(c)
+    one, other = (int(np.sign(a)), int(np.sign(d))) if upright else (int(np.sign(b)), int(np.sign(c)))
+    if not one or not other:
         return UPRIGHT
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return (int(np.sign(a)), 0, 0, int(np.sign(d)))
-    return (0, int(np.sign(b)), int(np.sign(c)), 0)
+    return (one, 0, 0, other) if upright else (0, one, other, 0)
