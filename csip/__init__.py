@@ -8,7 +8,7 @@
     gallery = model.embed(mars.gallery)
     hits = csip.search(model.embed("crops/"), gallery, top=10)
 
-Everything below is imported when it is first used, so that ``import csip`` takes no time and no torch.
+Names are imported on first use, so ``import csip`` is fast and does not import torch.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Skeletons in other programs' formats: Kinect arrays into the cache, one JSON file a frame into it and out of it.
+"""Skeletons in other programs' formats: Kinect arrays into the cache, one JSON file per frame into it and out of it.
 
 What does not fit together is listed in the report, never skipped in silence; its frames are in the cache, not valid.
 """
@@ -202,7 +202,7 @@ def export_json(
     """Write one JSON file a frame, as `import_json` reads them, mirroring all the folders of the images.
 
     Frames that are not valid get no file: they are listed in `folder`/invalid.txt. 2D keypoints are not exported. An
-    export that was stopped goes on where it was: each file appears whole or not at all.
+    An interrupted export resumes: each file appears whole or not at all.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The skeleton cache: one HDF5 file a dataset.
+"""The skeleton cache: one HDF5 file per data set.
 
 Arrays are flat over all N frames, the frames of a tracklet next to each other, so that a clip is one slice.
 All arrays are stored contiguously, uncompressed and little-endian, and are read by mapping the file into memory:

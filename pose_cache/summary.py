@@ -1,4 +1,4 @@
-"""What is in a skeleton cache, in figures."""
+"""Summary of a skeleton cache."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

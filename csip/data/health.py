@@ -1,4 +1,4 @@
-"""What is wrong with a data set on this disk, found before a stage trips over it."""
+"""Checks of a data set on disk: counts, cameras, lengths, frames, skeletons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of a data set, kept beside it: listing a million frames takes a while, and a slow disk makes it minutes.
+"""The index cache of a data set: listing a million frames is slow, so the list is kept beside them.
 
 A reader looks at files and folders through a `Tree`, which notes what it looked at: a file by the digest of its content, a
 folder by the times of its last change. Those are looked at again before a kept index is used, so that one whose tree has

@@ -1,6 +1,6 @@
 """KGBD, the Kinect Gait Biometry Dataset (Andersson and Araujo, AAAI 2015): 164 people, 822 walks, Kinect v1.
 
-    root/PersonNNN/K.txt      a walk: lines "Joint;x;y;z" in metres, 20 a frame, always in the order of `FILE_ORDER`
+    root/PersonNNN/K.txt      a walk: lines "Joint;x;y;z" in metres, 20 per frame, always in the order of `FILE_ORDER`
     root/kgbd.npz             the same as arrays PersonNNN_K, (frames, 20, 3): metres as floats, or int16 in units of 0.1 mm
                               measured from (0, 0, 2.2)
 

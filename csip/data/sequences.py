@@ -1,4 +1,4 @@
-"""Sequences of skeletons, the data of skeleton-only re-identification, and how they are divided and cut."""
+"""Sequences of skeletons, the data of skeleton-only re-identification: splits and windows."""
 
 from __future__ import annotations
 
