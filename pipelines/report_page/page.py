@@ -22,11 +22,11 @@ from csip.loading import model_file
 from csip.models.checkpoints import load_model
 from csip.monitor import Monitor
 from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.retrieval.ranked_lists import CmcCurve
 from pipelines.embed_tracklets import own_model
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content
-from pipelines.report_page.ranking import CmcCurve
 
 PAGE = "report.html"
 STAGES = {"stage1": "Stage 1", "stage2": "Stage 2"}
