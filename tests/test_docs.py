@@ -46,6 +46,8 @@ SHORTER = {
         "csip synth --out data/crowd --train-ids 2 --test-ids 2 --cameras 2 --frames 2",
     "csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12":
         "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
+    "csip synth --out data/motion --world motion":
+        "csip synth --out data/motion --world motion --train-ids 8 --test-ids 16 --tracklets 1 --frames 8",
     "make ablate":
         "make ablate SEEDS=1 ABLATION='--train-ids 6 --test-ids 4 --cameras 2 --tracklets 1 --frames 8 --twins 0.5' "
         "SET='stage1.epochs=1 stage2.epochs=1 stage2.ids_per_batch=2 skeleton_encoder.depth=1 runtime.precision=32-true'",
