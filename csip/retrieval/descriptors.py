@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 
 from csip.data.dataset import Dataset, Tracklet
-from csip.errors import CsipError, UserError
+from csip.errors import CsipError
 from csip.files import atomic
 from pose_cache.hdf5_checks import check_dataset
 
@@ -138,7 +138,9 @@ def check_suffix(path: Path) -> None:
         It ends in neither ``.h5`` nor ``.npz``.
     """
     if path.suffix not in (".h5", ".npz"):
-        raise CsipError(f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so")
+        raise CsipError(
+            f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so", parameter="out"
+        )
 
 
 def write_descriptors(path: Path, descriptors: Descriptors) -> None:
@@ -210,7 +212,7 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
             else:
                 features = stored[()].astype(np.float32, copy=False)
             dataset, model = str(file.attrs["dataset"]), str(file.attrs["model"])
-    except UserError:
+    except CsipError:
         raise
     except (OSError, KeyError, AttributeError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise CsipError(
