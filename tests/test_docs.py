@@ -48,8 +48,6 @@ SHORTER = {
         "csip synth --out data/motion --world motion --train-ids 8 --test-ids 8 --frames 8 --height 32 --width 16",
     "csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12":
         "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
-    "csip synth --out data/motion --world motion":
-        "csip synth --out data/motion --world motion --train-ids 8 --test-ids 16 --tracklets 1 --frames 8",
     "make ablate":
         "make ablate SEEDS=1 ABLATION='--train-ids 6 --test-ids 4 --cameras 2 --tracklets 1 --frames 8 --twins 0.5' "
         "SET='stage1.epochs=1 stage2.epochs=1 stage2.ids_per_batch=2 skeleton_encoder.depth=1 runtime.precision=32-true'",
