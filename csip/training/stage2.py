@@ -121,7 +121,7 @@ def prepare(
         stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric, monitor
     )[: len(train)]
     visual = prototypes(np.stack([f.mean(axis=0) for f in features]), label_of, settings)
-    bodies = embed_skeletons(encoder, skeletons, settings.clips.frames)
+    bodies = embed_skeletons(encoder, skeletons, settings.clips.frames, settings.clips.stride or 1)
     model.pfu.set_prototypes(visual, skeleton_prototypes(bodies, skeletons.known(), visual, label_of, settings))
 
     # The fused optimiser unscales gradients itself, which forbids clipping them where a loss is scaled.

@@ -73,6 +73,7 @@ SHOWN: dict[str, Case] = {
     "dataset.val_ids": Case(1, stage1),
     "estimator": Case("demo", extraction),
     "clips.frames": Case(3, batch),
+    "clips.stride": Case(1, batch),
     "clips.height": Case(48, batch),
     "clips.width": Case(32, batch),
     "clips.mean": Case([0.5, 0.5, 0.5], batch),
