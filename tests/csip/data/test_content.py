@@ -136,8 +136,6 @@ def test_descriptors_of_pictures_that_changed_are_refused(tmp_path: Path) -> Non
     check_pictures(path, found, settings)
     changed = dataset.query[1]
     (root / changed.frames[0]).write_bytes(b"another picture")
-    with pytest.raises(
-        CsipError, match=rf"1 of {len(dataset.query)} tracklets have changed .* {changed.name}; rerun `csip embed`"
-    ):
+    with pytest.raises(CsipError, match=rf"1 of 2 tracklets have changed .* {changed.name}; rerun `csip embed`"):
         check_pictures(path, found, settings)
     check_pictures(path, found, settings.model_copy(update={"root": tmp_path / "moved away"}))
