@@ -28,8 +28,8 @@ def frames_in(folder: Path) -> list[Path]:
     unread = sorted(entry.name for entry in files if is_other_picture(entry.name))
     if unread:
         raise CsipError(
-            f"{folder}: {len(unread)} pictures are of formats that cannot be read, e.g. {unread[0]}; convert them to JPEG or PNG, "
-            "or move them out"
+            f"{folder}: {len(unread)} pictures are of formats that cannot be read, e.g. {unread[0]}; convert them to JPEG or "
+            "PNG, or move them out"
         )
     frames = sorted((entry for entry in files if is_image(entry.name)), key=lambda entry: natural_order(entry.name))
     if not frames:
