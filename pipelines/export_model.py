@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csip.errors import CsipError
-from csip.export.model_export import ExportedFile, WholeModelInTheWay, export_model
+from csip.export.model_export import ExportedFile, export_model
 from csip.export.onnx_export import Comparison
 from csip.loading import model_file
 from csip.retrieval.tables import TextTable
@@ -27,10 +27,7 @@ def run(run_folder: Path, out: Path, part_norm: bool | None = None) -> None:
     path = model_file(run_folder)
     with RichMonitor() as monitor:
         monitor.say(f"{path}: exporting to ONNX, then comparing with torch ...")
-        try:
-            exported = export_model(path, out, part_norm)
-        except WholeModelInTheWay as error:
-            raise CsipError(f"{error}; give another --out folder") from error
+        exported = export_model(path, out, part_norm)
     console.print(rich_table(_comparison_table(exported.comparisons)))
     console.print(rich_table(_size_table(exported.files)))
     console.print(f"export: {time.monotonic() - started:.0f} s -> {out}", soft_wrap=True)

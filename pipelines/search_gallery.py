@@ -152,12 +152,13 @@ def _unknown(query: str, gallery: Descriptors, settings: Settings, path: Path) -
 
 
 def _of_video(place: Path, trained: Model, source: Source) -> Descriptors:
-    from pipelines import ingest_videos as ingest
+    from csip.video.ingest import DetectorOptions, ingest
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "query"
-        found = ingest.ingest(place, root, ingest.DetectorOptions(source.detector, source.boxes))
-        if not found["tracklets"]:
+        with RichMonitor() as monitor:
+            found = ingest(place, root, DetectorOptions(source.detector, source.boxes), monitor=monitor)
+        if not found.tracklets:
             raise CsipError(f"{place}: nobody was found in this video; try another --detector, or give --boxes")
         # Of no data set: its cameras are unknown, whatever their numbers.
         return trained.embed(replace(folder.load(root), name=""))

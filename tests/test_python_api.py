@@ -27,6 +27,8 @@ from pose_cache.plan import FrameSequence
 from pose_cache.shard import ShardJob, make_shards
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[1] / "docs"
 SMALL = ("runtime.workers=0", "runtime.device=cpu", "runtime.precision=32-true", "evaluation.compare_untrained=false",
          "dataset.val_ids=0", "skeleton_encoder.depth=1", "stage2.ids_per_batch=2")  # fmt: skip
@@ -77,6 +79,7 @@ def run(code: list[str], where: str) -> str:
     return "\n".join(printed)
 
 
+@pytest.mark.slow
 def test_the_page_runs(demo: csip.Dataset) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / "python.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(blocks) > 10
@@ -86,6 +89,7 @@ def test_the_page_runs(demo: csip.Dataset) -> None:
     assert Path("runs/mine/stage2/model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_the_notebook_runs(demo: csip.Dataset) -> None:
     cells = json.loads((DOCS / "python.ipynb").read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
@@ -250,6 +254,7 @@ def test_data_sets_by_name_folder_and_table(demo: csip.Dataset, tmp_path: Path) 
         csip.load_dataset("demmo")
 
 
+@pytest.mark.slow
 def test_poses_of_frames_are_those_of_the_command(demo: csip.Dataset, tmp_path: Path) -> None:
     """`csip skeletons` batches many tracklets; one person's frames give the same pose but for rounding."""
     tracklet = demo.train[0]

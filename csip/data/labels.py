@@ -94,8 +94,9 @@ def check_replaceable(path: Path) -> None:
     """
     if path.exists() and not is_proposal(path):
         raise CsipError(
-            f"{path}: somebody has changed or written it; rename it to keep it, or give --force to replace it with a new "
-            "proposal"
+            f"{path}: somebody has changed or written it; rename it to keep it, or force its replacement by a new "
+            "proposal",
+            parameter="force",
         )
 
 

@@ -151,7 +151,9 @@ def check_suffix(path: Path) -> None:
         It ends in neither ``.h5`` nor ``.npz``.
     """
     if path.suffix not in (".h5", ".npz"):
-        raise CsipError(f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so")
+        raise CsipError(
+            f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so", parameter="out"
+        )
 
 
 def write_descriptors(path: Path, descriptors: Descriptors) -> None:
@@ -227,7 +229,7 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
             else:
                 features = stored[()].astype(np.float32, copy=False)
             dataset, model = str(file.attrs["dataset"]), str(file.attrs["model"])
-    except UserError:
+    except CsipError:
         raise
     except (OSError, KeyError, AttributeError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise CsipError(

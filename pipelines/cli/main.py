@@ -32,7 +32,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _fail(_own_words(error))
+        option = f" (--{error.parameter})" if error.parameter else ""
+        _fail(_own_words(error) + option)
     except OSError as error:
         if error.filename is None and error.errno not in (*_FULL, *_PLACE):
             raise  # about no file: a fault of the program

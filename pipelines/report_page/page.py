@@ -12,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+import csip.loading
 from csip.config import Settings
 from csip.data.folder import camera_names
 from csip.data.readers import load_dataset
@@ -21,11 +22,11 @@ from csip.loading import model_file
 from csip.models.checkpoints import load_model
 from csip.monitor import Monitor
 from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
+from csip.retrieval.ranked_lists import CmcCurve
 from pipelines.embed_tracklets import own_model
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content
-from pipelines.report_page.ranking import CmcCurve
 
 PAGE = "report.html"
 STAGES = {"stage1": "Stage 1", "stage2": "Stage 2"}
@@ -148,9 +149,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         shown = lists.add_lists(content, descriptors, dataset, cameras, cache, monitor)
         curve = shown.curve
         if dataset is not None and description is not None:
-            lists.add_attention(
-                content, settings, model, description, dataset, cameras, descriptors, shown.lists, monitor
-            )
+            network = csip.loading.load(model, "cpu", evaluation=settings.evaluation)
+            lists.add_attention(content, network, dataset, cameras, descriptors, shown.lists, monitor)
     if scored is not None:
         content.stats = cards.stats(scored["figures"], scored["compared"].get("chance", {}))
         content.tables = [cards.cameras_table(scored["figures"], cameras), cards.models_table(scored)]

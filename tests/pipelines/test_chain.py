@@ -14,6 +14,8 @@ import pytest
 
 from pose_cache.store import SkeletonStore
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 SHARED = Path(os.environ.get("CSIP_SHARED", PROJECT.parent / "shared"))
 KINECT = SHARED / "data" / "kinect-reid"

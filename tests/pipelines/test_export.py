@@ -26,6 +26,8 @@ from csip.models.factory import build_model, empty_encoder, load_trained
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 
+pytestmark = pytest.mark.slow
+
 Csip = Callable[..., tuple[int, str]]
 UNSEEN = 2  # the camera that training is not shown
 

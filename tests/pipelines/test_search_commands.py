@@ -30,6 +30,8 @@ from csip.retrieval import embedding
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 
+pytestmark = pytest.mark.slow
+
 Csip = Callable[..., tuple[int, str]]
 
 

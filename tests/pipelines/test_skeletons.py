@@ -17,6 +17,8 @@ from pose_cache.estimator import EstimatorSpec
 from pose_cache.joints import H36M17
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
 
+pytestmark = pytest.mark.slow
+
 SMALL = EstimatorSpec("small", CONFIGS / "pose/demo/pose2d.py", None, CONFIGS / "pose/demo/lifter.py", None)
 
 

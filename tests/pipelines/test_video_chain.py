@@ -23,6 +23,8 @@ from csip.models.factory import untrained_like
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import app
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--dataset", "walk", "--config", "small.yaml"]
 SETTINGS = f"""
 extends: {CONFIGS / "demo.yaml"}

@@ -16,6 +16,8 @@ from stub_estimator import LENGTHS, environment, write_frames
 
 from pose_cache.store import SkeletonStore, verify_store
 
+pytestmark = pytest.mark.slow
+
 FRAMES = sum(LENGTHS)
 
 # `csip` with one command, so that signals and exit codes are those of the command line.

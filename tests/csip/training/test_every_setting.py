@@ -38,6 +38,8 @@ from setting_probes import (
 from csip.config import load_settings, valid_keys
 from csip.errors import CsipError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ground(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
