@@ -24,7 +24,7 @@ from csip.config import DatasetSettings
 from csip.data.content import contents_of
 from csip.data.dataset import Dataset, Tracklet
 from csip.data.readers import load_dataset
-from csip.errors import CsipError, UserError
+from csip.errors import CsipError
 from csip.files import atomic
 from pose_cache.hdf5_checks import check_dataset
 
