@@ -90,7 +90,7 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
         *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
         *_layout(settings, everyone),
         _missing(whole.root, everyone),
-        _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
+        _unreadable(whole.root, everyone, frames, max(settings.runtime.decoders, 1), monitor),
         _skeletons(cache, dataset),
     ]
 
