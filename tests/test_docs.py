@@ -44,6 +44,8 @@ ELSEWHERE = {"make test", "make quick", "make lint", "make setup"}
 SHORTER = {
     "csip synth --out data/crowd --train-ids 200 --test-ids 100 --cameras 6":
         "csip synth --out data/crowd --train-ids 2 --test-ids 2 --cameras 2 --frames 2",
+    "csip synth --out data/motion --world motion":
+        "csip synth --out data/motion --world motion --train-ids 8 --test-ids 8 --frames 8 --height 32 --width 16",
     "csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12":
         "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
     "make ablate":
