@@ -18,7 +18,7 @@ from csip.data import folder
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.retrieval import search as retrieval
-from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
 from csip.retrieval.labels import Labels
 from csip.retrieval.model import Model
 from csip.retrieval.search import Cameras, Hit, SearchResult
@@ -95,6 +95,7 @@ def run(request: Request, settings: Settings, source: Source, found: Path | None
         raise CsipError(
             f"{path}: descriptors of data set {gallery.dataset}, not {settings.dataset.name}; `csip embed` makes them"
         )
+    check_pictures(path, gallery, settings.dataset)
     # What a program reads is on standard output alone.
     with contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext():
         with RichMonitor() as monitor:
