@@ -79,7 +79,9 @@ class VisionEncoder(nn.Module):
         visual: Any = self.visual
         all_blocks = list(visual.transformer.resblocks)
         if blocks > len(all_blocks):
-            raise CsipError(f"stage2.frozen_blocks: expected at most {len(all_blocks)}, the encoder's blocks, found {blocks}")
+            raise CsipError(
+                f"stage2.frozen_blocks: expected at most {len(all_blocks)}, the encoder's blocks, found {blocks}"
+            )
         if not blocks:
             return
         for module in (visual.conv1, visual.ln_pre, *all_blocks[:blocks]):
