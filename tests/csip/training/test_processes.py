@@ -17,6 +17,8 @@ from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 from pipelines.ablate import rows_of
 
+pytestmark = pytest.mark.slow
+
 
 def change(settings: Settings, section: str, **values: object) -> Settings:
     return settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
