@@ -5,7 +5,6 @@ Only boxes and times stay in memory between the two, some ten numbers a person a
 
 from __future__ import annotations
 
-import csv
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Final, Protocol, TypeVar
 import cv2
 import numpy as np
 
+from csip.data.csv_table import format_rows
 from csip.errors import CsipError
 from csip.monitor import Monitor
 from csip.video.box_raw import BoxesOptions
@@ -273,8 +273,7 @@ class CropWriter:
         """Write the table; returns how many crops and tracklets were written, and how many boxes gave no crop."""
         crops = tracklets = 0
         with (self._folder / "tracklets.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            file.write(format_rows([COLUMNS]))
             for number, track in self._tracks.items():
                 times = self._times[number]
                 rows = np.flatnonzero(~np.isnan(times))
@@ -282,7 +281,7 @@ class CropWriter:
                     (self._folder / self._name(number)).rmdir()
                     continue
                 tracklets, crops = tracklets + 1, crops + len(rows)
-                writer.writerows(self._line(number, track, int(row), float(times[row])) for row in rows)
+                file.write(format_rows(self._line(number, track, int(row), float(times[row])) for row in rows))
         return crops, tracklets, len(self._frames) - crops
 
     def _line(self, number: int, track: Track, row: int, seconds: float) -> tuple[str | int, ...]:

@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import build
 import pytest
 from scenarios import NUMBERS, OPTIONS, OTHERS, scenarios
 
-import build
 from csip.config import Settings, dump_settings
 from csip.data.readers import load_dataset
 from csip.monitor import Silent

@@ -25,6 +25,7 @@ import csip.video.one_video
 import csip.video.rtmdet
 import csip.video.state
 import pipelines.cli
+from csip.data import folder
 from csip.errors import CsipError
 from csip.video.ingest import DetectorOptions
 from csip.video.one_video import IngestOptions
@@ -125,6 +126,18 @@ def test_tracklets_are_the_given_tracks(videos: Path, tmp_path: Path) -> None:
     assert summary.tracklets == 6
     assert list(summary.cameras) == ["door", "hall"]
     assert json.loads((tmp_path / "out/ingest.json").read_text())["frames"] == 3 * FRAMES
+
+
+def test_names_in_the_table_are_no_formulas(tmp_path: Path) -> None:
+    make_scene(tmp_path / "videos/=1+1.mp4")
+    make_scene(tmp_path / "videos/-hall/one.mp4")
+    run(tmp_path / "videos", tmp_path / "out", BOXES)
+    assert {(row["video"], row["camera"]) for row in rows(tmp_path / "out")} == {
+        ("'=1+1.mp4", "_1_1"), ("'-hall/one.mp4", "'-hall")
+    }  # fmt: skip
+    tracklets = folder.load(tmp_path / "out").gallery
+    assert {Path(tracklet.frames[0]).parts[1] for tracklet in tracklets} == {"_1_1", "-hall"}
+    assert {tracklet.name.split("/")[0] for tracklet in tracklets} == {"_1_1", "-hall"}
 
 
 def test_given_tracks_are_neither_split_nor_shortened_nor_joined(tmp_path: Path) -> None:
