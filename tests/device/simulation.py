@@ -8,7 +8,7 @@ What it finds, and on a processor nothing does:
 
 What it cannot: kernels, rounding, memory, NCCL and torch.compile.
 
-The shared library of `build.library` has to be loaded before torch is imported; call `install` before anything else.
+The shared library of `compiled.library` has to be loaded before torch is imported; call `install` before anything else.
 """
 
 from __future__ import annotations
