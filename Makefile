@@ -37,7 +37,7 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu clean
 .DELETE_ON_ERROR:
 
 setup: .venv/csip-setup.sha256
@@ -129,6 +129,9 @@ lint: setup
 
 bench: setup
 	@for bench in $(wildcard tests/benchmarks/bench_*.py); do .venv/bin/python $$bench || exit 1; done
+
+bench-gpu: setup
+	.venv/bin/python tests/benchmarks/bench_gpu.py
 
 clean:
 	rm -rf data/demo runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -4,6 +4,7 @@ Typer's own would do, but imports a Markdown parser and a syntax highlighter fir
 The help of single commands is Typer's.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 
-def print_overview(context: Any, text: str, commands: dict[str, Any]) -> None:
+def print_overview(context: Any, text: str, commands: Mapping[str, Any]) -> None:
     """Print usage, description, options and commands, each panel of commands under its title.
 
     Parameters

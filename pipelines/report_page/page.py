@@ -21,7 +21,7 @@ from csip.files import digest, write_bytes
 from csip.loading import model_file
 from csip.models.checkpoints import load_model
 from csip.monitor import Monitor
-from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
 from csip.retrieval.ranked_lists import CmcCurve
 from pipelines.embed_tracklets import own_model
 from pipelines.report_page import cards, curves, lists, strips
@@ -51,7 +51,7 @@ def write(settings: Settings, run_folder: Path, model: Path | None, cache: Path,
     Raises
     ------
     CsipError
-        The run has neither figures nor descriptors, or a file of it is damaged.
+        The run has neither metrics nor descriptors, or a file of it is damaged.
     """
     return save(gather(settings, run_folder, model, cache, monitor), run_folder / PAGE)
 
@@ -117,6 +117,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     for file, about in of_others.items():
         if about not in (None, name):
             raise CsipError(f"{file}: of data set {about}, not {name}; give that --dataset, or another --run")
+    if descriptors is not None:
+        check_pictures(described, descriptors, settings.dataset)
     model = own_model(run_folder) if named is None else model_file(named)
     description, parameters = _description(model, must_exist=named is not None)
     skeletons = read_json(data / "skeletons.json")
@@ -141,7 +143,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     else:
         if scored is not None and scored["model"] != descriptors.model:
             content.notes.append(
-                "The ranked lists and the map come from descriptors of another model than the figures; `csip evaluate` "
+                "The ranked lists and the map come from descriptors of another model than the metrics; `csip evaluate` "
                 "makes both anew."
             )
         shown = lists.add_lists(content, descriptors, dataset, cameras, cache, monitor)
@@ -213,7 +215,7 @@ def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> 
 
 
 def _rows(scored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trained model's figures and those that it is compared with, by name."""
+    """Return the trained model's metrics and those that it is compared with, by name."""
     return {"trained": scored["figures"], **scored["compared"]}
 
 
