@@ -102,11 +102,7 @@ ablate:
 	@$(MAKE) --no-print-directory skeletons DATASET=ablation
 	$(CSIP) ablate --dataset ablation --seeds $(SEEDS) --workers 2 $(foreach setting,$(SET),--set $(setting))
 
-<<<<<<< HEAD
-# A training identity of one split is a test identity of another: skeletons of all are needed.
-=======
 # Training identities of one split are test identities of another: skeletons of all are needed.
->>>>>>> main
 splits: | .venv/csip-setup.sha256
 	$(CSIP) skeletons $(FLAGS) --test-too
 	@for split in $(SPLITS); do $(MAKE) --no-print-directory evaluate DATASET=$(DATASET) RUN=$(RUN)/split$$split \
