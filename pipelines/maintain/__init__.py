@@ -1,0 +1,1 @@
+"""What the project's maintenance needs: the environment, the wheel."""
