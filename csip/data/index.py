@@ -176,7 +176,7 @@ def _save(path: Path, dataset: Dataset, notes: dict[str, str]) -> None:
         arrays[part] = np.array([row[id(t)] for t in tracklets], dtype=np.int64)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
     try:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, allow_pickle=False, **arrays)
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
