@@ -1,5 +1,10 @@
-"""The one exception that this package raises for what its user can mend."""
+"""What this package raises for what its user can mend."""
+
+from pose_cache.errors import UserError
 
 
-class CsipError(ValueError):
+class CsipError(UserError):
     """Bad input, settings or files; the message says which, what was expected, what came, and the fix."""
+
+
+__all__ = ["CsipError", "UserError"]

@@ -18,15 +18,16 @@ import torch
 from joblib import Parallel, delayed
 
 from csip.config import Settings
-from csip.data.datasets import load_dataset
-from csip.data.tracklets import fingerprint
+from csip.data.dataset import fingerprint
+from csip.data.readers import load_dataset
 from csip.errors import CsipError
+from csip.models.factory import load_trained
 from csip.monitor import Silent
-from csip.training.common import make_fabric
+from csip.runtime import make_fabric
 from csip.training.stage1 import train_stage1
-from csip.training.stage2 import load_trained, train_stage2
+from csip.training.stage2 import train_stage2
 from pipelines.console import RichMonitor, console
-from pipelines.evaluate import describe, lookalike_groups, score, side
+from pipelines.evaluate_run import describe, lookalike_groups, score, side
 
 BASELINE = "image branch alone"
 # In the order in which they are added; each with the settings that leave it out.

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from csip.config import Settings
-from csip.data.datasets import load_labelled
-from csip.training.common import make_fabric, only_first
+from csip.data.readers import load_labelled
+from csip.runtime import make_fabric, only_first
 from csip.training.stage1 import embed_training_frames
 from pipelines.console import RichMonitor, console
 

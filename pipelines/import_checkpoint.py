@@ -9,11 +9,12 @@ from typing import Any
 from rich.table import Table
 
 from configs import CONFIGS
-from csip.checkpoints import digest, save_model
 from csip.config import Settings, dump_settings, load_settings
 from csip.errors import CsipError
-from csip.reference import JOINT_SET, UNKNOWN, Imported, import_reference, read_reference
-from csip.training.common import MODEL, git_revision
+from csip.files import digest
+from csip.models.authors import JOINT_SET, UNKNOWN, Imported, import_reference, read_reference
+from csip.models.checkpoints import MODEL, save_model
+from csip.training.run_folder import git_revision
 from pipelines.console import console
 
 PAPER = CONFIGS / "paper"

@@ -14,7 +14,7 @@ import torch
 
 from csip.config import Settings
 from csip.data import mars
-from csip.data.synthetic import SyntheticSpec, load_truth, render_mars
+from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
 torch.set_num_threads(1)  # small models gain nothing by threads, and the suite's processes share two cores

@@ -14,8 +14,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 import pose_cache.images
 from csip.config import ClipSettings
+from csip.data.dataset import Tracklet
 from csip.data.skeletons import Skeletons
-from csip.data.tracklets import Tracklet
 from csip.errors import CsipError
 from pose_cache.joints import JointSet, mirror
 

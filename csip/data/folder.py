@@ -25,9 +25,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from csip.data.csv_table import parse_table
+from csip.data.dataset import DISTRACTOR, IMAGES, Dataset, Tracklet, is_image
 from csip.data.index import Tree, indexed
 from csip.data.labels import LABELS, parse_labels
-from csip.data.tracklets import DISTRACTOR, IMAGES, Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 TABLE = "tracklets.csv"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from csip.data.dataset import Dataset, Tracklet, is_image
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
-from csip.data.tracklets import Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 SEQUENCES = "i-LIDS-VID/sequences"

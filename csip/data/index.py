@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csip.data.tracklets import Dataset, Tracklet, is_image
+from csip.data.dataset import Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 FORMAT = 1

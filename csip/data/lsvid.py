@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from csip.data.dataset import JUNK, Dataset, Tracklet, is_image
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
-from csip.data.tracklets import JUNK, Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 QUERIES = "test/data/info_test.mat"

@@ -13,9 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from csip.data.dataset import JUNK, Dataset, Tracklet
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
-from csip.data.tracklets import JUNK, Dataset, Tracklet
 from csip.errors import CsipError
 
 

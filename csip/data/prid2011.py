@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from csip.data.dataset import Dataset, Tracklet, is_image
 from csip.data.index import Tree, indexed
-from csip.data.tracklets import Dataset, Tracklet, is_image
 from csip.errors import CsipError
 
 FRAMES = "prid_2011/multi_shot"

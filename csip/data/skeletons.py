@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csip.data.tracklets import Tracklet
+from csip.data.dataset import Tracklet
 from csip.errors import CsipError
 from pose_cache.joints import JointSet
 from pose_cache.store import SkeletonStore

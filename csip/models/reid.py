@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.errors import CsipError
-from csip.losses import LearnableTemperature, prototype_logits
-from csip.models.prototypes import PrototypeAttention, PrototypeFusionUpdater
-from csip.models.skeleton import SkeletonGraphTransformer
+from csip.models.losses import LearnableTemperature, prototype_logits
+from csip.models.prototype_updater import PrototypeAttention, PrototypeFusionUpdater
+from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.config import SkeletonAugmentation, SkeletonTrainingSettings, WindowNetworkSettings
-from csip.losses import smoothed_cross_entropy
-from csip.models.skeleton import SkeletonGraphTransformer
+from csip.models.losses import smoothed_cross_entropy
+from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from pose_cache.joints import JointSet
 
 

@@ -11,11 +11,11 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from csip.config import Settings
-from csip.data.tracklets import Tracklet
+from csip.data.dataset import Tracklet
 from csip.errors import CsipError
-from csip.features import embed_frames
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
+from csip.training.frame_features import embed_frames
 
 
 def prototypes(features: np.ndarray, labels: np.ndarray, settings: Settings) -> Tensor:

@@ -20,20 +20,20 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.tensorboard import SummaryWriter
 
-from csip.checkpoints import load_model
 from csip.config import Settings
 from csip.data.clips import sample_dense, sample_restricted
+from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, relabel
 from csip.data.skeletons import Skeletons, load_skeletons
-from csip.data.tracklets import Dataset, Tracklet, fingerprint, hold_out, relabel
-from csip.errors import CsipError
-from csip.features import frame_features
-from csip.losses import LearnableTemperature, supervised_contrastive
-from csip.metrics import chance, rank
-from csip.models.skeleton import SkeletonGraphTransformer
+from csip.models.factory import empty_encoder
+from csip.models.losses import LearnableTemperature, supervised_contrastive
+from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.vision import create_vision
 from csip.monitor import Monitor
-from csip.training.common import RunFolder, check_finite, cosine, gather, make_fabric, only_first, seed_epoch
-from pose_cache.joints import joint_set
+from csip.retrieval.metrics import chance, rank
+from csip.runtime import gather, make_fabric, only_first, seed_epoch
+from csip.training.frame_features import frame_features
+from csip.training.run_folder import RunFolder, check_finite
+from csip.training.schedules import cosine
 from pose_cache.store import SkeletonStore
 
 
@@ -262,53 +262,6 @@ def embed_training_frames(
         settings.vision.model, settings.vision.pretrained, (settings.clips.height, settings.clips.width)
     )
     return frame_features(folder / "features.h5", vision, dataset.root, train + held, settings, fabric, monitor)
-
-
-def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphTransformer:
-    """Make an untrained skeleton encoder for a joint set, with features of ``width`` numbers."""
-    chosen = settings.skeleton_encoder
-    return SkeletonGraphTransformer(
-        joint_set(joints),
-        width=width,
-        depth=chosen.depth,
-        heads=chosen.heads,
-        mlp_ratio=chosen.mlp_ratio,
-        dropout=chosen.dropout,
-        positions=chosen.positions,
-        temporal=chosen.temporal,
-        temporal_every=chosen.temporal_every,
-        sign_flips=chosen.sign_flips,
-        bones=chosen.bones,
-    )
-
-
-def load_encoder(
-    path: Path, train: Sequence[Tracklet], dataset: str
-) -> tuple[SkeletonGraphTransformer, LearnableTemperature]:
-    """Load what `train_stage1` wrote, for the identities that it was trained on.
-
-    Raises
-    ------
-    CsipError
-        The file is missing, damaged, or was trained on other data.
-    """
-    tensors, description = load_model(path, "stage1")
-    if description["identities"] != fingerprint(train):
-        raise CsipError(
-            f"{path}: this stage-1 model was trained on other tracklets (data set {description['dataset']}, "
-            f"fingerprint {description['identities']}) than asked for now (data set {dataset}, {fingerprint(train)}); "
-            "train stage 1 on this data set, with the same dataset.val_ids"
-        )
-    settings = Settings.model_validate(description["settings"])
-    encoder = empty_encoder(description["joint_set"], description["width"], settings)
-    encoder.load_state_dict(_part(tensors, "encoder."))
-    temperature = LearnableTemperature(settings.stage1.tau)
-    temperature.load_state_dict(_part(tensors, "temperature."))
-    return encoder, temperature
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 @torch.inference_mode()

@@ -6,7 +6,7 @@ loss = .25 CE(f1, f2, f3) + triplet(f1, f2, f3) + lambda_1 L_CSIP + lambda_2 L_F
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,34 +18,24 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from csip.checkpoints import digest, load_model
 from csip.config import Settings
 from csip.data.clips import TrainingClips, normalize
+from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
 from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import load_skeletons
-from csip.data.tracklets import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
-from csip.embedding import embed_tracklets
-from csip.errors import CsipError
-from csip.features import frame_features
-from csip.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
-from csip.metrics import rank
+from csip.files import digest
+from csip.models.factory import build_model, load_encoder
+from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.models.reid import ReIDModel, ReIDOutput
-from csip.models.skeleton import SkeletonGraphTransformer
-from csip.models.vision import create_vision
 from csip.monitor import Monitor
-from csip.training.common import (
-    RunFolder,
-    check_finite,
-    gather,
-    get_rng_state,
-    make_fabric,
-    only_first,
-    seed_epoch,
-    set_rng_state,
-    steps,
-)
+from csip.retrieval.embedding import embed_tracklets
+from csip.retrieval.metrics import rank
+from csip.runtime import gather, get_rng_state, make_fabric, only_first, seed_epoch, set_rng_state
+from csip.training.frame_features import frame_features
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
-from csip.training.stage1 import embed_skeletons, empty_encoder, load_encoder
+from csip.training.run_folder import RunFolder, check_finite
+from csip.training.schedules import steps
+from csip.training.stage1 import embed_skeletons
 
 
 def train_stage2(
@@ -252,104 +242,7 @@ def total_loss(terms: dict[str, Tensor], settings: Settings) -> Tensor:
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
 
-# ---- model -----------------------------------------------------------------------------------------------------------
-
-
-def build_model(
-    encoder: SkeletonGraphTransformer,
-    tau: float,
-    identities: int,
-    cameras: int,
-    settings: Settings,
-    load_vision: bool = True,
-) -> ReIDModel:
-    """Make the model before its training: pretrained encoders, new modules with weights from ``runtime.seed``.
-
-    Without ``load_vision`` the image encoder has the form that ``vision.pretrained`` asks for, and random weights.
-    """
-    clips, chosen = settings.clips, settings.stage2
-    torch.manual_seed(settings.runtime.seed)
-    vision = create_vision(
-        settings.vision.model,
-        settings.vision.pretrained,
-        (clips.height, clips.width),
-        cameras=cameras if chosen.camera_embedding else 0,
-        load=load_vision,
-    )
-    if settings.runtime.recompute:
-        vision.visual.set_grad_checkpointing()
-    if settings.runtime.compile:
-        vision.compile()
-    return ReIDModel(
-        vision,
-        encoder,
-        identities,
-        freeze_skeleton=not chosen.train_skeleton_encoder,
-        fusion=chosen.fusion,
-        prototype_attention=chosen.prototype_attention,
-        update_prototypes=chosen.update_prototypes,
-        detach_tokens=chosen.detach_tokens,
-        update_tokens=chosen.update_tokens,
-        detach_visual=chosen.detach_visual,
-        distill=chosen.lambda_distill > 0,
-        normalize=settings.stage1.normalize,
-        tau=tau,
-        part_norm=settings.evaluation.part_norm,
-        heads=chosen.temporal_heads,
-        mte=chosen.mte,
-        atd=chosen.atd,
-        ta=chosen.ta,
-        frame_position=chosen.frame_position,
-        temporal_residual=chosen.temporal_residual,
-    )
-
-
-def load_trained(
-    path: Path, settings: Settings, dataset: str | None
-) -> tuple[ReIDModel, dict[int, int], dict[str, Any]]:
-    """Load what `train_stage2` wrote, or the slim file that is made of it, which the test branch alone is in.
-
-    Parameters
-    ----------
-    settings
-        How to evaluate; everything else is the trained model's own.
-    dataset
-        The data set that it must have been trained on; None takes any.
-
-    Returns
-    -------
-    model, camera_rows, description
-
-    Raises
-    ------
-    CsipError
-        The file is missing, damaged, or was trained on another data set.
-    """
-    tensors, description = load_model(path, "stage2")
-    if dataset is not None and description["dataset"] != dataset:
-        raise CsipError(
-            f"{path}: this model was trained on data set {description['dataset']}, but {dataset} is to be scored; "
-            "give --cross-dataset if that is what you want"
-        )
-    description["settings"]["evaluation"] = settings.evaluation.model_dump(mode="json")
-    model = restore(tensors, description)
-    return model, {int(camera): row for camera, row in description["cameras"].items()}, description
-
-
-def restore(tensors: Mapping[str, Tensor], description: dict[str, Any]) -> ReIDModel:
-    """Make the trained model of a file's content; what a slim file lacks, which the test branch never reads, is random."""
-    model = untrained_like(description, pretrained=False)
-    _, training = model.split_state()
-    model.load_state_dict({**training, **tensors} if description.get("slim") else tensors)
-    return model
-
-
-def untrained_like(description: dict[str, Any], pretrained: bool) -> ReIDModel:
-    """Make the model of a description as it was before both stages; ``vision.pretrained`` is used or left out."""
-    settings = Settings.model_validate(description["settings"])
-    encoder = empty_encoder(description["joint_set"], description["width"], settings)
-    cameras = len(description["cameras"])
-    return build_model(encoder, 1.0, description["identities"], cameras, settings, load_vision=pretrained)
+# ---- training ------------------------------------------------------------------------------------------------------------
 
 
 def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import av
 import numpy as np
 
-from csip.data.tracklets import is_image
+from csip.data.dataset import is_image
 from csip.errors import CsipError
 from pose_cache.images import read_frame
 

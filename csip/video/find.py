@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from csip.data.tracklets import is_image
+from csip.data.dataset import is_image
 from csip.errors import CsipError
 
 VIDEOS: Final = frozenset({

@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from csip.errors import CsipError
 from csip.video.find import VideoFile
-from csip.video.ingest import COLUMNS, VideoSummary
+from csip.video.ingestion import COLUMNS, VideoSummary
 
 FORMAT: Final = 1
 _STATE: Final = ".ingest"

@@ -1,1 +1,1 @@
-"""What the project's maintenance needs: the environment, the wheel."""
+"""What maintainers alone run: the environment, the weights of the demo."""

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from markupsafe import Markup
 
-from csip.data.tracklets import DISTRACTOR, Dataset, Tracklet
+from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
 from pipelines.report_page.charts import histogram
 
 Rows = list[tuple[str, str]]

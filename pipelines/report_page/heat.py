@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from csip.attention_rollout import attention_rollout
 from csip.config import Settings
 from csip.data.clips import normalize, read_frames
-from csip.data.tracklets import Tracklet
+from csip.data.dataset import Tracklet
 from csip.errors import CsipError
 from csip.models.reid import ReIDModel
+from csip.models.rollout import attention_rollout
 from pipelines.report_page.ranking import RankedList
 from pipelines.report_page.strips import encode, fit, spread_rows
 from pose_cache.images import read_frame

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from csip.config import Settings
+from csip.data.dataset import Dataset, Tracklet
 from csip.data.labels import LABELS, is_proposal, parse_labels
-from csip.data.tracklets import Dataset, Tracklet
-from csip.descriptors import Descriptors
-from csip.embedding import own_cameras
 from csip.errors import CsipError
 from csip.monitor import Monitor
-from pipelines.embed import model_digest
+from csip.retrieval.descriptors import Descriptors
+from csip.retrieval.embedding import own_cameras
+from pipelines.embed_tracklets import model_digest
 from pipelines.report_page import heat, ranking, scatter, strips
 from pipelines.report_page.cards import camera_title
 from pipelines.report_page.content import Content
@@ -101,7 +101,7 @@ def add_attention(
     monitor: Monitor,
 ) -> None:
     """Add what the encoder looks at in some queries and in what they found first."""
-    from csip.training.stage2 import load_trained
+    from csip.models.factory import load_trained
 
     if model_digest(model, description) != d.model:
         content.missing.append(f"Attention is left out: the descriptors were made by another model than {model}.")

@@ -11,14 +11,15 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from csip.checkpoints import digest, load_model
 from csip.config import Settings
-from csip.data.datasets import load_dataset
 from csip.data.folder import camera_names
-from csip.descriptors import Descriptors, read_descriptors
+from csip.data.readers import load_dataset
 from csip.errors import CsipError
+from csip.files import digest
+from csip.models.checkpoints import load_model
 from csip.monitor import Monitor
-from pipelines.embed import model_file
+from csip.retrieval.descriptors import Descriptors, read_descriptors
+from pipelines.embed_tracklets import model_file
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from csip.data.tracklets import JUNK
-from csip.descriptors import Descriptors
-from csip.distances import parts
-from csip.metrics import Ranking, chance, rank
+from csip.data.dataset import JUNK
+from csip.retrieval.descriptors import Descriptors
+from csip.retrieval.distances import parts
+from csip.retrieval.metrics import Ranking, chance, rank
 
 TOP = 10
 CMC_RANKS = 50

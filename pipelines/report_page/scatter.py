@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from csip.descriptors import Descriptors
+from csip.retrieval.descriptors import Descriptors
 
 LIMIT = 2000
 COMPONENTS = 50

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from csip.data.tracklets import Tracklet
+from csip.data.dataset import Tracklet
 from csip.errors import CsipError
 from pose_cache.errors import PoseCacheError
 from pose_cache.images import read_frame

@@ -22,11 +22,10 @@ import torch
 from torch import Tensor
 
 from csip.config import Settings
-from csip.embedding import PixelModel
-from csip.onnx_export import COSINE, DIFFERENCE, export_onnx, sample_pixels
-from csip.onnx_model import OnnxDescription, OnnxModel
-from csip.training.stage1 import empty_encoder
-from csip.training.stage2 import build_model
+from csip.export.onnx_export import COSINE, DIFFERENCE, export_onnx, sample_pixels
+from csip.export.onnx_model import OnnxDescription, OnnxModel
+from csip.models.factory import build_model, empty_encoder
+from csip.retrieval.embedding import PixelModel
 
 CAMERAS = 6
 DEMO = {"clips": {"height": 128, "width": 64}, "vision": {"model": "vision/demo.json", "pretrained": None}}

@@ -36,7 +36,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from csip.data.synthetic import SyntheticSpec, render_mars
+from csip.synthetic.world import SyntheticSpec, render_mars
 from pose_cache.compat import guard_torchvision
 from pose_cache.decode import decode_ahead
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, demo, human3d

@@ -28,12 +28,12 @@ import torch
 from chain_scores import Chained, pretrained_model, run_chain
 from track_scores import GreedyTracker, Rows, joined, score, track_rows, truth_rows, without_hidden
 
-from csip.data.synthetic_scenes import SceneSpec, render_videos
 from csip.monitor import Silent
+from csip.synthetic.videos import SceneSpec, render_videos
 from csip.video.boxes import THRESHOLDS, read_boxes
 from csip.video.decode import VideoReader
 from csip.video.hog import HogDetector
-from csip.video.ingest import IngestOptions, follow
+from csip.video.ingestion import IngestOptions, follow
 from csip.video.tracking import Detections, Track
 from csip.video.tracklets import Timeline, TrackletRules, make_tracklets
 from pipelines.console import console

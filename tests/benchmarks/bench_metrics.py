@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from csip.metrics import rank, rank_distances
+from csip.retrieval.metrics import rank, rank_distances
 
 QUERIES, GALLERY, IDENTITIES, CAMERAS, WIDTH = 1980, 11310, 626, 6, 2048
 

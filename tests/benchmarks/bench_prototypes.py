@@ -19,7 +19,7 @@ from unittest import mock
 import torch
 from bench_train import keep_maps, update_for_each_clip
 
-from csip.models.prototypes import PrototypeFusionUpdater
+from csip.models.prototype_updater import PrototypeFusionUpdater
 
 WIDTH, TOKENS = 512, 16
 FORMS = ("straightforward", "full", "induced")

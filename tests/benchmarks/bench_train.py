@@ -23,11 +23,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csip.config import Settings
-from csip.losses import LearnableTemperature, supervised_contrastive
-from csip.models.prototypes import PrototypeFusionUpdater
-from csip.models.skeleton import SkeletonGraphTransformer
-from csip.training.stage1 import empty_encoder
-from csip.training.stage2 import build_model, loss_terms, parameter_groups, total_loss
+from csip.models.factory import build_model, empty_encoder
+from csip.models.losses import LearnableTemperature, supervised_contrastive
+from csip.models.prototype_updater import PrototypeFusionUpdater
+from csip.models.skeleton_encoder import SkeletonGraphTransformer
+from csip.training.stage2 import loss_terms, parameter_groups, total_loss
 
 JOINTS = 17
 SEEN = 2  # clips whose features are computed; the time is that of all, since it grows with their number

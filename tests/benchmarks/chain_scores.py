@@ -12,11 +12,13 @@ from sklearn.metrics import adjusted_rand_score
 from track_scores import matches, overlaps, truth_rows
 
 from configs import CONFIGS
-from csip.checkpoints import save_model
 from csip.config import Settings, load_settings
-from csip.training.stage2 import untrained_like
-from csip.video.ingest import IngestOptions
-from pipelines import cluster, embed, ingest
+from csip.models.checkpoints import save_model
+from csip.models.factory import untrained_like
+from csip.video.ingestion import IngestOptions
+from pipelines import cluster_people as cluster
+from pipelines import embed_tracklets as embed
+from pipelines import ingest_videos as ingest
 
 SHUFFLES = 1000
 

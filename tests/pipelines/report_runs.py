@@ -9,14 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from csip.checkpoints import digest, save_model
 from csip.config import Settings
-from csip.data.datasets import load_dataset
-from csip.data.tracklets import Dataset, Tracklet
-from csip.descriptors import Descriptors, write_descriptors
-from csip.metrics import RANKS, by_camera, chance, confidence_intervals
-from csip.training.stage1 import empty_encoder
-from csip.training.stage2 import build_model
+from csip.data.dataset import Dataset, Tracklet
+from csip.data.readers import load_dataset
+from csip.files import digest
+from csip.models.checkpoints import save_model
+from csip.models.factory import build_model, empty_encoder
+from csip.retrieval.descriptors import Descriptors, write_descriptors
+from csip.retrieval.metrics import RANKS, by_camera, chance, confidence_intervals
 from pipelines.report_page import ranking
 from pose_cache.joints import COCO17, H36M17
 from pose_cache.store import Provenance, TrackletSkeletons, write_store

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from csip.errors import CsipError
-from pipelines import average
-from pipelines.average import FIGURES
+from pipelines import average_runs as average
+from pipelines.average_runs import FIGURES
 
 PROTOCOL = {"gallery": "without_queries", "level": "tracklet", "sampling": "dense", "gallery_tracklets": 150}
 

@@ -10,11 +10,11 @@ import pytest
 
 from csip.config import Settings
 from csip.data import mars
+from csip.data.dataset import Dataset, Tracklet
 from csip.data.sequences import SkeletonDataset, SkeletonSequence
-from csip.data.tracklets import Dataset, Tracklet
 from csip.monitor import Silent
-from pipelines import dataset_report
-from pipelines.dataset_report import Finding, inspect
+from pipelines import check_dataset as dataset_report
+from pipelines.check_dataset import Finding, inspect
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from csip.data.synthetic_walks import render_walk
-from pipelines.demo_pose import (
+from csip.synthetic.walks import render_walk
+from pipelines.maintain.demo_pose import (
     FOLDER,
     HEIGHT,
     Recipe,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from csip.models.vision import create_vision
-from pipelines import demo_vision
+from pipelines.maintain import demo_vision
 
 
 def test_pretraining_writes_a_tower_that_loads(tmp_path: Path) -> None:

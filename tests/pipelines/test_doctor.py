@@ -1,6 +1,6 @@
 import pytest
 
-from pipelines import doctor
+from pipelines import check_installation as doctor
 
 
 def test_a_failed_check_is_named_with_its_fix(

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from csip.config import Settings, dump_settings
-from csip.descriptors import read_descriptors
+from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 
 

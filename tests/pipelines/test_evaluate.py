@@ -11,12 +11,12 @@ import torch
 
 from csip.config import Settings
 from csip.data import mars
-from csip.data.tracklets import Dataset, Tracklet
-from csip.embedding import clips_of
+from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
 from csip.monitor import Silent
-from pipelines.evaluate import cameras_table, chance_scores, describe, figures_table, protocol, score, side
-from pipelines.report import _ranking
+from csip.retrieval.embedding import clips_of
+from pipelines.evaluate_run import cameras_table, chance_scores, describe, figures_table, protocol, score, side
+from pipelines.write_report import _ranking
 
 
 class Colours:

@@ -17,13 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from configs import CONFIGS
-from csip.checkpoints import digest, save_model
 from csip.config import load_settings
 from csip.data.clips import read_frames, sample_dense
-from csip.data.datasets import load_dataset
-from csip.descriptors import read_descriptors
-from csip.training.stage1 import empty_encoder
-from csip.training.stage2 import build_model, load_trained
+from csip.data.readers import load_dataset
+from csip.files import digest
+from csip.models.checkpoints import save_model
+from csip.models.factory import build_model, empty_encoder, load_trained
+from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 
 Csip = Callable[..., tuple[int, str]]

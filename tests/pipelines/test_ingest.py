@@ -21,14 +21,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import csip.video.ingest
+import csip.video.ingestion
 import csip.video.rtmdet
 import csip.video.state
 import pipelines.cli
 from csip.errors import CsipError
-from csip.video.ingest import IngestOptions
+from csip.video.ingestion import IngestOptions
 from csip.video.tracklets import TrackletRules
-from pipelines.ingest import DetectorOptions, run
+from pipelines.ingest_videos import DetectorOptions, run
 from pose_cache.errors import PoseCacheError
 from pose_cache.weights import Weights
 
@@ -220,8 +220,8 @@ def killed_at(job: Callable[[], object], module: Any, name: str, call: int) -> b
 
 # While crops are cut, before and while folders are moved into place, before a table and a record are, before the last table.
 KILLS = [
-    (csip.video.ingest.cv2, "imencode", 10),
-    (csip.video.ingest.cv2, "imencode", 2 * FRAMES + 10),
+    (csip.video.ingestion.cv2, "imencode", 10),
+    (csip.video.ingestion.cv2, "imencode", 2 * FRAMES + 10),
     (csip.video.state.os, "sync", 2),
     (Path, "rename", 2),
     (Path, "rename", 5),
@@ -272,7 +272,7 @@ def test_what_is_done_is_not_done_again(videos: Path, tmp_path: Path, monkeypatc
     out = tmp_path / "out"
     first = run(videos, out, BOXES)
     before = content(out)
-    monkeypatch.setattr("pipelines.ingest.ingest_video", lambda *_: pytest.fail("done before"))
+    monkeypatch.setattr("pipelines.ingest_videos.ingest_video", lambda *_: pytest.fail("done before"))
     assert run(videos, out, BOXES)["elapsed"] == first["elapsed"]
     assert content(out) == before
 
@@ -285,9 +285,10 @@ def test_changed_and_added_videos_are_ingested_anew(tmp_path: Path, monkeypatch:
     make_scene(root / "hall/c.mp4")
     (root / "hall/b.txt").write_text("1,4,5,20,24,60,1\n")
     done = []
-    original = csip.video.ingest.ingest_video
+    original = csip.video.ingestion.ingest_video
     monkeypatch.setattr(
-        "pipelines.ingest.ingest_video", lambda video, *rest: (done.append(video.name), original(video, *rest))[1]
+        "pipelines.ingest_videos.ingest_video",
+        lambda video, *rest: (done.append(video.name), original(video, *rest))[1],
     )
     run(root, out, BOXES)
     assert done == ["hall/b.mp4", "hall/c.mp4"]

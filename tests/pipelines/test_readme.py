@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from csip.data import mars
-from csip.data.synthetic import load_truth
+from csip.synthetic.world import load_truth
 
 PROJECT = Path(__file__).parents[2]
 README = (PROJECT / "README.md").read_text()

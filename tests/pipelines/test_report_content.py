@@ -16,11 +16,11 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from csip.config import Settings, dump_settings
+from csip.data.dataset import JUNK
 from csip.data.labels import write_labels
-from csip.data.tracklets import JUNK
-from csip.descriptors import Descriptors
 from csip.errors import CsipError
 from csip.monitor import Silent
+from csip.retrieval.descriptors import Descriptors
 from pipelines.cli import app
 from pipelines.report_page import cards, charts, curves, heat, page, ranking, scatter, strips
 
@@ -268,7 +268,7 @@ def test_the_model_of_another_run_may_be_named(run: Run, tmp_path: Path) -> None
 
 
 def test_descriptors_of_another_model_are_told(run: Run) -> None:
-    from csip.descriptors import write_descriptors
+    from csip.retrieval.descriptors import write_descriptors
 
     write_descriptors(run.folder / "descriptors.h5", replace(run.descriptors, model="f" * 16))
     made = content(run)
@@ -276,7 +276,7 @@ def test_descriptors_of_another_model_are_told(run: Run) -> None:
 
 
 def test_files_of_another_data_set_or_damaged_ones_are_refused(run: Run) -> None:
-    from csip.descriptors import write_descriptors
+    from csip.retrieval.descriptors import write_descriptors
 
     write_descriptors(run.folder / "descriptors.h5", replace(run.descriptors, dataset="others"))
     with pytest.raises(CsipError, match=r"descriptors\.h5: of data set others, not figures"):

@@ -305,7 +305,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     base = tmp_path_factory.mktemp("large")
     dataset = large_dataset(base, queries=1980, gallery=11310)
     described = describe_large(dataset)
-    from csip.descriptors import write_descriptors
+    from csip.retrieval.descriptors import write_descriptors
 
     write_descriptors(base / "run" / "descriptors.h5", described)
     (base / "run" / "metrics.json").write_text(json.dumps(figures_of(described)))

@@ -20,14 +20,14 @@ import pytest
 import yaml
 
 from configs import CONFIGS
-from csip import embedding
-from csip.checkpoints import digest, save_model
 from csip.config import load_settings
 from csip.data import mars
-from csip.data.tracklets import DISTRACTOR
-from csip.descriptors import read_descriptors
-from csip.training.stage1 import empty_encoder
-from csip.training.stage2 import build_model
+from csip.data.dataset import DISTRACTOR
+from csip.files import digest
+from csip.models.checkpoints import save_model
+from csip.models.factory import build_model, empty_encoder
+from csip.retrieval import embedding
+from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 
 Csip = Callable[..., tuple[int, str]]
@@ -152,7 +152,7 @@ def same_content(one: Path, other: Path) -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(described: Path, tmp_path: Path) -> None:
     """`csip embed`, killed once its first shard is there, then run again, in processes of their own."""
     out = tmp_path / "descriptors.h5"
-    program = "import csip.embedding as e; e.SHARD = 2; from pipelines.cli import main; main()"
+    program = "import csip.retrieval.embedding as e; e.SHARD = 2; from pipelines.cli import main; main()"
     command = [
         sys.executable,
         "-P",

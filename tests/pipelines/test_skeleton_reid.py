@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from csip.errors import CsipError
 from pipelines.cli import app
-from pipelines.skeleton_reid import pool
+from pipelines.train_skeleton import pool
 from pose_cache.joints import KINECT20
 
 SMALL = [

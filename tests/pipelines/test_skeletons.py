@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from configs import CONFIGS
-from csip.data.synthetic import SyntheticSpec, load_truth, render_mars
-from csip.data.tracklets import Dataset, Tracklet
+from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
-from pipelines import skeletons
+from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
+from pipelines import extract_skeletons as skeletons
 from pose_cache.estimator import EstimatorSpec
 from pose_cache.joints import H36M17
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store

@@ -15,12 +15,12 @@ from sklearn.metrics import adjusted_rand_score
 from typer.testing import CliRunner
 
 from configs import CONFIGS
-from csip.checkpoints import load_model, save_model
 from csip.config import load_settings
 from csip.data import folder
-from csip.descriptors import read_descriptors
 from csip.errors import CsipError
-from csip.training.stage2 import untrained_like
+from csip.models.checkpoints import load_model, save_model
+from csip.models.factory import untrained_like
+from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import app
 
 SMALL = ["--dataset", "walk", "--config", "small.yaml"]

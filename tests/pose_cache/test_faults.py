@@ -24,7 +24,7 @@ import sys
 from pathlib import Path
 import typer
 from stub_estimator import EstimatorSpec, sequences
-from pipelines import cli
+from pipelines.cli import commands as cli
 from pose_cache.extract import Share, extract, merge_shards
 
 cli.app = typer.Typer(pretty_exceptions_enable=False)

@@ -25,7 +25,7 @@ meta_keys = ("id", "category_id", "target_img_path", "flip_indices", "factor", "
 train_pipeline = [dict(type="GenerateTarget", encoder=train_codec), dict(type="PackPoseInputs", meta_keys=meta_keys)]
 test_pipeline = [dict(type="GenerateTarget", encoder=val_codec), dict(type="PackPoseInputs", meta_keys=meta_keys)]
 
-# The data sets only name the joints and the window; pipelines/demo_pose.py hands rendered walks to the pipelines.
+# The data sets only name the joints and the window; pipelines/maintain/demo_pose.py hands rendered walks to the pipelines.
 train_dataloader = dict(dataset=dict(type="Human36mDataset", multiple_target=window, pipeline=train_pipeline))
 test_dataloader = dict(dataset=dict(type="Human36mDataset", multiple_target=window, pipeline=test_pipeline))
 val_dataloader = test_dataloader

@@ -73,7 +73,7 @@ train_pipeline = [
     dict(type="PackPoseInputs"),
 ]
 
-# The data sets only name the keypoints; pipelines/demo_pose.py hands rendered crops to the pipelines.
+# The data sets only name the keypoints; pipelines/maintain/demo_pose.py hands rendered crops to the pipelines.
 train_dataloader = dict(batch_size=64, dataset=dict(type="CocoDataset", pipeline=train_pipeline))
 test_dataloader = dict(batch_size=64, dataset=dict(type="CocoDataset", pipeline=test_pipeline))
 val_dataloader = test_dataloader

@@ -1,0 +1,79 @@
+"""From settings to a data set: which reader, on which folder."""
+
+from __future__ import annotations
+
+from csip.config import DatasetSettings
+from csip.data import folder, ilidsvid, lsvid, mars, prid2011
+from csip.data.dataset import DISTRACTOR, Dataset
+from csip.data.labels import LABELS
+from csip.errors import CsipError
+
+
+def load_dataset(settings: DatasetSettings) -> Dataset:
+    """Read the index of a data set.
+
+    Raises
+    ------
+    CsipError
+        The folder is missing, or its content is not the layout that the settings name.
+    """
+    if not settings.path.is_dir():
+        raise CsipError(
+            f"{settings.path}: no such folder; put data set {settings.name} ({settings.layout} layout) there, or name its "
+            "folder with --root"
+        )
+    dataset = _read(settings)
+    # Where nobody is known, every tracklet is in both parts: there is nothing to take out.
+    if not is_labelled(dataset):
+        return dataset
+    # Readers whose data set has a policy of its own have followed it; the others learn of it here.
+    if settings.gallery == "without_queries" and dataset.queries_in_gallery:
+        return dataset.without_queries()
+    return dataset
+
+
+def load_labelled(settings: DatasetSettings, purpose: str) -> Dataset:
+    """Read the index of a data set in which people are known.
+
+    Parameters
+    ----------
+    purpose
+        What needs them, for the message: ``training``.
+
+    Raises
+    ------
+    CsipError
+        No tracklet has a person, or as `load_dataset`.
+    """
+    dataset = load_dataset(settings)
+    if not is_labelled(dataset):
+        raise CsipError(
+            f"{dataset.root}: no tracklet has a person, which {purpose} needs; `csip cluster` proposes people and writes "
+            f"{dataset.root / LABELS} (tracklet,person) to look through and correct"
+        )
+    return dataset
+
+
+def is_labelled(dataset: Dataset) -> bool:
+    """Whether anybody is known in a data set."""
+    return bool(dataset.train) or any(t.pid != DISTRACTOR for t in dataset.query)
+
+
+def _read(settings: DatasetSettings) -> Dataset:
+    path, name = settings.path, settings.name
+    match settings.layout:
+        case "mars":
+            return mars.load(path, settings.gallery, name)
+        case "lsvid":
+            return lsvid.load(path, settings.gallery, settings.piece_frames, name)
+        case "ilidsvid":
+            return ilidsvid.load(path, settings.split, name)
+        case "prid2011":
+            return prid2011.load(path, settings.split, name)
+        case "folder":
+            return folder.load(path, settings.train_share, name=name)
+        case "kgbd" | "biwi" | "ias" | "ks20" | "transg":
+            raise CsipError(
+                f"data set {name} ({settings.layout} layout) has skeletons and no pictures: `csip train-skeleton` and "
+                "`csip evaluate` use it"
+            )

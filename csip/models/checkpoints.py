@@ -1,0 +1,69 @@
+"""Models on disk: safetensors with a JSON description, written atomically."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from csip.errors import CsipError
+
+MODEL = "model.safetensors"
+
+
+def save_model(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Write tensors and what they are; a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(whole, temporary, metadata={"csip": json.dumps(description, sort_keys=True)})
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets nobody else read; who may see the folder may
+    temporary.replace(path)
+
+
+def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `save_model` wrote.
+
+    Parameters
+    ----------
+    kind
+        The ``kind`` that the description must have: ``stage1`` or ``stage2``.
+
+    Raises
+    ------
+    CsipError
+        The file is missing, damaged, not ours, or of another kind.
+    """
+    made_by = f"`csip train-{kind}` makes it"
+    if not path.exists():
+        raise CsipError(f"{path}: missing; {made_by}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise CsipError(f"{path}: damaged or no safetensors file ({error}); {made_by}") from error
+    if "csip" not in metadata:
+        raise CsipError(f"{path}: a safetensors file that csip did not write; {made_by}")
+    description = json.loads(metadata["csip"])
+    if description.get("kind") != kind:
+        raise CsipError(f"{path}: a {description.get('kind')} model, expected one of {kind}; {made_by}")
+    return tensors, description
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and values, first 16 hexadecimal digits."""
+    result = hashlib.sha256()
+    for name in sorted(tensors):
+        result.update(name.encode())
+        result.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
+    return result.hexdigest()[:16]

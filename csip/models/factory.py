@@ -1,0 +1,164 @@
+"""Models made from settings, and restored from what training wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from csip.config import Settings
+from csip.data.dataset import Tracklet, fingerprint
+from csip.errors import CsipError
+from csip.models.checkpoints import load_model
+from csip.models.losses import LearnableTemperature
+from csip.models.reid import ReIDModel
+from csip.models.skeleton_encoder import SkeletonGraphTransformer
+from csip.models.vision import create_vision
+from pose_cache.joints import joint_set
+
+
+def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphTransformer:
+    """Make an untrained skeleton encoder for a joint set, with features of ``width`` numbers."""
+    chosen = settings.skeleton_encoder
+    return SkeletonGraphTransformer(
+        joint_set(joints),
+        width=width,
+        depth=chosen.depth,
+        heads=chosen.heads,
+        mlp_ratio=chosen.mlp_ratio,
+        dropout=chosen.dropout,
+        positions=chosen.positions,
+        temporal=chosen.temporal,
+        temporal_every=chosen.temporal_every,
+        sign_flips=chosen.sign_flips,
+        bones=chosen.bones,
+    )
+
+
+def load_encoder(
+    path: Path, train: Sequence[Tracklet], dataset: str
+) -> tuple[SkeletonGraphTransformer, LearnableTemperature]:
+    """Load what `train_stage1` wrote, for the identities that it was trained on.
+
+    Raises
+    ------
+    CsipError
+        The file is missing, damaged, or was trained on other data.
+    """
+    tensors, description = load_model(path, "stage1")
+    if description["identities"] != fingerprint(train):
+        raise CsipError(
+            f"{path}: this stage-1 model was trained on other tracklets (data set {description['dataset']}, "
+            f"fingerprint {description['identities']}) than asked for now (data set {dataset}, {fingerprint(train)}); "
+            "train stage 1 on this data set, with the same dataset.val_ids"
+        )
+    settings = Settings.model_validate(description["settings"])
+    encoder = empty_encoder(description["joint_set"], description["width"], settings)
+    encoder.load_state_dict(_part(tensors, "encoder."))
+    temperature = LearnableTemperature(settings.stage1.tau)
+    temperature.load_state_dict(_part(tensors, "temperature."))
+    return encoder, temperature
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def build_model(
+    encoder: SkeletonGraphTransformer,
+    tau: float,
+    identities: int,
+    cameras: int,
+    settings: Settings,
+    load_vision: bool = True,
+) -> ReIDModel:
+    """Make the model before its training: pretrained encoders, new modules with weights from ``runtime.seed``.
+
+    Without ``load_vision`` the image encoder has the form that ``vision.pretrained`` asks for, and random weights.
+    """
+    clips, chosen = settings.clips, settings.stage2
+    torch.manual_seed(settings.runtime.seed)
+    vision = create_vision(
+        settings.vision.model,
+        settings.vision.pretrained,
+        (clips.height, clips.width),
+        cameras=cameras if chosen.camera_embedding else 0,
+        load=load_vision,
+    )
+    if settings.runtime.recompute:
+        vision.visual.set_grad_checkpointing()
+    if settings.runtime.compile:
+        vision.compile()
+    return ReIDModel(
+        vision,
+        encoder,
+        identities,
+        freeze_skeleton=not chosen.train_skeleton_encoder,
+        fusion=chosen.fusion,
+        prototype_attention=chosen.prototype_attention,
+        update_prototypes=chosen.update_prototypes,
+        detach_tokens=chosen.detach_tokens,
+        update_tokens=chosen.update_tokens,
+        detach_visual=chosen.detach_visual,
+        distill=chosen.lambda_distill > 0,
+        normalize=settings.stage1.normalize,
+        tau=tau,
+        part_norm=settings.evaluation.part_norm,
+        heads=chosen.temporal_heads,
+        mte=chosen.mte,
+        atd=chosen.atd,
+        ta=chosen.ta,
+        frame_position=chosen.frame_position,
+        temporal_residual=chosen.temporal_residual,
+    )
+
+
+def load_trained(
+    path: Path, settings: Settings, dataset: str | None
+) -> tuple[ReIDModel, dict[int, int], dict[str, Any]]:
+    """Load what `train_stage2` wrote, or the slim file that is made of it, which the test branch alone is in.
+
+    Parameters
+    ----------
+    settings
+        How to evaluate; everything else is the trained model's own.
+    dataset
+        The data set that it must have been trained on; None takes any.
+
+    Returns
+    -------
+    model, camera_rows, description
+
+    Raises
+    ------
+    CsipError
+        The file is missing, damaged, or was trained on another data set.
+    """
+    tensors, description = load_model(path, "stage2")
+    if dataset is not None and description["dataset"] != dataset:
+        raise CsipError(
+            f"{path}: this model was trained on data set {description['dataset']}, but {dataset} is to be scored; "
+            "give --cross-dataset if that is what you want"
+        )
+    description["settings"]["evaluation"] = settings.evaluation.model_dump(mode="json")
+    model = restore(tensors, description)
+    return model, {int(camera): row for camera, row in description["cameras"].items()}, description
+
+
+def restore(tensors: Mapping[str, Tensor], description: dict[str, Any]) -> ReIDModel:
+    """Make the trained model of a file's content; what a slim file lacks, which the test branch never reads, is random."""
+    model = untrained_like(description, pretrained=False)
+    _, training = model.split_state()
+    model.load_state_dict({**training, **tensors} if description.get("slim") else tensors)
+    return model
+
+
+def untrained_like(description: dict[str, Any], pretrained: bool) -> ReIDModel:
+    """Make the model of a description as it was before both stages; ``vision.pretrained`` is used or left out."""
+    settings = Settings.model_validate(description["settings"])
+    encoder = empty_encoder(description["joint_set"], description["width"], settings)
+    cameras = len(description["cameras"])
+    return build_model(encoder, 1.0, description["identities"], cameras, settings, load_vision=pretrained)

@@ -1,0 +1,1 @@
+"""Descriptors of tracklets, and what is done with them: ranking, search, clustering, metrics."""

@@ -1,0 +1,380 @@
+"""The stage that makes a data set's skeleton cache, and the tools around the cache."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from csip.data.dataset import Dataset, Tracklet
+from csip.data.readers import is_labelled
+from csip.errors import CsipError
+from csip.synthetic.world import load_truth
+from pipelines.console import RichMonitor, console
+from pose_cache import interchange
+from pose_cache.errors import PoseCacheError
+from pose_cache.estimator import Precision, estimator_spec, resolve_device
+from pose_cache.extract import ExtractSummary, FrameSequence, Share, extract, merge_shards
+from pose_cache.interchange import ExportReport, ImportReport
+from pose_cache.joints import COCO17
+from pose_cache.json_tree import JsonFolder, find_json_folders
+from pose_cache.preview import draw_contact_sheet
+from pose_cache.store import SkeletonStore, verify_store
+from pose_cache.summary import CacheSummary, summarize_store
+
+SPLITS = ("train", "query", "gallery")
+_LISTED = 10
+
+
+def extract_skeletons(
+    dataset: Dataset,
+    out: Path,
+    *,
+    estimator: str = "human3d",
+    splits: Sequence[str] = ("train",),
+    device: str = "auto",
+    batch_size: int | None = None,
+    shard_frames: int = 4096,
+    workers: int = 2,
+    threads: int | None = None,
+    backend: str | None = None,
+    share: Share | None = None,
+    flip_test: bool = False,
+    precision: Precision = "32",
+    force: bool = False,
+) -> ExtractSummary:
+    """Extract the skeletons of a data set into `out`, and write the figures of it to `out` with the suffix .json.
+
+    Parameters
+    ----------
+    dataset
+        The data set.
+    out
+        The cache file.
+    estimator
+        "human3d", or "demo" for rendered people.
+    splits
+        Of "train", "query" and "gallery". Training needs the skeletons of the training tracklets only.
+    device
+        "auto", or a torch device, or several with commas between them.
+    batch_size
+        Crops estimated at once; by default what suits the device.
+    shard_frames
+        What a killed worker can lose at most.
+    workers
+        Threads that decode ahead, for each device.
+    threads, backend, share, force
+        See `pose_cache.extract.extract`. A share writes no figures.
+    flip_test, precision
+        See `pose_cache.estimator.PoseEstimator`.
+    """
+    spec = estimator_spec(estimator)
+    if backend is None:  # on a cluster "auto" is for its machines to find out
+        device = ",".join(resolve_device(one.strip()) for one in device.split(","))
+    size = batch_size or (256 if device.startswith("cuda") else 16)
+    sequences = frame_sequences(dataset, splits)
+    with RichMonitor() as monitor:
+        if estimator == "demo" and not (dataset.root / "truth.npz").exists():
+            monitor.say(
+                "the demo's estimator was trained on rendered people: skeletons of real people are poor; human3d is for them"
+            )
+        summary = extract(
+            sequences, dataset.root, spec, out, device=device, batch_size=size, shard_frames=shard_frames,
+            flip_test=flip_test, precision=precision, workers=workers, threads=threads, backend=backend, share=share,
+            force=force, progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
+        )  # fmt: skip
+    _say_summary(summary)
+    if summary.up_to_date:
+        out.touch()  # what was asked for is there: Make need not ask again
+    elif share is None:
+        _write_record(summary, estimator, dataset.root)
+    return summary
+
+
+def merge(
+    dataset: Dataset, out: Path, *, estimator: str = "human3d", splits: Sequence[str] = ("train",), force: bool = False
+) -> ExtractSummary:
+    """Join what the jobs of a data set have extracted into `out`, and write its figures as `extract_skeletons` does."""
+    summary = merge_shards(frame_sequences(dataset, splits), dataset.root, out, force=force)
+    _say_summary(summary)
+    _write_record(summary, estimator, dataset.root)
+    return summary
+
+
+def import_kinect(dataset: Dataset, arrays: Path, out: Path, *, mirrored: bool, force: bool = False) -> ImportReport:
+    """Import Kinect v1 skeletons (.npz) for all tracklets of a data set."""
+    with _replacing(out, "kinect", force):
+        report = interchange.import_kinect(arrays, frame_sequences(dataset, SPLITS), out, mirrored=mirrored)
+    return _say_report(report)
+
+
+def import_json(
+    dataset: Dataset,
+    folder: Path | None,
+    out: Path,
+    *,
+    splits: Sequence[str] = ("train",),
+    unit: str = "m",
+    workers: int = 1,
+    force: bool = False,
+) -> ImportReport:
+    """Import JSON skeletons, one file a frame, for tracklets of a data set.
+
+    Parameters
+    ----------
+    dataset
+        The data set.
+    folder
+        The folder of JSON files; None finds the one beside the images.
+    out
+        The cache file. What does not fit is listed in full beside it, in `out` with the suffix .import.txt.
+    splits
+        Of "train", "query" and "gallery".
+    unit
+        Of the numbers.
+    workers
+        Processes that read files.
+    force
+        Replace a cache that was made otherwise.
+
+    Raises
+    ------
+    CsipError
+        Another kind of cache is there, and `force` is not given.
+    """
+    sequences = frame_sequences(dataset, splits)
+    folders = [JsonFolder(folder)] if folder else find_json_folders(dataset.root, (s.frames[0] for s in sequences))
+    for found in folders:
+        console.print(f"reading the skeletons in {found.path}", markup=False, soft_wrap=True)
+    with _replacing(out, "json", force), RichMonitor() as monitor:
+        report = interchange.import_json(
+            folders, sequences, out, unit=unit, workers=workers,
+            progress=lambda done, total: monitor.progress("importing skeletons", done, total),
+        )  # fmt: skip
+    return _say_report(report)
+
+
+def export_json(cache: Path, folder: Path, *, workers: int = 1) -> ExportReport:
+    """Write one JSON file a frame, mirroring the folders of the images; goes on where it was stopped."""
+    with SkeletonStore(cache) as store, RichMonitor() as monitor:
+        report = interchange.export_json(
+            store, folder, workers=workers,
+            progress=lambda done, total: monitor.progress("exporting skeletons", done, total),
+        )  # fmt: skip
+    kept = f" ({report.kept:,} there already)" if report.kept else ""
+    console.print(f"exported {report.written + report.kept:,} frames{kept}, {report.tracklets:,} tracklets -> {folder}")
+    _say_list(report.invalid, f"not valid and left out, all in {folder / 'invalid.txt'}")
+    return report
+
+
+def info(cache: Path, *, as_json: bool = False) -> CacheSummary:
+    """Print what is in a cache, for people or as one JSON object."""
+    found = summarize_store(cache)
+    if as_json:
+        console.print(json.dumps(asdict(found), indent=1), markup=False, soft_wrap=True)
+        return found
+    share = f" ({found.valid / found.frames:.2%})" if found.frames else ""
+    lengths = ", ".join(f"{name} {value:,.4g}" for name, value in found.lengths.items())
+    gaps = f"{found.gaps:,} between poses, the longest of {found.longest_gap:,} frames" if found.gaps else "none"
+    rows = {
+        "tracklets": f"{found.tracklets:,}, {found.without_pose:,} without a pose",
+        "frames": f"{found.frames:,}, {found.valid:,} valid{share}",
+        "frames a tracklet": lengths or "-",
+        "gaps": gaps,
+        "joints": f"{found.joint_set}, {found.joints} in 3D, {found.keypoints2d} keypoints in 2D",
+        "unit": found.unit,
+        "estimator": found.estimator,
+        **{
+            f"  {name}": value if isinstance(value, str) else json.dumps(value) for name, value in found.details.items()
+        },
+        "skeletons' digest": found.digest,
+        "frames' fingerprint": found.dataset or "-",
+        "software": ", ".join(f"{name} {version}" for name, version in found.software.items()) or "-",
+        "created": found.created,
+        "format": f"version {found.version}",
+        "size": f"{found.bytes / 1e6:,.1f} MB"
+        + (f", {found.bytes / found.frames:,.0f} bytes a frame" if found.frames else ""),
+    }
+    console.print(found.path, markup=False, soft_wrap=True)
+    for name, text in rows.items():
+        console.print(f"  {name:<20} {text}", markup=False, soft_wrap=True)
+    return found
+
+
+def preview(
+    cache: Path, root: Path, out: Path, *, tracklets: int = 6, frames: int = 4, names: Sequence[str] = ()
+) -> Path:
+    """Draw a contact sheet of some tracklets."""
+    with SkeletonStore(cache) as store:
+        draw_contact_sheet(store, root, out, tracklets=tracklets, frames=frames, names=names)
+        drawn = len(names) or min(tracklets, len(store))
+    console.print(f"picture of {drawn} tracklets -> {out}")
+    return out
+
+
+def verify(cache: Path) -> bool:
+    """Check a cache file, print what is wrong with it, and return whether it is healthy."""
+    problems = verify_store(cache)
+    for problem in problems[:_LISTED]:
+        console.print(problem, markup=False, soft_wrap=True)
+    if len(problems) > _LISTED:
+        console.print(f"and {len(problems) - _LISTED} more problems")
+    if problems:
+        return False
+    with SkeletonStore(cache) as store:
+        made = store.provenance
+        console.print(
+            f"{cache}: {len(store):,} tracklets, {store.frame_count:,} frames, {made.joint_set} in {made.unit}, by "
+            f"{made.estimator}; every checksum is right",
+            markup=False,
+        )
+    return True
+
+
+def splits_for(dataset: Dataset, test_too: bool) -> Sequence[str]:
+    """Return whose skeletons are wanted: those that train; everybody where asked for, or where nobody is known yet."""
+    return SPLITS if test_too or not is_labelled(dataset) else ("train",)
+
+
+def frame_sequences(dataset: Dataset, splits: Sequence[str]) -> list[FrameSequence]:
+    """List the tracklets of some splits, each once (a query may be in the gallery, too).
+
+    Raises
+    ------
+    CsipError
+        A split has another name than the three.
+    """
+    if unknown := [split for split in splits if split not in SPLITS]:
+        raise CsipError(f"unknown split {unknown[0]!r}: expected some of {', '.join(SPLITS)}")
+    tracklets: dict[str, Tracklet] = {t.name: t for split in splits for t in getattr(dataset, split)}
+    return [FrameSequence(t.name, t.frames) for t in tracklets.values()]
+
+
+def compare_with_truth(store: SkeletonStore, root: Path) -> dict[str, float]:
+    """Measure estimated skeletons of rendered people against the joints that were rendered.
+
+    Returns
+    -------
+    dict
+        ``pa_mpjpe_mm``: mean distance of 3D joints after the best rotation, translation and scale a frame (Procrustes).
+        ``pck``: share of 2D keypoints nearer to the truth than 5 % of the crop's height, among those inside the crop.
+
+    Raises
+    ------
+    CsipError
+        No true joints are beside the data set, or none of its tracklets is in the cache.
+    """
+    from pose_cache.compat import guard_torchvision
+
+    guard_torchvision()
+    import cv2
+    from mmpose.evaluation.functional import keypoint_mpjpe
+
+    distances, near = [], []
+    for truth in load_truth(root):
+        if truth.name not in store:
+            continue
+        found = store.read(truth.name)
+        valid = found.valid
+        if found.frames != tuple(truth.frames) or not valid.any():
+            continue
+        everywhere = np.ones((int(valid.sum()), truth.joints3d.shape[1]), bool)
+        error = keypoint_mpjpe(
+            found.joints[valid].astype(float), truth.joints3d[valid].astype(float), everywhere, alignment="procrustes"
+        )
+        distances.append((float(error), len(everywhere)))
+        if found.keypoints2d.shape[1] == COCO17.size:
+            height, width = cv2.imread(str(root / found.frames[0])).shape[:2]
+            true = truth.coco[valid]
+            inside = ((true >= 0) & (true < [width, height])).all(axis=2)
+            off = np.linalg.norm(found.keypoints2d[valid][..., :2] - true, axis=2)
+            near.append((off < 0.05 * height)[inside])
+    if not distances:
+        raise CsipError(f"{root}: none of the rendered tracklets is in {store.path}")
+    errors, weights = np.array(distances).T
+    figures = {"pa_mpjpe_mm": 1000 * float(np.average(errors, weights=weights))}
+    return {**figures, "pck": float(np.concatenate(near).mean())} if near else figures
+
+
+def _write_record(summary: ExtractSummary, estimator: str, root: Path) -> None:
+    """Write what the report shows; on rendered people that includes the errors."""
+    record: dict[str, Any] = {
+        "estimator": estimator,
+        "tracklets": summary.tracklets,
+        "frames": summary.frames,
+        "invalid": summary.missing + summary.unreadable + summary.without_pose,
+        "images": {kind.label: count for kind, count in summary.kinds.items()},
+        "frames_per_second": summary.frames_per_second,
+        "seconds": summary.seconds,
+    }
+    if (root / "truth.npz").exists():
+        with SkeletonStore(summary.out) as store:
+            record |= compare_with_truth(store, root)
+        console.print(f"against the true joints: PA-MPJPE {record['pa_mpjpe_mm']:.1f} mm")
+    summary.out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _say_summary(summary: ExtractSummary) -> None:
+    what = f"{summary.tracklets:,} tracklets, {summary.frames:,} frames"
+    if summary.up_to_date:
+        console.print(f"skeletons: up to date, {what} -> {summary.out}")
+    else:
+        kept = f" ({summary.kept_frames:,} frames kept from before)" if summary.kept_frames else ""
+        speed = f"{summary.seconds:.0f} s, {summary.frames_per_second:,.0f} frames/s"
+        part = "" if summary.share is None else f"share {summary.share} of "
+        console.print(f"skeletons: {part}{what}{kept}, {speed} -> {summary.out}", markup=False)
+    unusable = {kind.label: count for kind, count in summary.kinds.items() if not kind.usable}
+    lost = unusable | ({"without a pose": summary.without_pose} if summary.without_pose else {})
+    converted = {kind.label: count for kind, count in summary.kinds.items() if kind.usable}
+    for title, counts in (("not valid", lost), ("converted", converted)):
+        if counts:
+            console.print(f"  {title}: " + ", ".join(f"{count:,} {label}" for label, count in counts.items()))
+    for example in summary.examples:
+        console.print(f"  no usable picture: {example}", markup=False, soft_wrap=True)
+    if summary.share is not None and not summary.up_to_date:
+        console.print("  when all shares are done: csip skeletons merge")
+
+
+def _say_report(report: ImportReport) -> ImportReport:
+    console.print(
+        f"imported skeletons of {report.valid:,} of {report.frames:,} frames, {report.tracklets:,} tracklets -> {report.out}"
+    )
+    _say_list(report.problems, "without a skeleton")
+    _say_list(report.unused, "in the source, but of no frame")
+    listing = report.out.with_suffix(".import.txt")
+    report.write(listing)
+    if report.problems or report.unused:
+        console.print(f"  all of them are listed in {listing}", markup=False, soft_wrap=True)
+    return report
+
+
+@contextmanager
+def _replacing(out: Path, kind: str, force: bool) -> Iterator[None]:
+    """Refuse to replace a cache that was not made by an import of this kind; once replaced, its figures go, too."""
+    other = None
+    if out.exists():
+        try:
+            other = SkeletonStore(out).provenance.estimator
+        except PoseCacheError:
+            other = "what cannot be told: it is damaged"
+    if other not in (None, kind) and not force:
+        raise CsipError(
+            f"{out} is there already, made by {other}: replace it with --force, or write to another file with --out"
+        )
+    yield
+    if other not in (None, kind):
+        out.with_suffix(".json").unlink(missing_ok=True)
+
+
+def _say_list(lines: Sequence[str], what: str) -> None:
+    if lines:
+        console.print(f"  {len(lines):,} {what}:")
+    for line in lines[:_LISTED]:
+        console.print(f"    {line}", markup=False, soft_wrap=True)
+    if len(lines) > _LISTED:
+        console.print(f"    and {len(lines) - _LISTED:,} more")

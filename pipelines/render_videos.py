@@ -1,0 +1,28 @@
+"""The stage that makes videos of rendered people, to try the chain from videos on where the truth is known."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from csip.errors import CsipError
+from csip.synthetic.videos import SceneSpec, render_videos
+from pipelines.console import RichMonitor, console
+
+
+def run(out: Path, spec: SceneSpec, workers: int, force: bool) -> None:
+    """Render into ``out``, which must be new or empty unless ``force``."""
+    if out.exists() and any(out.iterdir()):
+        if not force:
+            raise CsipError(f"{out}: is not empty; give --force to replace what is there, or another --out folder")
+        if not (out / "scenes.json").exists():
+            raise CsipError(f"{out}: holds something else than rendered videos; --force replaces only those")
+    started = time.monotonic()
+    with RichMonitor() as monitor:
+        render_videos(
+            out, spec, workers, lambda done, total: monitor.progress("rendering videos", done, total), replace=force
+        )
+    console.print(
+        f"synth-videos: {spec.cameras} videos of {spec.seconds:g} s and {spec.people} people, "
+        f"{time.monotonic() - started:.0f} s -> {out}"
+    )

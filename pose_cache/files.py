@@ -1,0 +1,95 @@
+"""Files that must survive a crash: written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# HDF5, safetensors and torch raise errors of their own and put the system's number or words into the text.
+_NUMBER = re.compile(r"(?:errno = |os error )(\d+)")
+_FULL = "No space left on device"
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``, which takes the place of ``path`` when the block ends.
+
+    The file and its folder are flushed to the disk, so that after a crash of the program or of the machine a reader finds
+    the old file or the new one, never a part. If the block raises, the temporary file is removed and ``path`` is left as it was.
+    Folders that are missing are made. One process writes a file at a time.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written (full disk, read-only folder, ...); ``filename`` is ``path``, whatever library met it.
+    """
+    temporary = path.with_name(f".{path.name.lstrip('.')}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        number = _system_error(error, temporary)
+        if number is None:
+            raise
+        raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all; what is no Unicode in a file's name stays as it is."""
+    write_bytes(path, text.encode(errors="surrogateescape"))
+
+
+def write_json(path: Path, tree: Any, indent: int = 1) -> None:
+    """Write a tree of plain values as JSON, whole or not at all; JSON has no NaN and no infinity, which become null."""
+    write_text(path, json.dumps(_finite(tree), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    return None if isinstance(tree, float) and not math.isfinite(tree) else tree
+
+
+def _system_error(error: BaseException, temporary: Path) -> int | None:
+    """Return the system's number of an error that writing has met; None for any other error."""
+    if isinstance(error, OSError) and error.errno is not None:
+        here = (None, str(temporary), str(temporary.parent))
+        return error.errno if str(error.filename) in map(str, here) else None
+    if isinstance(error, Exception):
+        found = _NUMBER.search(str(error))
+        if found:
+            return int(found.group(1))
+        if _FULL in str(error):
+            return errno.ENOSPC
+    return None

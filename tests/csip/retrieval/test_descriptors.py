@@ -1,0 +1,73 @@
+import dataclasses
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from csip.errors import CsipError
+from csip.retrieval.descriptors import Descriptors, read_descriptors, write_descriptors
+
+
+def some(count: int = 5, width: int = 7) -> Descriptors:
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(count, width)).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return Descriptors(
+        features,
+        tuple(f"hall/cam1-{i:04d}\udcff é" for i in range(count)),
+        generator.integers(0, 3, count),
+        generator.integers(1, 3, count),
+        generator.random(count) < 0.5,
+        np.ones(count, bool),
+        "hall",
+        "0123456789abcdef",
+    )
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "descriptors.h5"
+    written = some()
+    write_descriptors(path, written)
+    read = read_descriptors(path)
+    assert (read.names, read.dataset, read.model) == (written.names, written.dataset, written.model)
+    for column in ("features", "pids", "cameras", "query", "gallery"):
+        one, two = getattr(read, column), getattr(written, column)
+        assert one.dtype == two.dtype and np.array_equal(one, two), column
+    assert [p.name for p in path.parent.iterdir()] == ["descriptors.h5"], "no temporary file is left"
+
+
+def test_files_that_are_no_descriptors(tmp_path: Path) -> None:
+    path = tmp_path / "descriptors.h5"
+    with pytest.raises(CsipError, match="no such file; `csip embed`"):
+        read_descriptors(path)
+    path.write_bytes(b"not HDF5")
+    with pytest.raises(CsipError, match="damaged"):
+        read_descriptors(path)
+    with h5py.File(path, "w") as file:
+        file["joints"] = 1
+    with pytest.raises(CsipError, match="no descriptors of format 1"):
+        read_descriptors(path)
+    write_descriptors(path, some())
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CsipError, match="damaged"):
+        read_descriptors(path)
+    write_descriptors(path, some())
+    with h5py.File(path, "a") as file:
+        del file["pids"]
+    with pytest.raises(CsipError, match="damaged"):
+        read_descriptors(path)
+
+
+@pytest.mark.parametrize("column", ["features", "pids", "cameras", "query", "gallery"])
+def test_lengths_must_agree(column: str) -> None:
+    whole = some()
+    with pytest.raises(CsipError, match="tracklets must be"):
+        dataclasses.replace(whole, **{column: getattr(whole, column)[:-1]})
+
+
+def test_names_must_differ() -> None:
+    whole = some()
+    with pytest.raises(CsipError, match="1 names of tracklets appear twice"):
+        dataclasses.replace(whole, names=(*whole.names[:-1], whole.names[0]))

@@ -1,0 +1,267 @@
+"""Both stages, trained for seconds: what they write, what they refuse, and that being killed changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from csip.config import Settings
+from csip.data.readers import load_dataset
+from csip.data.skeletons import load_skeletons
+from csip.errors import CsipError
+from csip.models.checkpoints import load_model
+from csip.models.factory import load_trained
+from csip.models.vision import create_vision
+from csip.monitor import Silent
+from csip.runtime import make_fabric
+from csip.training.frame_features import frame_features
+from csip.training.prototypes import prototypes, refresh_prototypes
+from csip.training.stage1 import TrainingArrays, train_stage1
+from csip.training.stage2 import train_stage2
+
+STAGES = {1: train_stage1, 2: train_stage2}
+
+
+def train(stage: int, settings: Settings, folder: Path, overwrite: bool = False) -> dict:
+    dataset = load_dataset(settings.dataset)
+    skeletons = settings.dataset.path / "skeletons.h5"
+    if stage == 1:
+        return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent(), overwrite)
+    return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent(), overwrite)
+
+
+def change(settings: Settings, section: str, **values: object) -> Settings:
+    return settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})
+
+
+@pytest.fixture(scope="module")
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
+    """A folder with both stages trained, made once."""
+    made: dict[str, Path] = {}
+
+    def make(settings: Settings) -> Path:
+        if "folder" not in made:
+            made["folder"] = tmp_path_factory.mktemp("trained")
+            train(1, settings, made["folder"])
+            train(2, settings, made["folder"])
+        return made["folder"]
+
+    return make
+
+
+def test_stage1_learns_and_reports_retrieval_on_held_out_identities(settings: Settings, tmp_path: Path) -> None:
+    settings = change(settings, "stage1", lr=2e-3, clips_per_tracklet=2)
+    short = train(1, change(settings, "stage1", epochs=1), tmp_path / "short")
+    long = train(1, change(settings, "stage1", epochs=40), tmp_path / "long")
+    assert long["loss"] < short["loss"] - 0.15
+    assert long["retrieval"]["queries"] == 8  # 2 held-out identities, 2 cameras, 2 walks each
+    assert 0 <= long["retrieval"]["map"] <= 1
+    tensors, description = load_model(tmp_path / "long" / "stage1" / "model.safetensors", "stage1")
+    assert description["joint_set"] == "h36m17" and description["dataset"] == "walkers"
+    assert float(tensors["encoder.scale"]) == pytest.approx(0.35, abs=0.2), (
+        "metres: about a third of one from the pelvis"
+    )
+
+
+def test_stage2_chooses_its_epoch_on_held_out_identities(trained, settings: Settings) -> None:
+    folder = trained(settings)
+    figures = json.loads((folder / "stage2" / "metrics.json").read_text())
+    assert {"ce", "triplet", "csip", "frame", "distill"} <= figures.keys()
+    best = max(figures["validation"], key=lambda score: (score["map"], score["epoch"]))
+    assert figures["chosen_epoch"] == best["epoch"]
+    model, cameras, _ = load_trained(folder / "stage2" / "model.safetensors", settings, "walkers")
+    assert cameras == {1: 0, 2: 1} and len(model.vision.camera_embedding) == 2
+    assert not (folder / "stage2" / "state.pt").exists() and not (folder / "stage2" / "best.pt").exists()
+
+
+class _Stop(Exception):
+    pass
+
+
+class _StopAfter(Silent):
+    """Fails the run once an epoch is reported, as a power cut would."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        if task.startswith("stage") and done == self.epoch:
+            raise _Stop
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_stopped_training_resumes_to_the_same_weights(stage: int, trained, settings: Settings, tmp_path: Path) -> None:
+    whole = trained(settings)
+    dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+    inputs = (dataset, skeletons) if stage == 1 else (dataset, skeletons, whole / "stage1")
+    with pytest.raises(_Stop):
+        STAGES[stage](*inputs, settings, tmp_path / "cut", _StopAfter(2))
+    assert (tmp_path / "cut" / "state.pt").exists()
+    STAGES[stage](*inputs, settings, tmp_path / "cut", Silent())
+    one, _ = load_model(whole / f"stage{stage}" / "model.safetensors", f"stage{stage}")
+    two, _ = load_model(tmp_path / "cut" / "model.safetensors", f"stage{stage}")
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def test_killed_training_resumes_to_the_same_weights(trained, settings: Settings, tmp_path: Path) -> None:
+    whole = trained(settings)
+    program = tmp_path / "program.py"
+    (tmp_path / "settings.pkl").write_bytes(pickle.dumps(settings.model_dump(mode="json")))
+    program.write_text(f"""
+import pickle, sys, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from csip.config import Settings
+from csip.data.readers import load_dataset
+from csip.monitor import Silent
+from csip.training.stage2 import train_stage2
+settings = Settings.model_validate(pickle.loads(Path({str(tmp_path / "settings.pkl")!r}).read_bytes()))
+class Talk(Silent):
+    def progress(self, task, done, total, note=""):
+        print(task, done, flush=True)
+dataset = load_dataset(settings.dataset)
+train_stage2(dataset, settings.dataset.path / "skeletons.h5", Path({str(whole / "stage1")!r}), settings,
+             Path({str(tmp_path / "killed")!r}), Talk())
+""")
+    process = subprocess.Popen([sys.executable, str(program)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("stage 2 1"):
+            time.sleep(0.05)  # into the second epoch
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "model.safetensors").exists()
+    subprocess.run([sys.executable, str(program)], check=True, stdout=subprocess.DEVNULL)
+    one, _ = load_model(whole / "stage2" / "model.safetensors", "stage2")
+    two, _ = load_model(tmp_path / "killed" / "model.safetensors", "stage2")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_is_not_overwritten_by_accident(trained, settings: Settings, tmp_path: Path) -> None:
+    folder = trained(settings)
+    with pytest.raises(CsipError, match="this run has finished; give --overwrite"):
+        train(1, settings, folder)
+    dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+    with pytest.raises(_Stop):
+        train_stage1(dataset, skeletons, settings, tmp_path / "cut", _StopAfter(1))
+    other = change(settings, "stage1", lr=1e-3)
+    with pytest.raises(CsipError, match=r"stage1\.lr: 0\.00035 there, 0\.001 here"):
+        train_stage1(dataset, skeletons, other, tmp_path / "cut", Silent())
+    train_stage1(dataset, skeletons, other, tmp_path / "cut", Silent(), overwrite=True)
+
+
+def test_stage2_needs_the_stage1_of_its_data(trained, settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(CsipError, match=r"stage1/model.safetensors: missing; `csip train-stage1`"):
+        train(2, settings, tmp_path)
+    other = change(settings, "dataset", val_ids=0)
+    dataset, skeletons = load_dataset(other.dataset), other.dataset.path / "skeletons.h5"
+    with pytest.raises(CsipError, match="trained on other tracklets"):
+        train_stage2(dataset, skeletons, trained(settings) / "stage1", other, tmp_path / "stage2", Silent())
+
+
+def test_a_loss_that_is_no_number_is_named(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(CsipError, match="loss term contrastive became nan in epoch"):
+        train(1, change(settings, "stage1", lr=1e30, warmup_epochs=0), tmp_path)
+
+
+def test_cached_features_equal_computed_ones_and_a_stale_cache_is_not_used(settings: Settings, tmp_path: Path) -> None:
+    dataset = load_dataset(settings.dataset)
+    torch.manual_seed(0)
+    vision = create_vision(settings.vision.model, None, (64, 32)).eval()
+    arguments = (vision, dataset.root, dataset.train, settings, make_fabric(settings.runtime))
+    computed = frame_features(tmp_path / "f.h5", *arguments, Silent())
+
+    class Count(Silent):
+        calls = 0
+
+        def progress(self, *_: object) -> None:
+            self.calls += 1
+
+    again = Count()
+    cached = frame_features(tmp_path / "f.h5", *arguments, again)
+    assert again.calls == 0
+    assert all(np.array_equal(a, b) for a, b in zip(computed, cached, strict=True))
+    assert [len(f) for f in cached] == [len(t.frames) for t in dataset.train]
+    with torch.no_grad():
+        vision.visual.proj.mul_(2)
+    doubled = frame_features(tmp_path / "f.h5", *arguments, again)
+    assert again.calls > 0
+    np.testing.assert_allclose(doubled[0], 2 * computed[0], rtol=1e-5, atol=1e-6)
+
+
+def test_prototypes_are_means_by_identity(settings: Settings) -> None:
+    rng = np.random.default_rng(0)
+    features, labels = rng.normal(size=(7, 5)).astype(np.float32), np.array([0, 2, 1, 2, 0, 1, 2])
+    plain = prototypes(features, labels, change(settings, "stage1", normalize=False))
+    for label in range(3):
+        np.testing.assert_allclose(plain[label], features[labels == label].mean(axis=0), rtol=1e-5)
+    assert torch.allclose(prototypes(features, labels, settings).norm(dim=1), torch.ones(3))
+    with pytest.raises(CsipError, match="no tracklet for label 1"):
+        prototypes(features[:2], labels[:2], settings)
+
+
+def test_refreshed_prototypes_are_the_mean_direction_of_old_and_new(trained, settings: Settings) -> None:
+    model, _, _ = load_trained(trained(settings) / "stage2" / "model.safetensors", settings, "walkers")
+    dataset = load_dataset(settings.dataset)
+    train = [t for t in dataset.train if t.pid in sorted({t.pid for t in dataset.train})[: len(model.pfu.visual)]]
+    labels = np.array([sorted({t.pid for t in train}).index(t.pid) for t in train])
+    old = torch.randn(model.pfu.visual.shape, generator=torch.Generator().manual_seed(0))
+
+    def refreshed(momentum: float) -> torch.Tensor:
+        model.pfu.set_prototypes(old, model.pfu.skeleton)
+        chosen = change(settings, "stage2", prototype_momentum=momentum)
+        refresh_prototypes(model, dataset.root, train, labels, chosen, make_fabric(settings.runtime), Silent())
+        return torch.nn.functional.normalize(model.pfu.visual, dim=1)
+
+    half = refreshed(0.0) + torch.nn.functional.normalize(old, dim=1)
+    torch.testing.assert_close(refreshed(0.5), torch.nn.functional.normalize(half, dim=1))
+
+
+def test_skeletons_pair_with_frames_by_name(settings: Settings) -> None:
+    from dataclasses import replace
+
+    dataset = load_dataset(settings.dataset)
+    path = settings.dataset.path / "skeletons.h5"
+    plain = load_skeletons(path, dataset.train[:1])
+    backwards = load_skeletons(path, [replace(dataset.train[0], frames=dataset.train[0].frames[::-1])])
+    assert np.array_equal(plain.joints[0], backwards.joints[0][::-1])
+    assert np.abs(plain.joints[0][:, 0]).max() == 0, "root-centred"
+    stranger = load_skeletons(path, [replace(dataset.train[0], frames=(*dataset.train[0].frames, "new.jpg"))])
+    assert stranger.valid[0].tolist() == [True] * 6 + [False]
+    with pytest.raises(CsipError, match=r"no skeletons for 1 of 1 tracklets, e\.g\. nobody"):
+        load_skeletons(path, [replace(dataset.train[0], name="nobody")])
+
+
+def test_batches_of_one_camera_hold_every_clip_once(settings: Settings) -> None:
+    dataset = load_dataset(settings.dataset)
+    skeletons = load_skeletons(settings.dataset.path / "skeletons.h5", dataset.train)
+    features = [np.zeros((len(t.frames), 4), np.float32) for t in dataset.train]
+    clips = TrainingArrays.of(dataset.train, features, skeletons, torch.device("cpu"))
+    tracklet_of = np.repeat(np.arange(len(dataset.train)), clips.lengths)
+    for batches in ("random", "camera"):
+        chosen = settings.model_copy(
+            update={
+                "stage1": settings.stage1.model_copy(update={"batches": batches, "batch": 5, "clips_per_tracklet": 2})
+            }
+        )
+        drawn = [tracklet_of[rows] for rows, _ in clips.draw(chosen, epoch=0)]
+        assert all((one == one[:, :1]).all() for one in drawn), "a clip is of one tracklet"
+        cameras = [{dataset.train[i].camera for i in one[:, 0]} for one in drawn]
+        assert (max(map(len, cameras)) == 1) == (batches == "camera")
+        counts = np.bincount(np.concatenate([one[:, 0] for one in drawn]), minlength=len(dataset.train))
+        left_out = 2 * len(dataset.train) - counts.sum()  # a batch of one clip has no contrast
+        assert counts.max() <= 2 and left_out <= len({t.camera for t in dataset.train})
