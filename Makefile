@@ -32,7 +32,7 @@ CONFIG := $(wildcard configs/$(DATASET).yaml)
 MODEL := $(RUN)/$(if $(filter $(SKELETONS_ALONE),$(DATASET)),skeleton,stage2)/model.safetensors
 FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test lint bench clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test lint bench wheel clean
 .DELETE_ON_ERROR:
 
 # Asks each time whether what is there is what is wanted, which takes a moment; other targets ask when its inputs change.
@@ -125,5 +125,10 @@ lint: setup
 bench: setup
 	@for bench in $(wildcard tests/benchmarks/bench_*.py); do .venv/bin/python $$bench || exit 1; done
 
+# A wheel that works outside a clone, in dist/.
+wheel: setup
+	.venv/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls -l dist/*.whl
+
 clean:
-	rm -rf data/demo runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist build data/demo runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -286,7 +286,7 @@ class RuntimeSettings(Section):
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """``auto``: bf16-mixed on a GPU, 32-true on a CPU."""
+    """``auto``: bf16-mixed where the device has units for it (GPUs; processors with AVX512-BF16 or AMX), else 32-true."""
     workers: int = Field(2, ge=0)
     """Processes that decode frames."""
     embed_batch: int = Field(128, ge=1)

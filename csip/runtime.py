@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
+from pose_cache.precision import has_bf16, warn_without_bf16
 
 
 def make_fabric(runtime: RuntimeSettings) -> Fabric:
@@ -26,12 +27,15 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
             "runtime.device is cuda, but torch sees no CUDA device; `csip doctor` tells why, or use runtime.device=cpu"
         )
     cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
+    device = "cuda" if cuda else "cpu"
     precision = runtime.precision
     if precision == "auto":
-        precision = "bf16-mixed" if cuda else "32-true"
+        precision = "bf16-mixed" if has_bf16(device) else "32-true"
+    elif precision == "bf16-mixed":
+        warn_without_bf16(device, "runtime.precision=bf16-mixed")
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
     fabric = Fabric(
-        accelerator="cuda" if cuda else "cpu",
+        accelerator=device,
         devices=local,
         num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // local,
         strategy="ddp" if "WORLD_SIZE" in os.environ else "auto",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from configs import CONFIGS
 from csip.config import Settings, load_settings
 from csip.errors import CsipError
+from pose_cache.shipped import CONFIGS
 
 
 def settings_for(dataset: str | None, config: Path | None, root: Path | None, overrides: list[str]) -> Settings:

@@ -2,9 +2,9 @@
 
 What mmcv-lite and mmpose lack is given by `pose_cache.standins`. And a CPU-only torch beside the torchvision of PyPI
 (built for CUDA) is common: torchvision then fails to load its operators, and `import torchvision` raises "operator
-torchvision::nms does not exist" because its Python part registers fake kernels for operators that nobody declared. Declaring the two schemas is enough for everything
-that does not call them: models, v2 transforms, open_clip, mmpose. `torchvision.ops.nms` and `torchvision.io`
-stay unavailable there; nothing in this project needs them.
+torchvision::nms does not exist" because its Python part registers fake kernels for operators that nobody declared.
+Declaring the two schemas is enough for everything that does not call them: models, v2 transforms, open_clip, mmpose.
+`torchvision.ops.nms` and `torchvision.io` stay unavailable there; nothing in this project needs them.
 """
 
 import importlib

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from lightning_fabric import Fabric
 from csip.config import Settings, dump_settings
 from csip.errors import CsipError
 from csip.models.checkpoints import MODEL, save_model
+from pose_cache.shipped import IN_CLONE
 
 
 class RunFolder:
@@ -119,13 +123,23 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def git_revision() -> str:
-    """Return the revision of the code, or ``unknown`` outside a git checkout."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Return the revision of the code: git's in a clone, elsewhere the version and what the wheel was made from.
+
+    A repository that merely encloses the code, such as a user's own around an environment, is not asked.
+    """
+    root = Path(__file__).resolve().parents[2]
+    if IN_CLONE and (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        # Git sets these for its hooks, and they come before -C.
+        environment = {key: value for key, value in os.environ.items() if key not in ("GIT_DIR", "GIT_WORK_TREE")}
+        with suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.strip()
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        version = metadata.version("csip")
+    except metadata.PackageNotFoundError:
         return "unknown"
+    made_from = root / "csip" / "revision.txt"
+    return f"{version} ({made_from.read_text().strip()})" if made_from.exists() else version
 
 
 def check_finite(terms: Mapping[str, torch.Tensor], epoch: int, step: int) -> None:

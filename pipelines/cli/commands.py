@@ -35,6 +35,23 @@ app.add_typer(cli_skeletons.app, name="skeletons")
 
 
 @app.command()
+def demo(
+    set_: Set = None,
+    train_ids: Annotated[int, typer.Option(help="Rendered people to train on.")] = 96,
+    test_ids: Annotated[int, typer.Option(help="Rendered people to test on.")] = 40,
+    workers: Annotated[int, typer.Option(help="Processes that render.")] = 2,
+) -> None:
+    """Run the whole chain on rendered people, in the current folder: data/demo, runs/demo and a report card.
+
+    A stage is run again where its output is missing or older than what it is made from.
+    """
+    from csip.synthetic.world import SyntheticSpec
+    from pipelines import run_demo as stage
+
+    stage.run(set_ or [], SyntheticSpec(train_ids=train_ids, test_ids=test_ids), workers)
+
+
+@app.command()
 def synth(
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("data/demo"),
     seed: Annotated[int, typer.Option(help="Which people, cameras and walks.")] = 0,
@@ -363,6 +380,9 @@ def main() -> None:
     from csip.errors import CsipError
     from pose_cache.errors import PoseCacheError
 
+    if sys.platform == "win32":
+        errors.print("error: Windows is not supported; use the Windows Subsystem for Linux (`wsl --install`)", markup=False)
+        sys.exit(1)
     # Deprecations inside the pinned stack are nothing that its user can mend.
     for module in ("mmengine", "mmcv", "mmdet", "mmpose", "torch", "timm", "lightning_fabric"):
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")

@@ -17,19 +17,17 @@ import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-__all__ = ["compiled_operators", "install", "missing"]
+__all__ = ["compiled_operators", "install", "missing", "version_of"]
 
 _HERE: Final = Path(__file__).parent
 _VENDORED: Final = _HERE.with_name("vendored")
-_FILES: Final = {
-    "mmcv._ext": _HERE / "mmcv_ext.py",
-    "xtcocotools": _HERE / "xtcocotools" / "__init__.py",
-}
+_FILES: Final = {"mmcv._ext": _HERE / "mmcv_ext.py", "xtcocotools": _HERE / "xtcocotools" / "__init__.py"}
 
 
 class _Finder(MetaPathFinder):
@@ -60,8 +58,27 @@ def compiled_operators() -> bool:
         return False
     suffixes = tuple(importlib.machinery.EXTENSION_SUFFIXES)
     return any(
-        file.name.endswith(suffixes) for folder in package.submodule_search_locations for file in Path(folder).glob("_ext*")
+        file.name.endswith(suffixes)
+        for folder in package.submodule_search_locations
+        for file in Path(folder).glob("_ext*")
     )
+
+
+def version_of(package: str) -> str:
+    """Return the version of an installed package; mmcv may be installed as mmcv-lite.
+
+    Raises
+    ------
+    importlib.metadata.PackageNotFoundError
+        If it is not installed.
+    """
+    install()
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        if package != "mmcv":
+            raise
+        return metadata.version("mmcv-lite")
 
 
 def missing(what: str) -> NotImplementedError:

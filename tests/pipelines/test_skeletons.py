@@ -6,13 +6,13 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import CONFIGS
 from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
 from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pipelines import extract_skeletons as skeletons
 from pose_cache.estimator import EstimatorSpec
 from pose_cache.joints import H36M17
+from pose_cache.shipped import CONFIGS
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
 
 SMALL = EstimatorSpec("small", CONFIGS / "pose/demo/pose2d.py", None, CONFIGS / "pose/demo/lifter.py", None)
