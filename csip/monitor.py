@@ -1,25 +1,5 @@
-"""How long work tells its caller where it stands. This package prints nothing itself."""
+"""How long work tells its caller where it stands; the one protocol of both packages, so that a monitor serves either."""
 
-from __future__ import annotations
+from pose_cache.monitor import Monitor, Silent
 
-from typing import Protocol
-
-
-class Monitor(Protocol):
-    """What a caller may want to hear."""
-
-    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` units of ``task`` are finished; ``note`` is a short figure such as the loss."""
-
-    def say(self, text: str) -> None:
-        """Something that a person should read once."""
-
-
-class Silent:
-    """A monitor that listens to nothing."""
-
-    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        """Ignore it."""
-
-    def say(self, text: str) -> None:
-        """Ignore it."""
+__all__ = ["Monitor", "Silent"]

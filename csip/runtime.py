@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from lightning_fabric import Fabric
@@ -11,7 +12,7 @@ from lightning_fabric import Fabric
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
-from pose_cache.precision import has_bf16, warn_without_bf16
+from pose_cache.processor import has_bf16, warn_without_bf16
 
 
 def make_fabric(runtime: RuntimeSettings) -> Fabric:
@@ -45,6 +46,10 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
     return fabric
 
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
 def only_first(monitor: Monitor, fabric: Fabric) -> Monitor:
     """Let the first process speak for all."""
     return monitor if fabric.is_global_zero else Silent()
@@ -62,19 +67,26 @@ def gather(fabric: Fabric, share: torch.Tensor) -> torch.Tensor:
     return whole.flatten(0, 1)
 
 
-def get_rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the state of torch's random numbers, on the device too."""
-    state = {"cpu": torch.get_rng_state()}
-    return state | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else state
+def share(fabric: Fabric, items: Sequence[Item], compute: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
+    """Compute one result per item, each process for a part of the items; every process returns all results, in order.
+
+    Parameters
+    ----------
+    compute
+        Called once in every process that has items, with its part.
+    """
+    if fabric.world_size == 1:
+        return list(compute(items))
+    bounds = [rank * len(items) // fabric.world_size for rank in range(fabric.world_size + 1)]
+    mine = items[bounds[fabric.global_rank] : bounds[fabric.global_rank + 1]]
+    parts: list[list[Result]] = [[] for _ in range(fabric.world_size)]
+    torch.distributed.all_gather_object(parts, list(compute(mine)) if mine else [])
+    return [result for part in parts for result in part]
 
 
-def set_rng_state(state: Mapping[str, torch.Tensor], device: torch.device) -> None:
-    """Go on with the random numbers of `get_rng_state`."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state and device.type == "cuda":
-        torch.cuda.set_rng_state(state["cuda"], device)
+def seed_torch(seed: int, epoch: int, step: int = 0, process: int = 0) -> None:
+    """Seed torch's random numbers for an epoch or a step, each process for itself.
 
-
-def seed_epoch(seed: int, epoch: int) -> None:
-    """Seed torch for one epoch, so that an epoch is the same whether or not the run was stopped before it."""
-    torch.manual_seed(seed * 1_000_003 + epoch)
+    They are then the same whether or not the run was stopped before, and never the same in two processes.
+    """
+    torch.manual_seed(seed * 1_000_003 + epoch + step * 2_147_483_647 + process * 15_485_863)

@@ -21,6 +21,7 @@ from csip.config import Settings
 from csip.data.dataset import fingerprint
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
+from csip.files import atomic, write_json, write_text
 from csip.models.factory import load_trained
 from csip.monitor import Silent
 from csip.runtime import make_fabric
@@ -98,8 +99,8 @@ def run(settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], wo
         for row in rows
     }
     result = {"dataset": dataset.name, "seeds": list(seeds), "data": data, "rows": found}
-    (out / "ablation.json").write_text(json.dumps(result, indent=1))
-    (out / "ablation.md").write_text(table(found, seeds))
+    write_json(out / "ablation.json", result)
+    write_text(out / "ablation.md", table(found, seeds))
     console.print(table(found, seeds), markup=False)
     console.print(f"ablation -> {out / 'ablation.md'}, {out / 'ablation.json'}")
 
@@ -172,8 +173,8 @@ def _pretrain(settings: Settings, skeletons: Path, folder: Path, threads: int) -
     # The image features are the same in every run: whoever is first has made them for all.
     ready = sorted(folder.parent.parent.glob("seed*/stage1-*/model.safetensors"))
     if ready and not (folder / "features.h5").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ready[0].with_name("features.h5"), folder / "features.h5")
+        with atomic(folder / "features.h5") as temporary:
+            shutil.copyfile(ready[0].with_name("features.h5"), temporary)
     train_stage1(load_dataset(settings.dataset), skeletons, settings, folder, Silent())
 
 
@@ -193,7 +194,7 @@ def _train(settings: Settings, skeletons: Path, stage1: Path, folder: Path, data
     device = make_fabric(settings.runtime).device
     descriptors = describe(model, dataset.root, query, gallery, cameras, settings, device, Silent())
     figures = score(*descriptors, query, gallery, lookalike_groups(dataset), settings.evaluation, device)
-    finished.write_text(json.dumps({"inputs": inputs, "figures": figures}, indent=1))
+    write_json(finished, {"inputs": inputs, "figures": figures})
 
 
 def _get(tree: dict[str, Any], key: str) -> Any:

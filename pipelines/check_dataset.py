@@ -19,7 +19,7 @@ from csip.data.readers import is_labelled, load_dataset
 from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
 from csip.errors import CsipError
 from csip.monitor import Monitor
-from pipelines.console import RichMonitor, console
+from pipelines.console import RichMonitor, console, labelled
 from pose_cache.errors import PoseCacheError
 from pose_cache.images import load_frame
 from pose_cache.sources import FrameKind
@@ -80,17 +80,16 @@ def run(settings: Settings, cache: Path, frames: int | None) -> bool:
         findings = inspect(settings, cache, frames, monitor)
     table = Table("", "found", title=f"{settings.dataset.name}, {settings.dataset.path}", title_justify="left")
     for finding in findings:
-        mark = "[red]wrong[/]  " if finding.fix else ""
-        lines = [f"{mark}{_plain(finding.text)}"]
-        lines += [f"{what}: {_plain(text)}" for what, text in (("fix", finding.fix), ("next", finding.hint)) if text]
-        table.add_row(finding.what, "\n".join(lines))
+        advice = [f"{what}: {text}" for what, text in (("fix", finding.fix), ("next", finding.hint)) if text]
+        text = "\n".join((finding.text, *advice))
+        table.add_row(finding.what, labelled("wrong", "red", f"  {text}") if finding.fix else text)
     console.print(table)
     wrong = [finding.what for finding in findings if finding.fix]
     left = [finding.text.partition("\n")[0] for finding in findings if finding.hint]
     if wrong:
         console.print(f"{len(wrong)} of {len(findings)} are wrong: {', '.join(wrong)}")
     else:
-        console.print(_plain(f"nothing is wrong; {'; '.join(left)}" if left else "all is well"), soft_wrap=True)
+        console.print(f"nothing is wrong; {'; '.join(left)}" if left else "all is well", soft_wrap=True)
     return not wrong
 
 
@@ -326,8 +325,3 @@ def _skeletons(cache: Path, dataset: Dataset, settings: Settings) -> Finding:
     if len(known) < len(wanted) or paired < frames:
         return Finding("skeletons", text, f"the cache was made from other data: {make}")
     return Finding("skeletons", text)
-
-
-def _plain(text: str) -> str:
-    """Keep rich from reading brackets as markup."""
-    return text.replace("[", r"\[")

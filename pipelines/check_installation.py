@@ -15,10 +15,10 @@ import torch
 from rich.table import Table
 
 from csip.files import digest
-from pipelines.console import console
+from pipelines.console import console, labelled
 from pose_cache.compat import guard_torchvision
 from pose_cache.estimator import PoseEstimator, demo, human3d
-from pose_cache.precision import has_bf16
+from pose_cache.processor import has_bf16
 from pose_cache.shipped import CONFIGS, IN_CLONE, repair
 from pose_cache.standins import compiled_operators, version_of
 from pose_cache.standins.mmcv_ext import has_torchvision_nms
@@ -45,10 +45,11 @@ def run() -> bool:
     ]
     for name, check, fix in checks:
         try:
-            table.add_row(name, f"[green]ok[/]  {check()}")
+            table.add_row(name, labelled("ok", "green", f"  {check()}"))
         except Exception as error:  # a check stands for whatever can break in an installation
             reason = str(error).strip().splitlines()
-            table.add_row(name, f"[red]{type(error).__name__}[/]: {reason[0] if reason else ''}\nfix: {fix}")
+            text = f": {reason[0] if reason else ''}\nfix: {fix}"
+            table.add_row(name, labelled(type(error).__name__, "red", text))
             problems.append(name)
     console.print(table)
     console.print(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from csip.config import Settings, dump_settings, load_settings
 from csip.errors import CsipError
-from csip.files import digest
+from csip.files import digest, write_json, write_text
 from csip.models.authors import JOINT_SET, UNKNOWN, Imported, import_reference, read_reference
 from csip.models.checkpoints import MODEL, save_model
 from csip.training.run_folder import git_revision
@@ -98,8 +97,8 @@ def run(file: Path, out: Path, settings: Settings, cameras: list[int] | None, ov
             "revision": git_revision(),
         },
     )
-    (out / "config.yaml").write_text(dump_settings(imported.settings))
-    (out / "import.json").write_text(json.dumps(report(imported, source, rows), indent=1))
+    write_text(out / "config.yaml", dump_settings(imported.settings))
+    write_json(out / "import.json", report(imported, source, rows))
     console.print(fates_table(imported, file))
     unknown = [key.name for key in imported.keys if key.why == UNKNOWN]
     if unknown:

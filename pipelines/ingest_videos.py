@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from csip.video.ingestion import Detector, IngestOptions, VideoSummary, ingest_v
 from csip.video.state import FORMAT, IngestState, source_of, write_summary
 from pipelines.console import RichMonitor, console
 from pose_cache.lock import held
+from pose_cache.processor import usable_processors
 
 DetectorName = Literal["auto", "rtmdet", "hog", "boxes"]
 
@@ -174,7 +174,7 @@ class _Source:
         if self._name == "hog":
             from csip.video.hog import HogDetector
 
-            return HogDetector(chosen.smallest, chosen.threads or len(os.sched_getaffinity(0)))
+            return HogDetector(chosen.smallest, chosen.threads or usable_processors())
         from csip.video.rtmdet import RTMDetDetector
 
         return RTMDetDetector(chosen.config, chosen.checkpoint, chosen.device, chosen.batch)

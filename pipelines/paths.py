@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from csip.config import Settings, load_settings
+from csip.config import Override, Settings, load_settings
 from csip.errors import CsipError
 from pose_cache.shipped import CONFIGS
 
 
-def settings_for(dataset: str | None, config: Path | None, root: Path | None, overrides: list[str]) -> Settings:
+def settings_for(
+    dataset: str | None, config: Path | None, root: Path | None, overrides: Sequence[Override]
+) -> Settings:
     """Find and read the settings of a run.
 
     Parameters
@@ -20,15 +23,18 @@ def settings_for(dataset: str | None, config: Path | None, root: Path | None, ov
         A settings file, instead.
     root
         The data set's folder, where it is not ``data/NAME``.
+    overrides
+        As `load_settings` takes them.
 
     Raises
     ------
     CsipError
         Neither is given, or there is no such data set.
     """
-    changes = [*overrides, *([f"dataset.root={root}"] if root is not None else [])]
+    name: list[Override] = [("dataset.name", dataset)] if dataset is not None else []
+    changes: list[Override] = [*overrides, *([("dataset.root", root)] if root is not None else [])]
     if config is not None:
-        return load_settings(config, [*([f"dataset.name={dataset}"] if dataset else []), *changes])
+        return load_settings(config, [*name, *changes])
     if dataset is None:
         raise CsipError("name a data set (--dataset NAME) or a settings file (--config FILE)")
     for folder in (Path("configs"), CONFIGS):
@@ -40,7 +46,7 @@ def settings_for(dataset: str | None, config: Path | None, root: Path | None, ov
             f"unknown data set {dataset!r}: there is no configs/{dataset}.yaml (known: {', '.join(known)}) and no folder "
             f"data/{dataset} with PERSON/CAMERA/[TRACKLET/]FRAME.jpg in it"
         )
-    return load_settings(CONFIGS / "folder.yaml", [f"dataset.name={dataset}", *changes])
+    return load_settings(CONFIGS / "folder.yaml", [*name, *changes])
 
 
 def run_folder(settings: Settings, run: Path | None) -> Path:

@@ -15,7 +15,7 @@ from csip.config import Settings
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, fingerprint_sequences, windows
 from csip.data.skeleton_readers import load_skeleton_set
 from csip.errors import CsipError
-from csip.files import digest
+from csip.files import digest, write_json, write_text
 from csip.models.skeleton_reid import bone_lengths
 from csip.retrieval.metrics import RANKS, chance
 from csip.runtime import make_fabric
@@ -93,7 +93,7 @@ def evaluate(settings: Settings, run_folder: Path) -> None:
         "seconds": time.monotonic() - started,
     }
     out = run_folder / "metrics.json"
-    out.write_text(json.dumps(result, indent=1))
+    write_json(out, result)
     console.print(figures_table(result))
     console.print(f"evaluate: {result['seconds']:.0f} s -> {out}")
 
@@ -201,5 +201,5 @@ def report(result: dict[str, Any], run_folder: Path) -> None:
         "",
     ]
     out = run_folder / "report.md"
-    out.write_text("\n".join(lines))
+    write_text(out, "\n".join(lines))
     console.print(f"report -> {out}")

@@ -23,7 +23,7 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.framing import View
 from pose_cache.joints import COCO17
 from pose_cache.lifting import Lifter
-from pose_cache.precision import warn_without_bf16
+from pose_cache.processor import warn_without_bf16
 from pose_cache.shipped import CONFIGS, repair
 from pose_cache.weights import Weights, find_weights, load_weights
 

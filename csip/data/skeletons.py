@@ -33,6 +33,10 @@ class Skeletons:
         """Return joints (T, J, 3) and valid (T,) of the chosen frames of one tracklet."""
         return self.joints[tracklet][frames], self.valid[tracklet][frames]
 
+    def subset(self, tracklets: Sequence[int]) -> Skeletons:
+        """Return the skeletons of some of the tracklets."""
+        return Skeletons(self.joint_set, [self.joints[i] for i in tracklets], [self.valid[i] for i in tracklets])
+
     def known(self) -> np.ndarray:
         """Return (tracklets,) bool: which have a skeleton in any frame."""
         return np.array([valid.any() for valid in self.valid])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from csip.errors import CsipError
+from csip.files import atomic
 
 MODEL = "model.safetensors"
 
 
 def save_model(path: Path, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Write tensors and what they are; a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(whole, temporary, metadata={"csip": json.dumps(description, sort_keys=True)})
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.chmod(path.parent.stat().st_mode & 0o666)  # safetensors lets nobody else read; who may see the folder may
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        save_file(whole, temporary, metadata={"csip": json.dumps(description, sort_keys=True)})
+        # safetensors lets nobody else read; who may see the folder may.
+        temporary.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -22,20 +22,7 @@ from pose_cache.joints import joint_set
 
 def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphTransformer:
     """Make an untrained skeleton encoder for a joint set, with features of ``width`` numbers."""
-    chosen = settings.skeleton_encoder
-    return SkeletonGraphTransformer(
-        joint_set(joints),
-        width=width,
-        depth=chosen.depth,
-        heads=chosen.heads,
-        mlp_ratio=chosen.mlp_ratio,
-        dropout=chosen.dropout,
-        positions=chosen.positions,
-        temporal=chosen.temporal,
-        temporal_every=chosen.temporal_every,
-        sign_flips=chosen.sign_flips,
-        bones=chosen.bones,
-    )
+    return SkeletonGraphTransformer(joint_set(joints), width, settings.skeleton_encoder)
 
 
 def load_encoder(
@@ -79,13 +66,13 @@ def build_model(
 
     Without ``load_vision`` the image encoder has the form that ``vision.pretrained`` asks for, and random weights.
     """
-    clips, chosen = settings.clips, settings.stage2
+    clips = settings.clips
     torch.manual_seed(settings.runtime.seed)
     vision = create_vision(
         settings.vision.model,
         settings.vision.pretrained,
         (clips.height, clips.width),
-        cameras=cameras if chosen.camera_embedding else 0,
+        cameras=cameras if settings.stage2.camera_embedding else 0,
         load=load_vision,
     )
     if settings.runtime.recompute:
@@ -96,23 +83,10 @@ def build_model(
         vision,
         encoder,
         identities,
-        freeze_skeleton=not chosen.train_skeleton_encoder,
-        fusion=chosen.fusion,
-        prototype_attention=chosen.prototype_attention,
-        update_prototypes=chosen.update_prototypes,
-        detach_tokens=chosen.detach_tokens,
-        update_tokens=chosen.update_tokens,
-        detach_visual=chosen.detach_visual,
-        distill=chosen.lambda_distill > 0,
+        settings.stage2,
         normalize=settings.stage1.normalize,
         tau=tau,
         part_norm=settings.evaluation.part_norm,
-        heads=chosen.temporal_heads,
-        mte=chosen.mte,
-        atd=chosen.atd,
-        ta=chosen.ta,
-        frame_position=chosen.frame_position,
-        temporal_residual=chosen.temporal_residual,
     )
 
 
@@ -152,6 +126,9 @@ def restore(tensors: Mapping[str, Tensor], description: dict[str, Any]) -> ReIDM
     """Make the trained model of a file's content; what a slim file lacks, which the test branch never reads, is random."""
     model = untrained_like(description, pretrained=False)
     _, training = model.split_state()
+    if model.sgtm is not None and model.sgtm.skeleton_message is None:
+        # Files of earlier versions hold these, which nothing read.
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("sgtm.skeleton_message.")}
     model.load_state_dict({**training, **tensors} if description.get("slim") else tensors)
     return model
 

@@ -1,39 +1,37 @@
 """Prototype Fusion Updater: one prototype an identity, fused from both modalities and adapted to each clip."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from csip.config import Stage2Settings
 from csip.errors import CsipError
 from csip.models.attention import Attention, InducedAttention, feed_forward
-from csip.models.dropout import Dropout
 
-PrototypeAttention = Literal["full", "induced"]
+MLP_RATIO = 4
 
 
 class DecoderLayer(nn.Module):
     """Pre-norm decoder layer: self-attention over prototypes, cross-attention to a clip's tokens, MLP."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, attention: PrototypeAttention) -> None:
+    def __init__(self, width: int, settings: Stage2Settings) -> None:
         super().__init__()
+        heads, full = settings.prototype_heads, settings.prototype_attention == "full"
         self.self_norm = nn.LayerNorm(width)
-        self.self_attention = (Attention if attention == "full" else InducedAttention)(width, heads)
+        self.self_attention = (Attention if full else InducedAttention)(width, heads)
         self.cross_norm = nn.LayerNorm(width)
         self.cross_attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = feed_forward(width, mlp_ratio, dropout)
-        self.dropout = Dropout(dropout)
+        self.mlp = feed_forward(width, MLP_RATIO)
 
     def forward(self, prototypes: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Update prototypes (1 or B, N, C) from tokens (B, M, C) with mask (B, M); return (B, N, C).
 
         Prototypes that are the same for all clips, (1, N, C), go through self-attention once.
         """
-        x = prototypes + self.dropout(self.self_attention(self.self_norm(prototypes)))
-        x = x + self.dropout(self.cross_attention(self.cross_norm(x), tokens, mask))
-        return x + self.dropout(self.mlp(self.mlp_norm(x)))
+        x = prototypes + self.self_attention(self.self_norm(prototypes))
+        x = x + self.cross_attention(self.cross_norm(x), tokens, mask)
+        return x + self.mlp(self.mlp_norm(x))
 
 
 class PrototypeFusionUpdater(nn.Module):
@@ -48,17 +46,14 @@ class PrototypeFusionUpdater(nn.Module):
         N, the number of training identities.
     width : int
         C, the width of the joint embedding space.
-    heads, layers, mlp_ratio, dropout
-        Of the decoder.
-    attention : {"full", "induced"}
-        Prototypes attend to each other, in time quadratic in N, or through 64 learnable points, in time linear in N.
-    fusion : {"weight", "gate"}
-        ``w`` is the sigmoid of a learnable weight an identity, or of a small network on both prototypes.
+    settings : Stage2Settings
+        ``fusion``: ``w`` is the sigmoid of a learnable weight per identity, or of a small network on both prototypes.
+        ``prototype_attention``: prototypes attend to each other, in time quadratic in N, or through 64 learnable points, in
+        time linear in N. ``prototype_heads`` and ``prototype_layers``: of the decoder. ``update_prototypes``: whether a clip
+        changes the prototypes; without, P' = P_F and there is no decoder.
     normalize : bool
         Scale each prototype to a norm of sqrt(C) when it is set, so that neither modality outweighs the other by
         the scale of its encoder; wanted wherever similarities are cosines. False keeps them as they come.
-    update : bool
-        Whether a clip changes the prototypes; without, P' = P_F and there is no decoder.
 
     Attributes
     ----------
@@ -69,34 +64,20 @@ class PrototypeFusionUpdater(nn.Module):
     visual: Tensor
     skeleton: Tensor
 
-    def __init__(
-        self,
-        identities: int,
-        width: int,
-        heads: int = 8,
-        layers: int = 2,
-        fusion: Literal["weight", "gate"] = "weight",
-        attention: PrototypeAttention = "full",
-        mlp_ratio: float = 4,
-        dropout: float = 0.0,
-        normalize: bool = True,
-        update: bool = True,
-    ) -> None:
+    def __init__(self, identities: int, width: int, settings: Stage2Settings, normalize: bool = True) -> None:
         super().__init__()
-        if fusion not in ("weight", "gate"):
-            raise CsipError(f"fusion: expected 'weight' or 'gate', got {fusion!r}")
         self.normalize = normalize
         self.register_buffer("visual", torch.zeros(identities, width))
         self.register_buffer("skeleton", torch.zeros(identities, width))
-        self.weight = nn.Parameter(torch.zeros(identities)) if fusion == "weight" else None
+        self.weight = nn.Parameter(torch.zeros(identities)) if settings.fusion == "weight" else None
         self.gate = None
-        if fusion == "gate":
+        if settings.fusion == "gate":
             self.gate = nn.Sequential(nn.Linear(2 * width, width), nn.GELU(), nn.Linear(width, 1))
-        self.update = update
-        if not update:
+        self.update = settings.update_prototypes
+        if not self.update:
             return
         self.token_norm = nn.LayerNorm(width)
-        self.layers = nn.ModuleList(DecoderLayer(width, heads, mlp_ratio, dropout, attention) for _ in range(layers))
+        self.layers = nn.ModuleList(DecoderLayer(width, settings) for _ in range(settings.prototype_layers))
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, width)
         nn.init.zeros_(self.out.weight)

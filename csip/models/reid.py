@@ -14,15 +14,15 @@ What trains what
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from csip.config import Stage2Settings
 from csip.errors import CsipError
 from csip.models.losses import LearnableTemperature, prototype_logits
-from csip.models.prototype_updater import PrototypeAttention, PrototypeFusionUpdater
+from csip.models.prototype_updater import PrototypeFusionUpdater
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
@@ -94,32 +94,20 @@ class ReIDModel(nn.Module):
         From stage 1; its width is C.
     identities : int
         N, the number of training identities.
-    freeze_skeleton : bool
-        Whether the skeleton encoder stays as it is.
-    fusion, prototype_attention, update_prototypes
-        See :class:`PrototypeFusionUpdater`.
-    update_tokens : {"cls", "all"}
-        What updates the prototypes: both modalities' CLS tokens of each frame, or all visual tokens and joints averaged
-        over the frames.
-    detach_tokens : bool
-        Whether what updates the prototypes leaves the encoders alone. Otherwise the image encoder learns to tell the update
-        who the clip shows, rather than to be near that person's prototype.
-    detach_visual : bool
-        Whether temporal modelling leaves the image encoder alone.
-    distill : bool
-        Whether training also runs the branch without skeletons.
+    settings : Stage2Settings
+        Of :class:`PrototypeFusionUpdater`, of :class:`SkeletonGuidedTemporalModel` (without ``mte`` and ``ta`` there is
+        none, and a descriptor is [f1; f2]), and these. ``train_skeleton_encoder``: otherwise it stays as it is.
+        ``update_tokens``: what updates the prototypes, both modalities' CLS tokens of each frame, or all visual tokens and
+        joints averaged over the frames. ``detach_tokens``: what updates the prototypes leaves the encoders alone; otherwise
+        the image encoder learns to tell the update who the clip shows, rather than to be near that person's prototype.
+        ``detach_visual``: temporal modelling leaves the image encoder alone. ``lambda_distill``: above 0, training also runs
+        the branch without skeletons.
     normalize : bool
         Cosine similarity to the prototypes, with a learnable temperature; inner product with a fixed one if False.
     tau : float
         The temperature, or its start.
     part_norm : bool
         Whether descriptors are L2-normalised, each part and then the whole.
-    heads : int, optional
-        Attention heads of the temporal module; D / 64 by default.
-    prototype_heads, prototype_layers : int
-        Of the prototype updater.
-    mte, atd, ta, frame_position, temporal_residual : bool
-        Parts of :class:`SkeletonGuidedTemporalModel`; without `mte` and `ta` there is none, and a descriptor is [f1; f2].
     """
 
     def __init__(
@@ -127,26 +115,11 @@ class ReIDModel(nn.Module):
         vision: VisionEncoder,
         skeleton: SkeletonGraphTransformer,
         identities: int,
+        settings: Stage2Settings,
         *,
-        freeze_skeleton: bool = True,
-        fusion: Literal["weight", "gate"] = "weight",
-        prototype_attention: PrototypeAttention = "full",
-        update_prototypes: bool = True,
-        update_tokens: Literal["cls", "all"] = "cls",
-        detach_tokens: bool = True,
-        detach_visual: bool = True,
-        distill: bool = True,
         normalize: bool = True,
         tau: float = 0.07,
         part_norm: bool = True,
-        heads: int | None = None,
-        prototype_heads: int = 8,
-        prototype_layers: int = 2,
-        mte: bool = True,
-        atd: bool = True,
-        ta: bool = True,
-        frame_position: bool = True,
-        temporal_residual: bool = False,
     ) -> None:
         super().__init__()
         if skeleton.width != vision.embed_dim:
@@ -154,30 +127,17 @@ class ReIDModel(nn.Module):
                 f"the skeleton encoder's width is {skeleton.width} and the image encoder's embedding "
                 f"{vision.embed_dim}: take the stage-1 model that was trained with this image encoder"
             )
-        if update_tokens not in ("cls", "all"):
-            raise CsipError(f"update_tokens: expected 'cls' or 'all', got {update_tokens!r}")
-        self.freeze_skeleton = freeze_skeleton
-        self.update_tokens = update_tokens
-        self.detach_tokens = detach_tokens
-        self.detach_visual = detach_visual
-        self.distill = distill
+        self.settings = settings
         self.normalize = normalize
         self.part_norm = part_norm
         width, embed_dim = vision.width, vision.embed_dim
         self.vision = vision
-        self.skeleton = skeleton.requires_grad_(not freeze_skeleton)
+        self.skeleton = skeleton.requires_grad_(settings.train_skeleton_encoder)
         self.temperature = LearnableTemperature(tau, learnable=normalize)
-        self.pfu = PrototypeFusionUpdater(
-            identities, embed_dim, prototype_heads, prototype_layers, fusion, prototype_attention,
-            normalize=normalize, update=update_prototypes,
-        )  # fmt: skip
-        heads = heads or max(1, width // 64)
+        self.pfu = PrototypeFusionUpdater(identities, embed_dim, settings, normalize)
         self.sgtm, self.frame_head, sizes = None, None, [width, embed_dim]
-        if mte or ta:
-            self.sgtm = SkeletonGuidedTemporalModel(
-                width, embed_dim, heads, mte=mte, atd=atd, ta=ta, frame_position=frame_position,
-                residual=temporal_residual,
-            )  # fmt: skip
+        if settings.mte or settings.ta:
+            self.sgtm = SkeletonGuidedTemporalModel(width, embed_dim, settings)
             self.frame_head = Head(width, identities)
             sizes.append(width)
         self.heads = nn.ModuleList(Head(size, identities) for size in sizes)
@@ -186,7 +146,7 @@ class ReIDModel(nn.Module):
     def train(self, mode: bool = True) -> "ReIDModel":
         """Set the mode of everything but a frozen skeleton encoder, which stays in evaluation mode."""
         super().train(mode)
-        if self.freeze_skeleton:
+        if not self.settings.train_skeleton_encoder:
             self.skeleton.eval()
         return self
 
@@ -215,19 +175,19 @@ class ReIDModel(nn.Module):
         """
         vision, tokens = self._see(images, camera)
         projected = vision.projected.unflatten(0, images.shape[:2])
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_skeleton):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_skeleton_encoder):
             skeleton = self.skeleton(joints, valid)
         f1, f2 = self._mean_cls(vision, images.shape[1])
 
         clip_tokens, mask = self._update_tokens(tokens, projected, skeleton, valid)
-        prototypes = self.pfu(clip_tokens.detach() if self.detach_tokens else clip_tokens, mask)
+        prototypes = self.pfu(clip_tokens.detach() if self.settings.detach_tokens else clip_tokens, mask)
         csip_logits = prototype_logits(f2, prototypes, self.temperature.scale(), self.normalize)
         f1, f2, csip_logits = gather(f1), gather(f2), gather(csip_logits)
 
         output = ReIDOutput((f1, f2), (self.heads[0](f1), self.heads[1](f2)), csip_logits)
         if self.sgtm is None or self.frame_head is None:
             return output
-        seen = tokens.detach() if self.detach_visual else tokens
+        seen = tokens.detach() if self.settings.detach_visual else tokens
         frames = gather(self.sgtm(seen, skeleton, valid).float())
         f3 = frames.mean(dim=1)
         output = replace(
@@ -236,7 +196,7 @@ class ReIDModel(nn.Module):
             logits=(*output.logits, self.heads[2](f3)),
             frame_logits=self.frame_head(frames),
         )
-        if not self.distill:
+        if not self.settings.lambda_distill:
             return output
         student_frames = gather(self.sgtm(seen).float())
         student = student_frames.mean(dim=1)
@@ -294,7 +254,7 @@ class ReIDModel(nn.Module):
         self, tokens: Tensor, projected: Tensor, skeleton: Tensor, valid: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return what updates the prototypes, (B, M, C), and which of it counts, (B, M)."""
-        if self.update_tokens == "cls":
+        if self.settings.update_tokens == "cls":
             visual, joints, known = projected, skeleton[:, :, 0], valid
         else:
             visual = tokens.mean(dim=1) @ self.vision.visual.proj

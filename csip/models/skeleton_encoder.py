@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from csip.config import SkeletonEncoderSettings
 from csip.errors import CsipError
 from csip.models.attention import Attention, TemporalPosition, feed_forward
 from csip.models.dropout import Dropout
@@ -85,15 +86,15 @@ def _canonical_basis(vectors: np.ndarray) -> list[np.ndarray]:
 class SkeletonBlock(nn.Module):
     """Post-norm transformer block: attention within each frame, then along time, then a feed-forward network."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float, temporal: bool) -> None:
+    def __init__(self, width: int, settings: SkeletonEncoderSettings, temporal: bool) -> None:
         super().__init__()
-        self.spatial = Attention(width, heads)
+        self.spatial = Attention(width, settings.heads)
         self.spatial_norm = nn.LayerNorm(width)
-        self.temporal = Attention(width, heads) if temporal else None
+        self.temporal = Attention(width, settings.heads) if temporal else None
         self.temporal_norm = nn.LayerNorm(width) if temporal else None
-        self.mlp = feed_forward(width, mlp_ratio, dropout)
+        self.mlp = feed_forward(width, settings.mlp_ratio, settings.dropout)
         self.mlp_norm = nn.LayerNorm(width)
-        self.dropout = Dropout(dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor | None) -> Tensor:
         """Mix tokens (B, T, L, C) given which frames are valid, (B, T)."""
@@ -117,18 +118,12 @@ class SkeletonGraphTransformer(nn.Module):
         The J joints of the input. Only the positional encoding depends on it.
     width : int
         Channels C of the tokens, the width of the joint embedding space.
-    depth, heads, mlp_ratio, dropout
-        Blocks, attention heads, width factor of the feed-forward networks, dropout of the residual branches.
-    positions : int
-        Columns of the Laplacian encoding, see :func:`laplacian_encoding`.
-    temporal : bool
-        Whether blocks attend along time. Without it frames are encoded apart.
-    temporal_every : int
-        Every how many blocks one attends along time, from the first.
-    sign_flips : bool
-        Whether training draws the encoding's signs at random, a clip at a time: an eigenvector's sign means nothing.
-    bones : bool
-        Whether a joint also knows its bone: the vector from its parent, and how the bone's length, averaged over the clip,
+    settings : SkeletonEncoderSettings, optional
+        ``depth``, ``heads``, ``mlp_ratio``, ``dropout``: blocks, attention heads, width factor of the feed-forward networks,
+        dropout of the residual branches. ``positions``: columns of the Laplacian encoding, see :func:`laplacian_encoding`.
+        ``temporal``: blocks attend along time, every ``temporal_every``-th from the first; without, frames are encoded apart.
+        ``sign_flips``: training draws the encoding's signs at random, per clip: an eigenvector's sign means nothing.
+        ``bones``: a joint also knows its bone: the vector from its parent, and how the bone's length, averaged over the clip,
         differs from the average person's. Bodies differ in lengths by few per cent, which coordinates alone hide.
 
     Attributes
@@ -136,7 +131,7 @@ class SkeletonGraphTransformer(nn.Module):
     scale : Tensor
         Scalar buffer that coordinates are divided by, 1 until :meth:`calibrate`.
     mean_length, length_spread : Tensor
-        (J,) buffers of each joint's bone, 0 and 1 until :meth:`calibrate`; with `bones` alone.
+        (J,) buffers of each joint's bone, 0 and 1 until :meth:`calibrate`; with ``bones`` alone.
     encoding : Tensor
         (J, positions) buffer, the Laplacian encoding; saved with the weights.
     width : int
@@ -150,39 +145,28 @@ class SkeletonGraphTransformer(nn.Module):
     length_spread: Tensor
 
     def __init__(
-        self,
-        joints: JointSet,
-        width: int = 512,
-        depth: int = 10,
-        heads: int = 8,
-        mlp_ratio: float = 2,
-        dropout: float = 0.3,
-        positions: int = 10,
-        temporal: bool = True,
-        temporal_every: int = 2,
-        sign_flips: bool = True,
-        bones: bool = False,
+        self, joints: JointSet, width: int = 512, settings: SkeletonEncoderSettings = SkeletonEncoderSettings()
     ) -> None:
         super().__init__()
         self.width = width
-        self.bones = bones
+        self.bones = settings.bones
         parents = torch.arange(joints.size)
         for parent, child in joints.bones:
             parents[child] = parent
         self.register_buffer("parents", parents, persistent=False)
-        if bones:
+        if settings.bones:
             self.register_buffer("mean_length", torch.zeros(joints.size))
             self.register_buffer("length_spread", torch.ones(joints.size))
-        self.sign_flips = sign_flips
+        self.sign_flips = settings.sign_flips
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("encoding", laplacian_encoding(joints, positions))
-        self.embed = nn.Sequential(nn.Linear(7 if bones else 3, width), nn.ReLU(), nn.Linear(width, width))
-        self.embed_encoding = nn.Linear(positions, width)
+        self.register_buffer("encoding", laplacian_encoding(joints, settings.positions))
+        self.embed = nn.Sequential(nn.Linear(7 if settings.bones else 3, width), nn.ReLU(), nn.Linear(width, width))
+        self.embed_encoding = nn.Linear(settings.positions, width)
         self.cls = nn.Parameter(torch.randn(width) * 0.02)
-        self.position = TemporalPosition(width) if temporal else None
+        self.position = TemporalPosition(width) if settings.temporal else None
         self.blocks = nn.ModuleList(
-            SkeletonBlock(width, heads, mlp_ratio, dropout, temporal and index % temporal_every == 0)
-            for index in range(depth)
+            SkeletonBlock(width, settings, settings.temporal and index % settings.temporal_every == 0)
+            for index in range(settings.depth)
         )
 
     def forward(self, joints: Tensor, valid: Tensor | None = None) -> Tensor:

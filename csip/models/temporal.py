@@ -6,9 +6,11 @@ Skeletons are privileged: with them the module is the teacher of itself without 
 import torch
 from torch import Tensor, nn
 
+from csip.config import Stage2Settings
 from csip.errors import CsipError
 from csip.models.attention import Attention, TemporalPosition, feed_forward
 
+MLP_RATIO = 4  # of the token aggregation
 SMALL = 1e-6  # scores may all be zero
 VISUAL, VISUAL_MESSAGE, JOINTS, JOINTS_MESSAGE = range(4)  # rows of the type embedding
 
@@ -34,12 +36,12 @@ class MessageExtraction(nn.Module):
 class TokenAggregation(nn.Module):
     """TA: attention and MLP over the tokens of one frame, then attention pooling."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = feed_forward(width, mlp_ratio)
+        self.mlp = feed_forward(width, MLP_RATIO)
         self.score = nn.Linear(width, 1)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -61,46 +63,33 @@ class SkeletonGuidedTemporalModel(nn.Module):
         D, the width of visual tokens and of the output.
     skeleton_width : int
         C, the width of skeleton tokens.
-    heads : int
-        Attention heads.
-    mlp_ratio : float
-        Of the token aggregation.
-    mte, atd, ta : bool
-        Message token extraction, across-modality temporal distillation (needs `mte`) and token aggregation.
-        Without `ta` a frame's vector is its message.
-    frame_position : bool
-        Whether messages know their place in the clip; without, shuffling the frames changes nothing.
-    residual : bool
-        Whether a frame's vector is its CLS token and what the module adds to it, channel by channel, which is nothing at the
-        start of training. Without, the vector is the module's own and has to be learnt from scratch.
+    settings : Stage2Settings
+        ``temporal_heads``: attention heads, D / 64 by default. ``mte``, ``atd``, ``ta``: message token extraction,
+        across-modality temporal distillation (needs ``mte``) and token aggregation; without ``ta`` a frame's vector is its
+        message. ``frame_position``: messages know their place in the clip; without, shuffling the frames changes nothing.
+        ``temporal_residual``: a frame's vector is its CLS token and what the module adds to it, channel by channel, which
+        is nothing at the start of training; without, the vector is the module's own and has to be learnt from scratch.
     """
 
-    def __init__(
-        self,
-        width: int,
-        skeleton_width: int,
-        heads: int,
-        mlp_ratio: float = 4,
-        mte: bool = True,
-        atd: bool = True,
-        ta: bool = True,
-        frame_position: bool = True,
-        residual: bool = False,
-    ) -> None:
+    def __init__(self, width: int, skeleton_width: int, settings: Stage2Settings) -> None:
         super().__init__()
+        mte, atd, ta = settings.mte, settings.atd, settings.ta
+        heads = settings.temporal_heads or max(1, width // 64)
         if atd and not mte:
             raise CsipError("atd: distils message tokens and needs mte: true; set atd: false or mte: true")
         if not mte and not ta:
             raise CsipError("temporal modelling without mte and ta has nothing to do")
         self.project_skeleton = nn.Linear(skeleton_width, width) if atd or ta else None
-        self.visual_message = MessageExtraction(width, heads, frame_position) if mte else None
-        self.skeleton_message = MessageExtraction(width, heads, frame_position) if mte else None
+        self.visual_message = MessageExtraction(width, heads, settings.frame_position) if mte else None
+        # Read by the distillation and by the aggregation; without both, nothing would train it.
+        heard = mte and (atd or ta)
+        self.skeleton_message = MessageExtraction(width, heads, settings.frame_position) if heard else None
         self.distil_norm = nn.LayerNorm(width) if atd else None
         self.distil_memory_norm = nn.LayerNorm(width) if atd else None
         self.distil = Attention(width, heads) if atd else None
         self.types = nn.Parameter(torch.randn(4, width) * 0.02) if ta else None
-        self.aggregate = TokenAggregation(width, heads, mlp_ratio) if ta else None
-        self.residual = nn.Parameter(torch.zeros(width)) if residual else None
+        self.aggregate = TokenAggregation(width, heads) if ta else None
+        self.residual = nn.Parameter(torch.zeros(width)) if settings.temporal_residual else None
 
     def forward(self, visual: Tensor, skeleton: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
         """Return one vector a frame.

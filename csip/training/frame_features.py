@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from csip.config import Settings
 from csip.data.clips import FrameChunks, normalize
 from csip.data.dataset import Tracklet, fingerprint
+from csip.files import atomic
 from csip.models.checkpoints import digest_tensors
 from csip.models.vision import VisionEncoder
 from csip.monitor import Monitor
@@ -74,7 +75,6 @@ def frame_features(
     return np.split(features, ends[:-1])
 
 
-@torch.no_grad()
 def embed_frames(
     vision: VisionEncoder,
     root: Path,
@@ -90,7 +90,8 @@ def embed_frames(
     features = np.empty((len(frames), vision.embed_dim), dtype=np.float32)
     vision = vision.to(device).eval()
     for start, images in loader:
-        projected = vision(normalize(images.to(device), settings.clips)).projected
+        with torch.no_grad():
+            projected = vision(normalize(images.to(device), settings.clips)).projected
         features[start : start + len(images)] = projected.float().cpu().numpy()
         monitor.progress(task, start + len(images), len(frames))
     return features
@@ -118,17 +119,11 @@ def _shard(cache: Path, key: str, start: int) -> Path:
 
 
 def _save(path: Path, features: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    with atomic(path) as temporary, temporary.open("wb") as file:
         np.save(file, features)
-    temporary.replace(path)
 
 
 def _write(cache: Path, features: np.ndarray, key: str) -> None:
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    temporary = cache.with_name(f".{cache.name}.tmp")
-    with h5py.File(temporary, "w") as file:
+    with atomic(cache) as temporary, h5py.File(temporary, "w") as file:
         file["features"] = features
         file.attrs["key"] = key
-    temporary.replace(cache)

@@ -15,6 +15,7 @@ from csip.data.dataset import Tracklet
 from csip.errors import CsipError
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
+from csip.runtime import share
 from csip.training.frame_features import embed_frames
 
 
@@ -79,14 +80,20 @@ def refresh_prototypes(
     fabric: Fabric,
     monitor: Monitor,
 ) -> None:
-    """Move the image prototypes towards what the image encoder says now, by ``prototype_momentum``."""
+    """Move the image prototypes towards what the image encoder says now, by ``prototype_momentum``.
+
+    Each process embeds its share of the tracklets.
+    """
     momentum = settings.stage2.prototype_momentum
     assert momentum is not None
-    every_frame = [frame for tracklet in train for frame in tracklet.frames]
-    frames = embed_frames(model.vision, root, every_frame, settings, fabric.device, monitor)
-    ends = np.cumsum([len(t.frames) for t in train])
-    means = np.stack([f.mean(axis=0) for f in np.split(frames, ends[:-1])])
-    now = prototypes(means, labels, settings).to(fabric.device)
+
+    def means(mine: Sequence[Tracklet]) -> list[np.ndarray]:
+        every_frame = [frame for tracklet in mine for frame in tracklet.frames]
+        frames = embed_frames(model.vision, root, every_frame, settings, fabric.device, monitor)
+        ends = np.cumsum([len(t.frames) for t in mine])
+        return [f.mean(axis=0) for f in np.split(frames, ends[:-1])]
+
+    now = prototypes(np.stack(share(fabric, train, means)), labels, settings).to(fabric.device)
     # Where directions are compared, the updater keeps prototypes at a norm of its own: mix directions.
     before = nn.functional.normalize(model.pfu.visual, dim=1) if settings.stage1.normalize else model.pfu.visual
     model.pfu.set_prototypes(momentum * before + (1 - momentum) * now, model.pfu.skeleton)

@@ -8,7 +8,6 @@ The epoch is chosen on training sequences that were held out; probe and gallery 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.tensorboard import SummaryWriter
 
 from csip.config import Settings, SkeletonEncoderSettings
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, fingerprint_sequences, hold_out_sequences, windows
@@ -39,8 +37,9 @@ from csip.models.skeleton_reid import (
 )
 from csip.monitor import Monitor
 from csip.retrieval.metrics import rank
-from csip.runtime import make_fabric, seed_epoch
-from csip.training.run_folder import RunFolder, check_finite
+from csip.runtime import make_fabric, seed_torch
+from csip.training.keeper import Keeper, averaged
+from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
 from pose_cache.joints import JointSet, joint_set
 
@@ -71,9 +70,33 @@ def train_skeleton(
     Raises
     ------
     CsipError
-        Data or checkpoint do not fit, the folder holds another run, a loss is no number.
+        Data or checkpoint do not fit, the folder holds another run, a loss is non-finite.
     """
-    started = time.monotonic()
+    training = prepare(dataset, settings, folder, monitor, overwrite, init)
+    for epoch in training.keeper.epochs_left():
+        train_epoch(training, epoch)
+    return finish(training)
+
+
+@dataclass
+class Training:
+    """A run on skeletons alone: what `prepare` has made and `train_epoch` changes."""
+
+    settings: Settings
+    fabric: Fabric
+    keeper: Keeper
+    learner: Learner
+    optimizer: torch.optim.Optimizer
+    source: TrainingWindows
+    validation: Validation | None
+    held_out: int
+    description: dict[str, Any]
+
+
+def prepare(
+    dataset: SkeletonDataset, settings: Settings, folder: Path, monitor: Monitor, overwrite: bool, init: Path | None
+) -> Training:
+    """Hold out, make the encoder and its optimizer, resume where there is something to resume."""
     chosen = settings.skeleton_training
     fabric = make_fabric(settings.runtime)
     if fabric.world_size > 1:
@@ -94,85 +117,12 @@ def train_skeleton(
         model: GraphWindows | WindowNetwork = GraphWindows(encoder, chosen.embedding)
     else:
         model = WindowNetwork(joints, chosen.frames, chosen.embedding, chosen.window)
-    learner = Learner(model, CosineClassifier(len(people), chosen))
+    learner = Learner(model, CosineClassifier(len(people), chosen)).to(fabric.device)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=chosen.lr, weight_decay=chosen.weight_decay)
-    average = _average(learner, chosen.ema)
-    first_epoch, history = 0, []
-    if state is not None:
-        learner.load_state_dict(state["learner"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-        first_epoch, history = state["epoch"], state["history"]
-        monitor.say(f"going on after epoch {first_epoch} of {chosen.epochs}")
-    if average is not None:
-        average.to(fabric.device)
-    kept = _model_of(average.module if average is not None else learner)
     _, optimizer = fabric.setup(learner, optimizer)
-    writer = SummaryWriter(str(folder), purge_step=first_epoch)
-    validation = Validation(train, held, chosen.frames, joints) if held else None
-
-    steps = len(source) // chosen.batch + (len(source) % chosen.batch > 1)
-    loss_mean = float("nan")
-    for epoch in range(first_epoch, chosen.epochs):
-        seed_epoch(settings.runtime.seed, epoch)
-        prototypes = _prototypes(model, source, fabric.device) if chosen.contrast and chosen.lambda_gpc else None
-        learner.train()
-        sums: dict[str, float] = {}
-        for step, (x, labels) in enumerate(source.draw(chosen.batch, chosen.augment.stride)):
-            rate = chosen.lr * cosine(
-                epoch * steps + step,
-                epochs=chosen.epochs * steps,
-                warmup=chosen.warmup_epochs * steps,
-                floor=chosen.min_lr / chosen.lr,
-            )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            with fabric.autocast():
-                terms = learner.losses(augment(x, joints, chosen.augment), labels, prototypes, settings)
-            check_finite(terms, epoch, step)
-            loss = torch.stack([weight_of(name, settings) * term for name, term in terms.items()]).sum()
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(learner)
-            for name, value in (*terms.items(), ("total", loss)):
-                sums[name] = sums.get(name, 0.0) + value.item() / steps
-        loss_mean = sums["total"]
-        for name, mean in sums.items():
-            writer.add_scalar(f"skeleton/{name}", mean, epoch)
-        writer.add_scalar("skeleton/lr", rate, epoch)
-        note = f"loss {loss_mean:.3f}"
-        if validation is not None:
-            score = {"epoch": epoch + 1, **validation.score(kept, fabric.device)}
-            history = [*history, score]
-            for name in ("rank1", "map"):
-                writer.add_scalar(f"skeleton/validation_{name}", score[name], epoch)
-            note += f", held-out walks mAP {score['map']:.1%}"
-            if score is max(history, key=lambda entry: (entry["map"], entry["epoch"])):
-                _save_best(run.path / "best.pt", kept)
-        run.save_state({
-            "learner": learner.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "average": average.state_dict() if average is not None else {},
-            "epoch": epoch + 1,
-            "history": history,
-        })  # fmt: skip
-        monitor.progress("skeletons", epoch + 1, chosen.epochs, note)
-    writer.close()
-
-    best = kept.state_dict()
-    if history:
-        best = torch.load(run.path / "best.pt", map_location="cpu", weights_only=True)
-    winner = max(history, key=lambda entry: (entry["map"], entry["epoch"]), default={"epoch": chosen.epochs})
-    figures = {
-        "loss": loss_mean,
-        "chosen_epoch": winner["epoch"],
-        "validation": history,
-        "held_out_sequences": len(held),
-        "seconds": time.monotonic() - started,
-    }
+    average = averaged(learner, chosen.ema, use_buffers=True)
+    keeper = Keeper(run, fabric, monitor, "skeleton", learner, optimizer, average, _model_of)
+    keeper.start(chosen.epochs, state)
     description = {
         "kind": "skeleton",
         "dataset": dataset.name,
@@ -183,8 +133,54 @@ def train_skeleton(
     if isinstance(model, GraphWindows):
         description["width"] = model.encoder.width
         description["encoder"] = _encoder_settings(settings, init).model_dump(mode="json")
-    run.finish(best, description, figures)
-    return figures
+    validation = Validation(train, held, chosen.frames, joints) if held else None
+    return Training(settings, fabric, keeper, learner, optimizer, source, validation, len(held), description)
+
+
+def train_epoch(training: Training, epoch: int) -> None:
+    """Train for one epoch and validate."""
+    settings, chosen = training.settings, training.settings.skeleton_training
+    keeper, source, learner, device = training.keeper, training.source, training.learner, training.fabric.device
+    seed_torch(settings.runtime.seed, epoch)
+    prototypes = _prototypes(learner.model, source, device) if chosen.contrast and chosen.lambda_gpc else None
+    learner.train()
+    rate, steps = chosen.lr, len(source) // chosen.batch + (len(source) % chosen.batch > 1)
+    for step, (x, labels) in enumerate(source.draw(chosen.batch, chosen.augment.stride)):
+        rate = chosen.lr * cosine(
+            epoch * steps + step,
+            epochs=chosen.epochs * steps,
+            warmup=chosen.warmup_epochs * steps,
+            floor=chosen.min_lr / chosen.lr,
+        )
+        for group in training.optimizer.param_groups:
+            group["lr"] = rate
+        with training.fabric.autocast():
+            terms = learner.losses(augment(x, source.joint_set, chosen.augment), labels, prototypes, settings)
+        loss = torch.stack([weight_of(name, settings) * term for name, term in terms.items()]).sum()
+        training.optimizer.zero_grad()
+        training.fabric.backward(loss)
+        training.optimizer.step()
+        keeper.end_step({**terms, "total": loss})
+    means = keeper.end_steps()
+    scalars, note = {**means, "lr": rate}, f"loss {means['total']:.3f}"
+    if training.validation is not None:
+        scores = training.validation.score(keeper.kept, device)
+        keeper.validated(scores, keep_best=True)
+        scalars |= {f"validation_{name}": value for name, value in scores.items()}
+        note += f", held-out walks mAP {scores['map']:.1%}"
+    keeper.end_epoch(scalars, note)
+
+
+def finish(training: Training) -> dict[str, Any]:
+    """Write the model, the best one on held-out sequences where there are some, and the metrics."""
+    progress = training.keeper.progress
+    figures = {
+        "loss": progress.means["total"],
+        "chosen_epoch": progress.best["epoch"] if progress.validation else progress.epoch,
+        "validation": progress.validation,
+        "held_out_sequences": training.held_out,
+    }
+    return training.keeper.finish(training.description, figures)
 
 
 class Learner(nn.Module):
@@ -230,7 +226,7 @@ class TrainingWindows:
         joints: JointSet,
         device: torch.device,
     ) -> None:
-        self.sequences, self.frames, self.root = sequences, frames, joints.root
+        self.sequences, self.frames, self.joint_set, self.root = sequences, frames, joints, joints.root
         _, owners = windows(sequences, frames)  # refuses sequences that are too short
         self.owners = torch.from_numpy(owners)
         self.joints = torch.from_numpy(centred(np.concatenate([s.joints for s in sequences]), joints.root)).to(device)
@@ -358,21 +354,9 @@ def _encoder(joints: JointSet, settings: Settings, init: Path | None) -> Skeleto
     return encoder
 
 
-def _average(learner: Learner, decay: float | None) -> AveragedModel | None:
-    if decay is None:
-        return None
-    return AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
-
-
 def _model_of(learner: nn.Module) -> nn.Module:
     assert isinstance(learner, Learner)
     return learner.model
-
-
-def _save_best(path: Path, model: nn.Module) -> None:
-    temporary = path.with_name(".best.tmp")
-    torch.save(model.state_dict(), temporary)
-    temporary.replace(path)
 
 
 @dataclass(frozen=True)

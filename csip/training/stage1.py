@@ -7,7 +7,6 @@ loss = SupCon(v -> s) + SupCon(s -> v)
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.tensorboard import SummaryWriter
 
 from csip.config import Settings
 from csip.data.clips import sample_dense, sample_restricted
@@ -30,9 +28,10 @@ from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.vision import create_vision
 from csip.monitor import Monitor
 from csip.retrieval.metrics import chance, rank
-from csip.runtime import gather, make_fabric, only_first, seed_epoch
+from csip.runtime import gather, make_fabric, only_first, seed_torch, share
 from csip.training.frame_features import frame_features
-from csip.training.run_folder import RunFolder, check_finite
+from csip.training.keeper import Keeper
+from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
 from pose_cache.store import SkeletonStore
 
@@ -46,14 +45,50 @@ def train_stage1(
     -------
     dict
         ``loss`` of the last epoch, ``retrieval`` (skeleton to image, on held-out training identities; None where
-        ``dataset.val_ids`` is 0), ``seconds``.
+        ``dataset.val_ids`` is 0), ``seconds``; empty in all but the first of several processes.
 
     Raises
     ------
     CsipError
-        Data that do not fit together, a folder that holds another run, a loss that is no number.
+        Data that do not fit together, a folder that holds another run, a non-finite loss.
     """
-    started = time.monotonic()
+    training = prepare(dataset, skeleton_path, settings, folder, monitor, overwrite)
+    for epoch in training.keeper.epochs_left():
+        train_epoch(training, epoch)
+    return finish(training)
+
+
+class Pretraining(nn.Module):
+    """What stage 1 trains: the skeleton encoder and the temperature of the contrast."""
+
+    def __init__(self, encoder: SkeletonGraphTransformer, temperature: LearnableTemperature) -> None:
+        super().__init__()
+        self.encoder, self.temperature = encoder, temperature
+
+    def forward(self, joints: Tensor, valid: Tensor) -> Tensor:
+        """Return the features (B, C) of clips (B, T, J, 3) with valid frames (B, T)."""
+        return SkeletonGraphTransformer.pool(self.encoder(joints, valid), valid)
+
+
+@dataclass
+class Training:
+    """A run of stage 1: what `prepare` has made and `train_epoch` changes."""
+
+    settings: Settings
+    fabric: Fabric
+    keeper: Keeper
+    model: Pretraining
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    clips: TrainingArrays
+    held: HeldOut | None
+    description: dict[str, Any]
+
+
+def prepare(
+    dataset: Dataset, skeleton_path: Path, settings: Settings, folder: Path, monitor: Monitor, overwrite: bool
+) -> Training:
+    """Read the data, embed the frames, make the encoder, resume where there is something to resume."""
     chosen = settings.stage1
     fabric = make_fabric(settings.runtime)
     monitor = only_first(monitor, fabric)
@@ -65,100 +100,84 @@ def train_stage1(
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
     features = embed_training_frames(dataset, settings, folder, fabric, monitor)
-    clips = TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device)
-
     encoder = empty_encoder(skeletons.joint_set.name, features[0].shape[1], settings)
     encoder.calibrate(j[v] for j, v in zip(skeletons.joints, skeletons.valid, strict=True))
-    temperature = LearnableTemperature(chosen.tau, learnable=chosen.normalize)
+    model = Pretraining(encoder, LearnableTemperature(chosen.tau, learnable=chosen.normalize)).to(fabric.device)
     optimizer = torch.optim.Adam(
-        [*encoder.parameters(), *(p for p in temperature.parameters() if p.requires_grad)],
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
         lr=chosen.lr,
         weight_decay=chosen.weight_decay,
         fused=settings.runtime.precision != "16-mixed",
     )
-    first_epoch = 0
-    if state is not None:
-        encoder.load_state_dict(state["encoder"])
-        temperature.load_state_dict(state["temperature"])
-        optimizer.load_state_dict(state["optimizer"])
-        first_epoch = state["epoch"]
-        monitor.say(f"going on after epoch {first_epoch} of {chosen.epochs}")
-    temperature.to(fabric.device)
-    model, optimizer = fabric.setup(encoder, optimizer)
-    writer = SummaryWriter(str(folder), purge_step=first_epoch) if fabric.is_global_zero else None
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    keeper = Keeper(run, fabric, monitor, "stage 1", model, optimizer)
+    keeper.start(chosen.epochs, state)
     unseen = load_skeletons(skeleton_path, held, settings.clips.max_gap) if held else None
-
-    def retrieve() -> dict[str, float] | None:
-        if unseen is None:
-            return None
-        bodies = embed_skeletons(encoder, unseen, settings.clips.frames, fabric.device)
-        looks = np.stack([tracklet.mean(axis=0) for tracklet in features[len(train) :]])
-        return _retrieval(bodies, unseen.known(), looks, held)
-
-    loss_mean, retrieval = float("nan"), None
-    for epoch in range(first_epoch, chosen.epochs):
-        seed_epoch(settings.runtime.seed, epoch)
-        factor = cosine(epoch, epochs=chosen.epochs, warmup=chosen.warmup_epochs, floor=chosen.min_lr / chosen.lr)
-        for group in optimizer.param_groups:
-            group["lr"] = chosen.lr * factor
-        model.train()
-        losses = []
-        for step, (rows, labels) in enumerate(clips.draw(settings, epoch)):
-            size = len(rows) // fabric.world_size  # what does not fill every process's part is left out
-            rows, labels = rows[: size * fabric.world_size], labels[: size * fabric.world_size]
-            mine = slice(fabric.global_rank * size, (fabric.global_rank + 1) * size)
-            image, joints, valid = clips.read(rows[mine], fabric.device)
-            skeleton = SkeletonGraphTransformer.pool(model(joints, valid), valid)
-            if chosen.normalize:
-                image, skeleton = F.normalize(image, dim=1), F.normalize(skeleton, dim=1)
-            image, skeleton = gather(fabric, image), gather(fabric, skeleton)
-            loss = supervised_contrastive(image, skeleton, labels.to(fabric.device), temperature.scale())
-            check_finite({"contrastive": loss}, epoch, step)
-            optimizer.zero_grad()
-            fabric.backward(loss)
-            optimizer.step()
-            losses.append(loss.item())
-        loss_mean = float(np.mean(losses))
-        if writer is not None:
-            writer.add_scalar("stage1/loss", loss_mean, epoch)
-            writer.add_scalar("stage1/lr", chosen.lr * factor, epoch)
-            writer.add_scalar("stage1/temperature", 1 / temperature.scale().item(), epoch)
-            if ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs) and (retrieval := retrieve()):
-                for name in ("rank1", "map"):
-                    writer.add_scalar(f"stage1/retrieval_{name}", retrieval[name], epoch)
-            run.save_state(
-                {
-                    "encoder": encoder.state_dict(),
-                    "temperature": temperature.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "epoch": epoch + 1,
-                }
-            )
-        monitor.progress("stage 1", epoch + 1, chosen.epochs, f"loss {loss_mean:.3f}")
-
-    if writer is None:
-        fabric.barrier()  # the first process writes what the next stage reads
-        return {}
-    writer.close()
-    if first_epoch == chosen.epochs:  # stopped after its last epoch, before the end was written
-        retrieval = retrieve()
-    tensors = {f"encoder.{k}": v for k, v in encoder.state_dict().items()}
-    tensors |= {f"temperature.{k}": v for k, v in temperature.state_dict().items()}
-    figures = {"loss": loss_mean, "retrieval": retrieval, "seconds": time.monotonic() - started}
-    run.finish(
-        tensors,
+    return Training(
+        settings,
+        fabric,
+        keeper,
+        model,
+        wrapped,
+        optimizer,
+        TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device),
+        HeldOut(held, features[len(train) :], unseen) if unseen is not None else None,
         {
             "kind": "stage1",
             "dataset": dataset.name,
             "identities": fingerprint(train),
             "joint_set": skeletons.joint_set.name,
-            "width": features[0].shape[1],
+            "width": encoder.width,
             **data,
         },
-        figures,
     )
-    fabric.barrier()
-    return figures
+
+
+def train_epoch(training: Training, epoch: int) -> None:
+    """Train for one epoch; measure retrieval where it is due."""
+    chosen, keeper = training.settings.stage1, training.keeper
+    seed_torch(training.settings.runtime.seed, epoch, process=training.fabric.global_rank)
+    factor = cosine(epoch, epochs=chosen.epochs, warmup=chosen.warmup_epochs, floor=chosen.min_lr / chosen.lr)
+    for group in training.optimizer.param_groups:
+        group["lr"] = chosen.lr * factor
+    training.wrapped.train()
+    for rows, labels in training.clips.draw(training.settings, epoch):
+        loss = contrast(training, rows, labels)
+        training.optimizer.zero_grad()
+        training.fabric.backward(loss)
+        training.optimizer.step()
+        keeper.end_step({"contrastive": loss})
+    mean = keeper.end_steps()["contrastive"]
+    scalars = {"loss": mean, "lr": chosen.lr * factor, "temperature": 1 / training.model.temperature.scale().item()}
+    if training.held is not None and ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs):
+        scores = training.held.retrieval(training.model.encoder, training.settings, training.fabric)
+        keeper.validated(scores, keep_best=False)
+        scalars |= {"retrieval_rank1": scores["rank1"], "retrieval_map": scores["map"]}
+    keeper.end_epoch(scalars, f"loss {mean:.3f}")
+
+
+def contrast(training: Training, rows: np.ndarray, labels: Tensor) -> Tensor:
+    """Return the loss of a batch of clips (B, T), to which each process has contributed the features of its share."""
+    fabric, size = training.fabric, len(rows)
+    # Every process gets as many clips; the last ones repeat a clip, whose features are then left out of the loss.
+    mine = -(-size // fabric.world_size)
+    padded = np.concatenate([rows, rows[:1].repeat(mine * fabric.world_size - size, axis=0)])
+    image, joints, valid = training.clips.read(
+        padded[fabric.global_rank * mine : (fabric.global_rank + 1) * mine], fabric.device
+    )
+    skeleton = training.wrapped(joints, valid)
+    if training.settings.stage1.normalize:
+        image, skeleton = F.normalize(image, dim=1), F.normalize(skeleton, dim=1)
+    image, skeleton = gather(fabric, image)[:size], gather(fabric, skeleton)[:size]
+    return supervised_contrastive(image, skeleton, labels.to(fabric.device), training.model.temperature.scale())
+
+
+def finish(training: Training) -> dict[str, Any]:
+    """Write the encoder and the metrics."""
+    progress = training.keeper.progress
+    retrieval = {k: v for k, v in progress.validation[-1].items() if k != "epoch"} if progress.validation else None
+    figures = {"loss": progress.means["contrastive"], "retrieval": retrieval}
+    return training.keeper.finish(training.description, figures, training.model.state_dict())
 
 
 @dataclass(frozen=True)
@@ -265,17 +284,21 @@ def embed_training_frames(
 
 
 @torch.inference_mode()
-def embed_skeletons(
-    encoder: SkeletonGraphTransformer, skeletons: Skeletons, frames: int, device: torch.device
-) -> np.ndarray:
+def embed_skeletons(encoder: SkeletonGraphTransformer, skeletons: Skeletons, frames: int) -> np.ndarray:
     """Embed whole tracklets: every frame, in clips of ``frames``, averaged over the valid ones.
+
+    Parameters
+    ----------
+    encoder
+        On the device to compute on: moved here, its weights would become tensors that cannot be trained.
 
     Returns
     -------
     ndarray, shape (tracklets, C), float32
         Zero for a tracklet without a valid skeleton.
     """
-    encoder = encoder.to(device).eval()
+    encoder.eval()
+    device = encoder.scale.device
     result = []
     for joints, valid in zip(skeletons.joints, skeletons.valid, strict=True):
         clips = sample_dense(len(joints), frames)
@@ -288,20 +311,37 @@ def embed_skeletons(
     return np.stack(result)
 
 
-def _retrieval(bodies: np.ndarray, known: np.ndarray, looks: np.ndarray, held: Sequence[Tracklet]) -> dict[str, float]:
-    """Rank the image features (M, C) of held-out tracklets for each one's skeleton feature (M, C), other cameras only.
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out training tracklets, on which retrieval from skeletons to images is measured."""
 
-    Tracklets without a skeleton, (M,) `known`, are no queries.
-    """
-    ids = np.array([t.pid for t in held])
-    cameras = np.array([t.camera for t in held])
-    unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (bodies, looks)]
-    scores = rank(unit[0][known], ids[known], cameras[known], unit[1], ids, cameras)
-    expected = chance(ids[known], cameras[known], ids, cameras)
-    return {
-        "rank1": scores.rank1,
-        "map": scores.map,
-        "queries": scores.valid_queries,
-        "chance_rank1": expected.rank1,
-        "chance_map": expected.map,
-    }
+    tracklets: Sequence[Tracklet]
+    features: Sequence[np.ndarray]
+    skeletons: Skeletons
+
+    def retrieval(self, encoder: SkeletonGraphTransformer, settings: Settings, fabric: Fabric) -> dict[str, float]:
+        """Rank the image features of the tracklets for each one's skeleton feature, other cameras only.
+
+        Tracklets without a skeleton are no queries. Each process embeds its share.
+        """
+        bodies = np.stack(
+            share(
+                fabric,
+                range(len(self.tracklets)),
+                lambda mine: list(embed_skeletons(encoder, self.skeletons.subset(mine), settings.clips.frames)),
+            )
+        )
+        looks = np.stack([tracklet.mean(axis=0) for tracklet in self.features])
+        known = self.skeletons.known()
+        ids = np.array([t.pid for t in self.tracklets])
+        cameras = np.array([t.camera for t in self.tracklets])
+        unit = [x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (bodies, looks)]
+        scores = rank(unit[0][known], ids[known], cameras[known], unit[1], ids, cameras)
+        expected = chance(ids[known], cameras[known], ids, cameras)
+        return {
+            "rank1": scores.rank1,
+            "map": scores.map,
+            "queries": scores.valid_queries,
+            "chance_rank1": expected.rank1,
+            "chance_map": expected.map,
+        }

@@ -5,18 +5,17 @@ loss = .25 CE(f1, f2, f3) + triplet(f1, f2, f3) + lambda_1 L_CSIP + lambda_2 L_F
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 from csip.config import Settings
 from csip.data.clips import TrainingClips, normalize
@@ -30,10 +29,11 @@ from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import embed_tracklets
 from csip.retrieval.metrics import rank
-from csip.runtime import gather, get_rng_state, make_fabric, only_first, seed_epoch, set_rng_state
+from csip.runtime import gather, make_fabric, only_first, seed_torch, share
 from csip.training.frame_features import frame_features
+from csip.training.keeper import Keeper, averaged
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
-from csip.training.run_folder import RunFolder, check_finite
+from csip.training.run_folder import RunFolder
 from csip.training.schedules import steps
 from csip.training.stage1 import embed_skeletons
 
@@ -63,55 +63,72 @@ def train_stage2(
     Raises
     ------
     CsipError
-        Data or checkpoints that do not fit together, a folder that holds another run, a loss that is no number.
+        Data or checkpoints that do not fit together, a folder that holds another run, a non-finite loss.
     """
-    started = time.monotonic()
+    training = prepare(dataset, skeleton_path, stage1, settings, folder, monitor, overwrite)
+    for epoch in training.keeper.epochs_left():
+        train_epoch(training, epoch)
+    return finish(training)
+
+
+@dataclass
+class Training:
+    """A run of stage 2: what `prepare` has made and `train_epoch` changes."""
+
+    settings: Settings
+    fabric: Fabric
+    keeper: Keeper
+    monitor: Monitor
+    model: ReIDModel
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    rates: list[float]
+    root: Path
+    train: Sequence[Tracklet]
+    held: Sequence[Tracklet]
+    labels: np.ndarray
+    cameras: dict[int, int]
+    clips: TrainingClips
+    sampler: IdentityBatches
+    description: dict[str, Any]
+
+
+def prepare(
+    dataset: Dataset,
+    skeleton_path: Path,
+    stage1: Path,
+    settings: Settings,
+    folder: Path,
+    monitor: Monitor,
+    overwrite: bool,
+) -> Training:
+    """Read the data, make the model and its prototypes, resume where there is something to resume."""
     chosen = settings.stage2
     fabric = make_fabric(settings.runtime)
     monitor = only_first(monitor, fabric)
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     labels, cameras = relabel(train), number_cameras(train)
+    label_of = np.array([labels[t.pid] for t in train])
     encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name)
     data = {"tracklets": fingerprint(dataset.train), "stage1": digest(stage1 / "model.safetensors")}
     run = RunFolder(folder, settings, data)
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
-    model = build_model(encoder, 1 / temperature.scale().item(), len(labels), len(cameras), settings)
+    model = build_model(encoder, 1 / temperature.scale().item(), len(labels), len(cameras), settings).to(fabric.device)
     features = frame_features(
         stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric, monitor
     )[: len(train)]
-    label_of = np.array([labels[t.pid] for t in train])
     visual = prototypes(np.stack([f.mean(axis=0) for f in features]), label_of, settings)
-    bodies = embed_skeletons(encoder, skeletons, settings.clips.frames, fabric.device)
+    bodies = embed_skeletons(encoder, skeletons, settings.clips.frames)
     model.pfu.set_prototypes(visual, skeleton_prototypes(bodies, skeletons.known(), visual, label_of, settings))
 
     # The fused optimiser unscales gradients itself, which forbids clipping them where a loss is scaled.
     optimizer = torch.optim.Adam(parameter_groups(model, settings), fused=settings.runtime.precision != "16-mixed")
     rates = [group["lr"] for group in optimizer.param_groups]
-    average = None if chosen.ema is None else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(chosen.ema))
-    progress: dict[str, Any] = {
-        "epoch": 0, "step": 0, "terms": [], "best_map": -1.0, "best_epoch": 0, "validation": []
-    }  # fmt: skip
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        progress = state["progress"]
-        if average is not None:
-            average.load_state_dict(state["average"])
-        monitor.say(f"going on after epoch {progress['epoch']} of {chosen.epochs}, step {progress['step']} of the next")
     wrapped, optimizer = fabric.setup(model, optimizer)
-    if average is not None:
-        average.to(fabric.device)
-    join = partial(gather, fabric)
-    writer = SummaryWriter(str(folder), purge_step=progress["epoch"]) if fabric.is_global_zero else None
-
-    def save() -> None:
-        parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
-        averaged = {} if average is None else {"average": average.state_dict()}
-        run.save_state({**parts, **averaged, "random": get_rng_state(fabric.device)})
-
-    clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips)
+    keeper = Keeper(run, fabric, monitor, "stage 2", model, optimizer, averaged(model, chosen.ema))
+    keeper.start(chosen.epochs, state)
     sampler = IdentityBatches(
         label_of.tolist(),
         chosen.ids_per_batch,
@@ -120,85 +137,75 @@ def train_stage2(
         neighbours=nearest(visual) if chosen.batches == "alike" else None,
         share=(fabric.global_rank, fabric.world_size),
     )
-    means: dict[str, float] = {}
-    for epoch in range(progress["epoch"], chosen.epochs):
-        seed_epoch(settings.runtime.seed, epoch)
-        if chosen.prototype_momentum is not None and epoch > 0 and progress["step"] == 0:
-            refresh_prototypes(model, dataset.root, train, label_of, settings, fabric, monitor)
-        factor = steps(epoch, warmup=chosen.warmup_epochs, milestones=chosen.decay_epochs)
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate * factor
-        sampler.set_epoch(epoch, first_batch=progress["step"])
-        batches = iter(DataLoader(clips, batch_sampler=sampler, num_workers=settings.runtime.workers))
-        if progress["step"]:
-            assert state is not None
-            set_rng_state(state["random"], fabric.device)
-        wrapped.train()
-        for batch in batches:
-            batch = {name: tensor.to(fabric.device) for name, tensor in batch.items()}
-            images = normalize(batch["images"], settings.clips)
-            output = wrapped(images, batch["joints"], batch["valid"], batch["camera"], gather=join)
-            terms = loss_terms(output, join(batch["label"]), settings)
-            check_finite(terms, epoch, progress["step"])
-            optimizer.zero_grad()
-            fabric.backward(total_loss(terms, settings))
-            if chosen.clip_gradient is not None:
-                fabric.clip_gradients(wrapped, optimizer, max_norm=chosen.clip_gradient)
-            optimizer.step()
-            if average is not None:
-                average.update_parameters(model)
-            progress["step"] += 1
-            progress["terms"].append({name: value.item() for name, value in terms.items()})
-            if fabric.is_global_zero and run.save_is_due():
-                save()
-        means = {name: float(np.mean([terms[name] for terms in progress["terms"]])) for name in progress["terms"][0]}
-        progress |= {"epoch": epoch + 1, "step": 0, "terms": []}
-        if fabric.is_global_zero:
-            assert writer is not None
-            for name, value in means.items():
-                writer.add_scalar(f"stage2/{name}", value, epoch)
-            if held and ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs):
-                kept = model if average is None else cast(ReIDModel, average.module)
-                score = validate(kept, dataset.root, held, cameras, settings, fabric.device, monitor)
-                writer.add_scalar("stage2/validation_map", score, epoch)
-                progress["validation"].append({"epoch": epoch + 1, "map": score})
-                if score >= progress["best_map"]:
-                    progress |= {"best_map": score, "best_epoch": epoch + 1}
-                    torch.save(kept.state_dict(), folder / "best.pt")
-            save()
-        fabric.barrier()
-        note = "  ".join(f"{name} {value:.2f}" for name, value in means.items())
-        monitor.progress("stage 2", epoch + 1, chosen.epochs, note)
-
-    if not fabric.is_global_zero:
-        fabric.barrier()  # the first process writes what the next stage reads
-        return {}
-    assert writer is not None
-    writer.close()
-    kept = model if average is None else cast(ReIDModel, average.module)
-    if held:
-        kept.load_state_dict(torch.load(folder / "best.pt", map_location=fabric.device, weights_only=True))
-    figures = {
-        **means,
-        "validation": progress["validation"],
-        "chosen_epoch": progress["best_epoch"] if held else chosen.epochs,
-        "seconds": time.monotonic() - started,
+    clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips)
+    description = {
+        "kind": "stage2",
+        "dataset": dataset.name,
+        "identities": len(labels),
+        "cameras": {str(camera): row for camera, row in cameras.items()},
+        "joint_set": skeletons.joint_set.name,
+        "width": model.vision.embed_dim,
+        **data,
     }
-    run.finish(
-        kept.state_dict(),
-        {
-            "kind": "stage2",
-            "dataset": dataset.name,
-            "identities": len(labels),
-            "cameras": {str(camera): row for camera, row in cameras.items()},
-            "joint_set": skeletons.joint_set.name,
-            "width": model.vision.embed_dim,
-            **data,
-        },
-        figures,
-    )
-    fabric.barrier()
-    return figures
+    return Training(
+        settings, fabric, keeper, monitor, model, wrapped, optimizer, rates, dataset.root, train, held, label_of, cameras,
+        clips, sampler, description,
+    )  # fmt: skip
+
+
+def train_epoch(training: Training, epoch: int) -> None:
+    """Train for one epoch, or for what is left of it; validate where it is due."""
+    settings, chosen, keeper, fabric = training.settings, training.settings.stage2, training.keeper, training.fabric
+    if chosen.prototype_momentum is not None and epoch > 0 and keeper.progress.step == 0:
+        refresh_prototypes(
+            training.model, training.root, training.train, training.labels, settings, fabric, training.monitor
+        )
+    factor = steps(epoch, warmup=chosen.warmup_epochs, milestones=chosen.decay_epochs)
+    for group, rate in zip(training.optimizer.param_groups, training.rates, strict=True):
+        group["lr"] = rate * factor
+    training.sampler.set_epoch(epoch, first_batch=keeper.progress.step)
+    training.wrapped.train()
+    for batch in DataLoader(training.clips, batch_sampler=training.sampler, num_workers=settings.runtime.workers):
+        seed_torch(settings.runtime.seed, epoch, keeper.progress.step, fabric.global_rank)
+        terms = train_step(training, {name: tensor.to(fabric.device) for name, tensor in batch.items()})
+        keeper.end_step(terms)
+        keeper.save_if_due()
+    means = keeper.end_steps()
+    scalars = dict(means)
+    if training.held and ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs):
+        kept = cast(ReIDModel, keeper.kept)
+        score = validate(kept, training.root, training.held, training.cameras, settings, fabric, training.monitor)
+        keeper.validated({"map": score}, keep_best=True)
+        scalars["validation_map"] = score
+    keeper.end_epoch(scalars, "  ".join(f"{name} {value:.2f}" for name, value in means.items()))
+
+
+def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Update the weights from a batch on the device, of which each process has its share; return the loss terms."""
+    settings, fabric, join = training.settings, training.fabric, partial(gather, training.fabric)
+    images = normalize(batch["images"], settings.clips)
+    output = training.wrapped(images, batch["joints"], batch["valid"], batch["camera"], gather=join)
+    terms = loss_terms(output, join(batch["label"]), settings)
+    training.optimizer.zero_grad()
+    fabric.backward(total_loss(terms, settings))
+    if settings.stage2.clip_gradient is not None:
+        # A norm that is not finite shows in the loss of the next step; in float16 the scaler then skips the step.
+        fabric.clip_gradients(
+            training.wrapped, training.optimizer, max_norm=settings.stage2.clip_gradient, error_if_nonfinite=False
+        )
+    training.optimizer.step()
+    return terms
+
+
+def finish(training: Training) -> dict[str, Any]:
+    """Write the model, the best one on held-out identities where there are some, and the metrics."""
+    progress = training.keeper.progress
+    figures = {
+        **progress.means,
+        "validation": progress.validation,
+        "chosen_epoch": progress.best["epoch"] if training.held else progress.epoch,
+    }
+    return training.keeper.finish(training.description, figures)
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------
@@ -242,7 +249,7 @@ def total_loss(terms: dict[str, Tensor], settings: Settings) -> Tensor:
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()
 
 
-# ---- training ------------------------------------------------------------------------------------------------------------
+# ---- learning rates and validation -------------------------------------------------------------------------------------
 
 
 def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any]]:
@@ -265,11 +272,18 @@ def validate(
     held: Sequence[Tracklet],
     cameras: dict[int, int],
     settings: Settings,
-    device: torch.device,
+    fabric: Fabric,
     monitor: Monitor,
 ) -> float:
-    """Return the mAP on held-out training identities: one centre clip a tracklet, each ranked against the other cameras."""
-    descriptors = embed_tracklets(model, root, held, cameras, settings, device, monitor, sampling="rrs")
+    """Return the mAP on held-out training identities: one centre clip a tracklet, each ranked against the other cameras.
+
+    Each process embeds its share of the tracklets; every process returns the same.
+    """
+
+    def embed(mine: Sequence[Tracklet]) -> list[np.ndarray]:
+        return list(embed_tracklets(model, root, mine, cameras, settings, fabric.device, monitor, sampling="rrs"))
+
+    descriptors = np.stack(share(fabric, held, embed))
     ids = np.array([t.pid for t in held])
     seen_by = np.array([t.camera for t in held])
     return float(rank(descriptors, ids, seen_by, descriptors, ids, seen_by).map)

@@ -1,5 +1,6 @@
-"""The command line: parses, calls a stage, and says what a user can mend."""
+"""The command line: parses, calls a stage, and turns errors into messages."""
 
-from pipelines.cli.commands import app, main
+from pipelines.cli.app import app
+from pipelines.cli.main import main
 
 __all__ = ["app", "main"]

@@ -1,31 +1,107 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the panels of the help."""
 
-from __future__ import annotations
-
+# The command line's annotations are evaluated at each start: as they stand, which is faster than from text.
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+DATA = "Data"
+TRAIN = "Train"
+EVALUATE = "Evaluate"
+VIDEOS = "Videos and search"
+INSPECT = "Inspect"
+MAINTAIN = "Maintain"
+
+
+def _data_sets(start: str) -> Iterable[str]:
+    """Return the data sets that begin with `start`, for the shell: those with settings, and the folders in data/."""
+    from pose_cache.shipped import CONFIGS
+
+    settings = [path.stem for folder in (Path("configs"), CONFIGS) for path in folder.glob("*.yaml")]
+    folders = [path.name for path in Path("data").glob("*/")] if Path("data").is_dir() else []
+    return sorted(name for name in {*settings, *folders} if name.startswith(start))
+
+
+def _settings(start: str) -> Iterable[str]:
+    """Return the settings that begin with `start`, for the shell."""
+    from csip.config.listing import list_settings
+
+    return [f"{setting.key}=" for setting in list_settings() if not setting.section and setting.key.startswith(start)]
+
+
+def _keys(start: str) -> Iterable[str]:
+    from csip.config import valid_keys
+
+    return [key for key in valid_keys() if key.startswith(start)]
+
+
 Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="configs/NAME.yaml, or a folder data set data/NAME.", show_default=False)
+    str | None,
+    typer.Option(
+        "--dataset",
+        metavar="NAME",
+        help="Data set: settings in configs/NAME.yaml, or a folder data/NAME.",
+        show_default=False,
+        autocompletion=_data_sets,
+    ),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", help="A settings file, instead of configs/NAME.yaml.", show_default=False)
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings file.", show_default="configs/NAME.yaml")
 ]
 Root = Annotated[
-    Path | None, typer.Option("--root", help="The data set's folder, if not data/NAME.", show_default=False)
+    Path | None, typer.Option("--root", metavar="FOLDER", help="Folder of the data set.", show_default="data/NAME")
 ]
-Run = Annotated[Path | None, typer.Option("--run", help="The run's folder, if not runs/NAME.", show_default=False)]
+Run = Annotated[Path | None, typer.Option("--run", metavar="FOLDER", help="Run folder.", show_default="runs/NAME")]
 Cache = Annotated[
-    Path | None, typer.Option("--skeletons", help="The cache, if not skeletons.h5 in the data set.", show_default=False)
+    Path | None,
+    typer.Option("--skeletons", metavar="FILE", help="Skeleton cache.", show_default="skeletons.h5 in the data set"),
+]
+Precision = Annotated[
+    Literal["32", "bf16", "16"], typer.Option(help="Numerical precision of both models; 16 needs a GPU.")
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JOB/JOBS",
+        help="Share of the work, e.g. 1/8; `csip skeletons merge` joins the shares.",
+        show_default=False,
+    ),
+]
+CacheOut = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="Skeleton cache to write.", show_default="skeletons.h5 in the data set"),
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting, e.g. stage1.epochs=3; may be repeated.", show_default=False),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Setting to override, e.g. stage1.epochs=3; repeatable. `csip settings` lists them.",
+        show_default=False,
+        autocompletion=_settings,
+    ),
+]
+Prefix = Annotated[
+    str, typer.Argument(help="Section or setting, e.g. stage2.", show_default="all settings", autocompletion=_keys)
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a finished run, or an unfinished one with other inputs.")
 ]
-Workers = Annotated[int, typer.Option("--workers", help="Processes.")]
-Replace = Annotated[bool, typer.Option("--force", help="Replace a cache that was made otherwise.")]
+Workers = Annotated[int, typer.Option("--workers", help="Processes.", min=1)]
+ReplaceCache = Annotated[bool, typer.Option("--force", help="Replace a cache that was made otherwise.")]
+ReplaceFolder = Annotated[bool, typer.Option("--force", help="Replace the content of the folder.")]
+Model = Annotated[
+    Path | None,
+    typer.Option("--model", metavar="PATH", help="Model of another run: RUN/stage2.", show_default="this run's"),
+]
+Onnx = Annotated[
+    Path | None,
+    typer.Option("--onnx", metavar="PATH", help="Model that `csip export` wrote, for onnxruntime.", show_default=False),
+]
+Descriptors = Annotated[
+    Path | None,
+    typer.Option("--descriptors", metavar="FILE", help="Descriptors to read.", show_default="RUN/descriptors.h5"),
+]
+Detector = Literal["auto", "rtmdet", "hog", "boxes"]

@@ -1,15 +1,13 @@
 """The commands around the skeleton cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Cache, Config, Dataset, Replace, Root, Set, Workers
+from pipelines.cli.options import Cache, CacheOut, Config, Dataset, Precision, ReplaceCache, Root, Set, Shard, Workers
 
-app = typer.Typer(help="Extract 3D skeletons into a cache, and look at one.")
+app = typer.Typer()
 
 
 @app.callback(invoke_without_command=True)
@@ -19,38 +17,44 @@ def skeletons(
     config: Config = None,
     root: Root = None,
     set_: Set = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The cache, if not skeletons.h5 in the data set.", show_default=False)
-    ] = None,
+    out: CacheOut = None,
     test_too: Annotated[
-        bool, typer.Option("--test-too", help="Also query and gallery, which training does not need.")
+        bool, typer.Option("--test-too", help="Query and gallery too, which training does not need.")
     ] = False,
     flip_test: Annotated[
-        bool, typer.Option("--flip-test", help="Average with the mirrored crop: better, half as fast.")
+        bool, typer.Option("--flip-test", help="Average with the mirrored crop: more accurate, half as fast.")
     ] = False,
-    shard_frames: Annotated[int, typer.Option(help="Frames that a killed run can lose at most.")] = 4096,
+    shard_frames: Annotated[
+        int, typer.Option(help="Frames per shard; a killed run loses at most the shards in flight.")
+    ] = 4096,
     batch_size: Annotated[
-        int | None,
-        typer.Option(help="Crops estimated at once, if not 16 on a CPU and 256 on a GPU.", show_default=False),
+        int | None, typer.Option(help="Crops per batch.", show_default="16 on a CPU, 256 on a GPU")
     ] = None,
     devices: Annotated[
         str | None,
-        typer.Option(help="A worker each, e.g. cuda:0,cuda:1 or cpu,cpu; if not runtime.device.", show_default=False),
+        typer.Option(help="Devices, one worker each, e.g. cuda:0,cuda:1 or cpu,cpu.", show_default="runtime.device"),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Torch threads of each worker on a CPU; decides the last bits.", show_default=False),
+        typer.Option(
+            help="Torch threads per worker on a CPU; may change results by rounding.", show_default="torch's own"
+        ),
     ] = None,
-    precision: Annotated[Literal["32", "bf16", "16"], typer.Option(help="Of both models; 16 wants a GPU.")] = "32",
+    precision: Precision = "32",
     backend: Annotated[
-        str | None, typer.Option(help="Joblib backend: loky, threading, dask, ray, ...", show_default=False)
+        str | None, typer.Option(help="Joblib backend, e.g. loky, threading, dask, ray.", show_default="loky")
     ] = None,
-    shard: Annotated[
-        str | None, typer.Option(help="JOB/JOBS: do this share; `merge` joins the shares.", show_default=False)
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a cache that another estimator made.")] = False,
+    shard: Shard = None,
+    force: ReplaceCache = False,
 ) -> None:
-    """Extract the 3D skeletons of the training tracklets; goes on where it was stopped."""
+    """Extract the 3D skeletons of the training tracklets into a cache.
+
+    An interrupted command resumes when you rerun it. Subcommands merge, import, export and check caches.
+
+    Example:
+      csip skeletons --dataset mars
+      csip skeletons --dataset mars --shard 1/8
+    """
     if context.invoked_subcommand is not None:
         return
     from csip.data.readers import load_dataset
@@ -83,13 +87,15 @@ def skeletons_merge(
     dataset: Dataset = None,
     config: Config = None,
     root: Root = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The cache, if not skeletons.h5 in the data set.", show_default=False)
-    ] = None,
-    test_too: Annotated[bool, typer.Option("--test-too", help="As the jobs were told.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a cache that another estimator made.")] = False,
+    out: CacheOut = None,
+    test_too: Annotated[bool, typer.Option("--test-too", help="As given to the jobs.")] = False,
+    force: ReplaceCache = False,
 ) -> None:
-    """Join what the jobs of `csip skeletons --shard` have extracted, once all are done."""
+    """Merge the shares of `csip skeletons --shard`, once all jobs are done.
+
+    Example:
+      csip skeletons merge --dataset mars
+    """
     from csip.data.readers import load_dataset
     from pipelines import extract_skeletons as stage
     from pipelines import paths
@@ -107,15 +113,19 @@ def skeletons_merge(
 
 @app.command("import-kinect")
 def skeletons_import_kinect(
-    arrays: Annotated[Path, typer.Argument(help=".npz of (T, 20, 3) joints in metres, a key a tracklet.")],
+    arrays: Annotated[Path, typer.Argument(help="File .npz: per tracklet an array (T, 20, 3) of joints in metres.")],
     dataset: Dataset = None,
     config: Config = None,
     root: Root = None,
-    out: Annotated[Path | None, typer.Option(help="The cache to make.", show_default=False)] = None,
+    out: CacheOut = None,
     mirrored: Annotated[bool, typer.Option("--mirrored", help="The sensor's left is the person's right.")] = False,
-    force: Replace = False,
+    force: ReplaceCache = False,
 ) -> None:
-    """Make the cache of Kinect v1 skeletons."""
+    """Import Kinect v1 skeletons into a cache.
+
+    Example:
+      csip skeletons import-kinect kinect.npz --dataset mine
+    """
     from csip.data.readers import load_dataset
     from pipelines import extract_skeletons as stage
     from pipelines import paths
@@ -130,20 +140,23 @@ def skeletons_import_json(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of JSON files that mirrors the images; by default skeleton_3d* beside them.",
-            show_default=False,
+            help="Folder of JSON files that mirrors the images.", show_default="skeleton_3d* beside the images"
         ),
     ] = None,
     dataset: Dataset = None,
     config: Config = None,
     root: Root = None,
-    out: Annotated[Path | None, typer.Option(help="The cache to make.", show_default=False)] = None,
-    unit: Annotated[str, typer.Option(help="Unit of the numbers.")] = "m",
-    test_too: Annotated[bool, typer.Option("--test-too", help="Also query and gallery.")] = False,
+    out: CacheOut = None,
+    unit: Annotated[str, typer.Option(help="Unit of the coordinates.")] = "m",
+    test_too: Annotated[bool, typer.Option("--test-too", help="Query and gallery too.")] = False,
     workers: Workers = 2,
-    force: Replace = False,
+    force: ReplaceCache = False,
 ) -> None:
-    """Make the cache of JSON skeletons, one file a frame: the layout of the method's authors."""
+    """Import JSON skeletons, one file per frame: the authors' layout.
+
+    Example:
+      csip skeletons import-json --dataset mars
+    """
     from csip.data.readers import load_dataset
     from pipelines import extract_skeletons as stage
     from pipelines import paths
@@ -162,11 +175,17 @@ def skeletons_import_json(
 
 @app.command("export-json")
 def skeletons_export_json(
-    cache: Annotated[Path, typer.Argument(help="The cache.")],
-    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    cache: Annotated[Path, typer.Argument(help="Skeleton cache.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to write.")],
     workers: Workers = 2,
 ) -> None:
-    """Write a cache as JSON files, one a frame; goes on where it was stopped."""
+    """Export a cache as JSON files, one per frame.
+
+    An interrupted command resumes when you rerun it.
+
+    Example:
+      csip skeletons export-json data/mars/skeletons.h5 data/mars/skeleton_3d
+    """
     from pipelines import extract_skeletons as stage
 
     stage.export_json(cache, folder, workers=workers)
@@ -174,10 +193,14 @@ def skeletons_export_json(
 
 @app.command("info")
 def skeletons_info(
-    cache: Annotated[Path, typer.Argument(help="The cache.")],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, for programs.")] = False,
+    cache: Annotated[Path, typer.Argument(help="Skeleton cache.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
-    """Say what is in a cache and where it comes from."""
+    """Describe a cache: content, estimator, versions.
+
+    Example:
+      csip skeletons info data/mars/skeletons.h5
+    """
     from pipelines import extract_skeletons as stage
 
     stage.info(cache, as_json=as_json)
@@ -189,14 +212,18 @@ def skeletons_preview(
     config: Config = None,
     root: Root = None,
     skeletons: Cache = None,
-    out: Annotated[Path | None, typer.Option(help="The picture, if not beside the cache.", show_default=False)] = None,
-    tracklets: Annotated[int, typer.Option(help="How many, spread over the cache.")] = 6,
-    frames: Annotated[int, typer.Option(help="Frames of each, spread over it.")] = 4,
+    out: Annotated[Path | None, typer.Option(help="Picture to write.", show_default="beside the cache")] = None,
+    tracklets: Annotated[int, typer.Option(help="Number of tracklets, spread over the cache.")] = 6,
+    frames: Annotated[int, typer.Option(help="Frames per tracklet, spread over it.")] = 4,
     name: Annotated[
-        list[str] | None, typer.Option("--name", help="This tracklet instead; may be repeated.", show_default=False)
+        list[str] | None, typer.Option("--name", help="Tracklet to draw instead; repeatable.", show_default=False)
     ] = None,
 ) -> None:
-    """Draw crops with their 2D and 3D skeletons."""
+    """Draw crops with their 2D and 3D skeletons.
+
+    Example:
+      csip skeletons preview --dataset demo
+    """
     from pipelines import extract_skeletons as stage
     from pipelines import paths
 
@@ -213,8 +240,12 @@ def skeletons_preview(
 
 
 @app.command("verify")
-def skeletons_verify(cache: Annotated[Path, typer.Argument(help="The cache.")]) -> None:
-    """Check a cache: its sizes, its names, and every tracklet's checksum."""
+def skeletons_verify(cache: Annotated[Path, typer.Argument(help="Skeleton cache.")]) -> None:
+    """Check a cache: sizes, names and the checksum of every tracklet.
+
+    Example:
+      csip skeletons verify data/mars/skeletons.h5
+    """
     from pipelines import extract_skeletons as stage
 
     if not stage.verify(cache):

@@ -1,76 +1,83 @@
-"""The command that turns videos into a data set."""
-
-from __future__ import annotations
+"""Commands from videos to people found in them: ingest, describe tracklets, search, cluster."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from pipelines.cli.options import VIDEOS, Config, Dataset, Descriptors, Detector, Model, Onnx, Root, Run, Set
 
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=VIDEOS)
 def ingest(
-    videos: Annotated[Path, typer.Argument(help="Folder of videos, searched to its depth, or one video.")],
-    out: Annotated[Path, typer.Option(help="The data set's folder, data/NAME.")],
+    videos: Annotated[Path, typer.Argument(help="Folder of videos, searched recursively, or one video.")],
+    out: Annotated[Path, typer.Option(help="Folder of the data set to write: data/NAME.")],
     detector: Annotated[
-        Literal["auto", "rtmdet", "hog", "boxes"],
-        typer.Option(help="Who finds people; auto is rtmdet where its weights can be had, else hog."),
+        Detector, typer.Option(help="Person detector; auto: rtmdet if its weights are available, otherwise hog.")
     ] = "auto",
-    boxes: Annotated[
-        Path | None, typer.Option(help="Folder of files of boxes, if not beside the videos.", show_default=False)
-    ] = None,
+    boxes: Annotated[Path | None, typer.Option(help="Folder of box files.", show_default="beside the videos")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of a detector of mmdet, if not RTMDet's.", show_default=False)
+        Path | None, typer.Option(help="Weights of an MMDetection detector.", show_default="RTMDet's")
     ] = None,
     detector_config: Annotated[
-        Path | None, typer.Option(help="Its config, if not RTMDet-m for people.", show_default=False)
+        Path | None, typer.Option(help="Config of the detector.", show_default="RTMDet-m for people")
     ] = None,
-    device: Annotated[str, typer.Option(help="Of rtmdet: auto, cpu, cuda:0, ...")] = "auto",
-    batch: Annotated[int, typer.Option(help="Frames that rtmdet is given at once.", min=1)] = 8,
+    device: Annotated[str, typer.Option(help="rtmdet: device, e.g. auto, cpu, cuda:0.")] = "auto",
+    batch: Annotated[int, typer.Option(help="rtmdet: frames per batch.", min=1)] = 8,
     smallest: Annotated[
         float,
         typer.Option(
-            help="hog: smallest person, as a share of the picture's height; half takes four times as long.",
+            help="hog: smallest person as a share of the picture's height; half of it takes four times as long.",
             min=0.02,
             max=1,
         ),
     ] = 0.3,
     threads: Annotated[
-        int | None, typer.Option(help="hog: frames at once, if not one a processor.", show_default=False, min=1)
+        int | None, typer.Option(help="hog: frames in parallel.", show_default="one per core", min=1)
     ] = None,
     camera: Annotated[
-        str | None, typer.Option(help="Regular expression that finds the camera in a video's path, if not its folder.")
+        str | None, typer.Option(help="Regular expression for the camera in a video's path.", show_default="its folder")
     ] = None,
     rate: Annotated[
         float,
-        typer.Option(help="Looks for people a second of video; boxes between are interpolated. 0: every frame.", min=0),
+        typer.Option(help="Detections per second of video; boxes between are interpolated. 0: every frame.", min=0),
     ] = 10.0,
-    min_frames: Annotated[int, typer.Option(help="Crops that a tracklet needs.", min=1)] = 10,
-    min_height: Annotated[int, typer.Option(help="Height that a box needs, pixels.", min=1)] = 48,
-    min_width: Annotated[int, typer.Option(help="Width that a box needs, pixels.", min=1)] = 16,
+    min_frames: Annotated[int, typer.Option(help="Fewest crops of a tracklet.", min=1)] = 10,
+    min_height: Annotated[int, typer.Option(help="Smallest height of a box in pixels.", min=1)] = 48,
+    min_width: Annotated[int, typer.Option(help="Smallest width of a box in pixels.", min=1)] = 16,
     max_gap: Annotated[
-        float, typer.Option(help="Seconds out of sight after which a person's next tracklet begins.", min=0)
+        float, typer.Option(help="Longest time out of sight within a tracklet in seconds.", min=0)
     ] = 1.0,
     max_overlap: Annotated[
-        float, typer.Option(help="Share of a box that nearer people may cover.", min=0, max=1)
+        float, typer.Option(help="Largest share of a box covered by nearer people.", min=0, max=1)
     ] = 0.5,
     min_change: Annotated[
         float,
-        typer.Option(help="Share of a box that must differ from the background at least once; 0: any.", min=0, max=1),
+        typer.Option(
+            help="Smallest share of a box that differs from the background at least once; 0: any.", min=0, max=1
+        ),
     ] = 0.2,
-    min_score: Annotated[float, typer.Option(help="Mean score that a track needs.", min=0, max=1)] = 0.0,
+    min_score: Annotated[float, typer.Option(help="Smallest mean score of a track.", min=0, max=1)] = 0.0,
     max_jump: Annotated[
-        float, typer.Option(help="Boxes so many times as high as around them are interpolated.", min=1)
+        float,
+        typer.Option(help="Largest ratio of a box's height to its neighbours'; larger boxes are interpolated.", min=1),
     ] = 1.5,
-    smooth: Annotated[float, typer.Option(help="Seconds over which boxes are smoothed.", min=0)] = 0.5,
-    margin: Annotated[float, typer.Option(help="Margin of a crop, as a share of the box's side.", min=0)] = 0.0,
+    smooth: Annotated[float, typer.Option(help="Smoothing window of boxes in seconds.", min=0)] = 0.5,
+    margin: Annotated[float, typer.Option(help="Margin of a crop as a share of the box's side.", min=0)] = 0.0,
     force: Annotated[
-        bool, typer.Option("--force", help="Make a data set anew that was made with other options.")
+        bool, typer.Option("--force", help="Replace a data set that was made with other options.")
     ] = False,
 ) -> None:
-    """Find the people of videos and cut out their tracklets; goes on where it was stopped.
+    """Detect and track people in videos, and cut out their tracklets.
 
-    The exit code is 0 where at least one video could be read. Where the boxes that are given have tracks, tracklets are
-    those tracks, and no rule is applied to them.
+    If the boxes have track numbers, the tracklets are those tracks, and no rule is applied to them. An interrupted command
+    resumes when you rerun it. The exit code is 0 if at least one video was read.
+
+    Example:
+      csip ingest videos --out data/hall
+      csip ingest videos --out data/hall --detector boxes --boxes mot
     """
     from csip.video.ingestion import IngestOptions
     from csip.video.tracklets import TrackletRules
@@ -87,6 +94,116 @@ def ingest(
     stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force)
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's command to the program."""
-    app.command()(ingest)
+@app.command(rich_help_panel=VIDEOS)
+def embed(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    model: Model = None,
+    onnx: Onnx = None,
+    part: Annotated[
+        Literal["test", "all"], typer.Option(help="Tracklets: query and gallery, or also those of training.")
+    ] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="File to write, .h5 or .npz.", show_default="RUN/descriptors.h5")
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Compute the descriptors of tracklets with a trained model.
+
+    An interrupted command resumes when you rerun it.
+
+    Example:
+      csip embed --dataset hall --model runs/mars
+    """
+    from pipelines import embed_tracklets as stage
+    from pipelines import paths
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.run(settings, paths.run_folder(settings, run), model, onnx, part, out)
+
+
+@app.command(rich_help_panel=VIDEOS)
+def search(
+    query: Annotated[
+        str | None, typer.Argument(help="Tracklet, folder of images of one person, or video.", show_default=False)
+    ] = None,
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    top: Annotated[int, typer.Option(help="Tracklets to show.", min=1)] = 10,
+    everybody: Annotated[bool, typer.Option("--all", help="Every tracklet as a query; for --out or --json.")] = False,
+    same_camera: Annotated[bool, typer.Option("--same-camera", help="Only tracklets of the query's camera.")] = False,
+    other_cameras: Annotated[bool, typer.Option("--other-cameras", help="Only tracklets of other cameras.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    out: Annotated[Path | None, typer.Option(help="CSV file to write.", show_default=False)] = None,
+    model: Model = None,
+    onnx: Onnx = None,
+    found: Descriptors = None,
+    detector: Annotated[Detector, typer.Option(help="Person detector for a query video, as in `csip ingest`.")] = "hog",
+    boxes: Annotated[
+        Path | None, typer.Option(help="Boxes of a query video, as in `csip ingest`.", show_default=False)
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Rank the tracklets of a data set by similarity to a query.
+
+    Example:
+      csip search "front/0001 track 3" --dataset hall --model runs/mars
+      csip search --all --dataset hall --out runs/hall/search.csv
+    """
+    from csip.errors import CsipError
+    from pipelines import paths
+    from pipelines import search_gallery as stage
+
+    if (query is None) != everybody:
+        raise CsipError("give a query: a tracklet's name, a folder of images or a video; or --all")
+    if same_camera and other_cameras:
+        raise CsipError("--same-camera and --other-cameras leave nothing: give one of them")
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.run(
+        query,
+        settings,
+        stage.Source(paths.run_folder(settings, run), model, onnx, detector, boxes),
+        found,
+        top,
+        "same" if same_camera else "other" if other_cameras else "any",
+        as_json,
+        out,
+    )
+
+
+@app.command(rich_help_panel=VIDEOS)
+def cluster(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest mean distance, 1 - cosine, within a cluster.", show_default="of the best silhouette"
+        ),
+    ] = None,
+    people: Annotated[int | None, typer.Option(help="Number of people, if known.", show_default=False)] = None,
+    found: Descriptors = None,
+    out: Annotated[Path | None, typer.Option(help="File to write.", show_default="labels.csv in the data set")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace labels that were edited.")] = False,
+    set_: Set = None,
+) -> None:
+    """Propose identities across cameras: writes labels.csv, for you to correct.
+
+    Training reads labels.csv. If the data set has identities already, the proposal goes into RUN/labels.csv and is compared
+    with them.
+
+    Example:
+      csip cluster --dataset hall
+      csip cluster --dataset hall --people 12
+    """
+    from pipelines import cluster_people as stage
+    from pipelines import paths
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.run(settings, paths.run_folder(settings, run), found, threshold, people, out, force)

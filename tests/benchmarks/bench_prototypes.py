@@ -19,6 +19,7 @@ from unittest import mock
 import torch
 from bench_train import keep_maps, update_for_each_clip
 
+from csip.config import Stage2Settings
 from csip.models.prototype_updater import PrototypeFusionUpdater
 
 WIDTH, TOKENS = 512, 16
@@ -28,7 +29,9 @@ FORMS = ("straightforward", "full", "induced")
 def run_case(form: str, identities: int, clips: int, repeat: int, device: torch.device) -> dict:
     """Time one form; seconds of the fastest pass, and GiB that the passes added at their peak."""
     torch.manual_seed(0)
-    updater = PrototypeFusionUpdater(identities, WIDTH, attention="induced" if form == "induced" else "full").to(device)
+    updater = PrototypeFusionUpdater(
+        identities, WIDTH, Stage2Settings(prototype_attention="induced" if form == "induced" else "full")
+    ).to(device)
     updater.set_prototypes(torch.randn(identities, WIDTH), torch.randn(identities, WIDTH))
     torch.nn.init.normal_(updater.out.weight, std=0.02)
     tokens = torch.randn(clips, TOKENS, WIDTH, device=device)

@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from csip.config import Settings, dump_settings, load_settings, valid_keys
 from csip.errors import CsipError
@@ -36,11 +38,11 @@ def test_extends_states_only_what_differs(tmp_path: Path) -> None:
     [
         ("stage1.epoch=3", ["stage1.epoch: unknown key", "stage1.epochs"]),
         ("stage3.lr=1", ["stage3", "did you mean"]),
-        ("stage1.epochs=many", ["stage1.epochs", "'many'"]),
-        ("stage1.epochs=0", ["stage1.epochs", "greater than or equal to 1"]),
+        ("stage1.epochs=many", ['stage1.epochs: expected an integer >= 1, found "many"']),
+        ("stage1.epochs=0", ["stage1.epochs: expected an integer >= 1, found 0"]),
         ("stage2.decay_epochs=[50, 30]", ["stage2.decay_epochs must rise"]),
         ("stage2.mte=false", ["stage2.atd distils message tokens", "set stage2.atd: false too"]),
-        ("dataset.layout=marz", ["dataset.layout", "'mars'"]),
+        ("dataset.layout=marz", ["dataset.layout: expected one of mars, lsvid", 'found "marz"; did you mean mars?']),
         ("stage1.epochs", ["expected key=value"]),
         ("dataset.name.first=x", ["name is a value, not a section"]),
     ],
@@ -103,6 +105,99 @@ def test_paper_presets_are_what_the_authors_ran(name: str, epochs: int, decay: t
 
 
 def test_the_paper_needs_a_data_set() -> None:
-    with pytest.raises(CsipError, match=r"common\.yaml: 1 setting.*\n.*dataset: Field required"):
+    with pytest.raises(CsipError, match=r"common\.yaml: 1 setting.*\n.*dataset: required"):
         load_settings(CONFIGS / "paper" / "common.yaml")
     assert load_settings(CONFIGS / "paper" / "common.yaml", ["dataset.name=mine"]).stage2.fusion == "gate"
+
+
+# What a person may call a data set, a folder, a file: YAML, spreadsheets, consoles and shells see something else in these.
+AWKWARD = [
+    "people #2", "2024-11-25", "2024", "no", "1e3", "[old] people", "a: b", "null", "~", "a=b", "-1", "0x1F", "1_000", "true",
+    "{a}", "'quoted'", '"x"', "!tag", "*alias", "%", "@home", "007", "12:30", " leading", "ünï", "名前",
+]  # fmt: skip
+TEXTS = st.one_of(
+    st.sampled_from(AWKWARD), st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+)
+
+
+@given(name=TEXTS, root=TEXTS, model=TEXTS, weights=TEXTS.filter(lambda text: text != "null"))
+@example(name="null", root="null", model="null", weights="~")
+def test_names_and_paths_are_taken_as_they_stand(name: str, root: str, model: str, weights: str) -> None:
+    texts = {"dataset.name": name, "dataset.root": root, "vision.model": model, "vision.pretrained": weights}
+    for overrides in ([f"{key}={text}" for key, text in texts.items()], list(texts.items())):
+        settings = load_settings(CONFIGS / "demo.yaml", overrides)
+        assert settings.dataset.name == name
+        assert settings.dataset.root == Path(root)
+        assert (settings.vision.model, settings.vision.pretrained) == (model, weights)
+
+
+@settings(max_examples=40)
+@given(name=TEXTS, root=TEXTS)
+def test_names_and_paths_survive_a_settings_file(
+    name: str, root: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    settings = load_settings(CONFIGS / "demo.yaml", [("dataset.name", name), ("dataset.root", root)])
+    file = tmp_path_factory.mktemp("settings") / "settings.yaml"
+    file.write_text(dump_settings(settings))
+    assert load_settings(file) == settings
+
+
+@pytest.mark.parametrize(
+    "text", ["2024", "2024-11-25", "2024-13-45", "no", "0x1F", "010", "1_000", "1e3", "1.50", "12:30"]
+)
+def test_yaml_leaves_names_alone(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(f"dataset:\n  name: {text}\n  root: {text}\nvision: {{model: {text}}}\n")
+    settings = load_settings(file)
+    assert (settings.dataset.name, settings.dataset.root, settings.vision.model) == (text, Path(text), text)
+
+
+def test_null_unsets_what_may_be_unset() -> None:
+    unset = ["vision.pretrained=null", "stage2.ema=null", "stage2.clip_gradient=~", "dataset.piece_frames=null"]
+    settings = load_settings(CONFIGS / "mars.yaml", unset)
+    assert settings.vision.pretrained is settings.stage2.ema is settings.stage2.clip_gradient is None
+    assert settings.dataset.piece_frames is None
+    assert load_settings(CONFIGS / "mars.yaml", ["vision.pretrained=~"]).vision.pretrained == "~"
+
+
+def test_numbers_lists_and_sections_are_parsed() -> None:
+    changes = [
+        "stage1.epochs=010", "stage1.lr=1e-3", "stage2.decay_epochs=[3, 4]", "clips.mean=[0.1, 0.2, 1e-1]", "stage2.mte= yes",
+        "skeleton_training.window={width: 64, joints: off}", "dataset={val_ids: 3}",
+    ]  # fmt: skip
+    settings = load_settings(CONFIGS / "demo.yaml", changes)
+    assert (settings.stage1.epochs, settings.stage1.lr, settings.stage2.mte) == (10, 1e-3, True)
+    assert (settings.stage2.decay_epochs, settings.clips.mean) == ((3, 4), (0.1, 0.2, 0.1))
+    assert (settings.skeleton_training.window.width, settings.skeleton_training.window.joints) == (64, False)
+    assert (settings.dataset.name, settings.dataset.val_ids) == ("demo", 3), "a section's other settings stay"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("clips: {frames: eight}", 'clips.frames: expected an integer >= 1, found "eight"'),
+        ("clips: {frames: 7.5}", "clips.frames: expected an integer >= 1, found 7.5"),
+        ("clips: {frames: yes}", "clips.frames: expected an integer >= 1, found true"),
+        ("clips: {mean: [0.1, x, 0.3]}", 'clips.mean: expected a list of 3 numbers, found [0.1, "x", 0.3]'),
+        ("clips: {mean: [0.1]}", "clips.mean: expected a list of 3 numbers, found [0.1]"),
+        ("stage1: {lr: .inf}", "stage1.lr: expected a number > 0, found Infinity"),
+        ("stage1: {lr: .nan}", "stage1.lr: expected a number > 0, found NaN"),
+        ("stage2: {ema: 1}", "stage2.ema: expected a number > 0 and < 1 or null, found 1"),
+        ("stage1: 5", "stage1: expected a section (keys and values), found 5"),
+        ("stage1:", "stage1: expected a section (keys and values), found null"),
+        ("stage2: {fusion: wait}", 'stage2.fusion: expected one of weight, gate, found "wait"; did you mean weight?'),
+        ("vision: {model: [a]}", 'vision.model: expected text, found ["a"]'),
+        ("vision: {model: ''}", 'vision.model: expected text, found ""'),
+        ("stage1: {epochs: 3}\nstage1: {batch: 8}", "key stage1 stands twice, in lines 2 and 3"),
+        ("extends: settings.yaml", "extends itself"),
+        ("extends: 5", "extends: expected a settings file, found 5"),
+        ("5: {a: b}", "5: unknown key"),
+        ("? [a, b]\n: c", "not a YAML file"),
+    ],
+)
+def test_values_of_a_file_that_cannot_be_used(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text(f"dataset: {{name: x}}\n{content}\n")
+    with pytest.raises(CsipError) as error:
+        load_settings(tmp_path / "settings.yaml")
+    assert message in str(error.value)
+    assert str(tmp_path / "settings.yaml") in str(error.value)

@@ -87,7 +87,7 @@ def test_full_disk(csip: Csip, project: Path, monkeypatch: pytest.MonkeyPatch) -
     assert csip("train-stage2", "--dataset", "walkers")[0] == 0
     with monkeypatch.context() as patched:
         patched.setattr(Path, "write_bytes", full)
-        check(csip("embed", "--dataset", "walkers"), "No space left on device; what was finished is kept")
+        check(csip("embed", "--dataset", "walkers"), "No space left on device; finished work is kept")
     assert csip("embed", "--dataset", "walkers")[0] == 0
 
 

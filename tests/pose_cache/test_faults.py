@@ -193,7 +193,7 @@ def test_a_signal_ends_it_cleanly_and_it_goes_on(
         process.send_signal(signal.SIGTERM)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], stderr
-    assert "the same command goes on" in stderr and "Traceback" not in stderr, stderr
+    assert "the same command resumes" in stderr and "Traceback" not in stderr, stderr
     assert not wait_until_none(process.pid)
     before = shards_of(out)
     assert before and not out.exists() and not list(tmp_path.rglob("*.partial"))

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csip.config import ClipSettings, Settings
+from csip.config import ClipSettings, Settings, SkeletonEncoderSettings, Stage2Settings
 from csip.data.clips import Draw, TrainingClips
 from csip.data.readers import load_dataset
 from csip.data.skeletons import Skeletons, fill_gaps, load_skeletons
@@ -94,7 +94,7 @@ def test_filled_clips_are_mirrored_like_others(settings: Settings, tmp_path: Pat
 
 def encoder(width: int = 16) -> SkeletonGraphTransformer:
     torch.manual_seed(0)
-    return SkeletonGraphTransformer(H36M17, width=width, depth=3, heads=2).eval()
+    return SkeletonGraphTransformer(H36M17, width, SkeletonEncoderSettings(depth=3, heads=2)).eval()
 
 
 @pytest.mark.parametrize("garbage", [1e6, float("inf"), float("nan")])
@@ -104,10 +104,10 @@ def test_no_output_of_the_model_depends_on_what_masked_frames_hold(
 ) -> None:
     torch.manual_seed(0)
     vision = create_vision(str(tower), None, (64, 32))
-    model = ReIDModel(
-        vision, encoder(vision.embed_dim), 5, prototype_heads=2, heads=2, update_tokens=update_tokens,
-        freeze_skeleton=False,
-    ).eval()  # fmt: skip
+    settings = Stage2Settings(
+        prototype_heads=2, temporal_heads=2, update_tokens=update_tokens, train_skeleton_encoder=True
+    )
+    model = ReIDModel(vision, encoder(vision.embed_dim), 5, settings).eval()
     model.pfu.set_prototypes(torch.randn(5, 32), torch.randn(5, 32))
     torch.nn.init.normal_(model.pfu.out.weight, std=0.2)
     images, joints = torch.randn(3, 4, 3, 64, 32), torch.randn(3, 4, 17, 3)
@@ -138,7 +138,7 @@ def test_whole_tracklets_are_embedded_from_their_valid_frames(settings: Settings
     for garbage in (0.0, 1e6, np.nan):
         noisy = np.where(valid[:, None, None], joints, garbage).astype(np.float32)
         skeletons = Skeletons(H36M17, [noisy, noisy], [valid, np.zeros(6, bool)])
-        embedded.append(embed_skeletons(encoder(), skeletons, 4, torch.device("cpu")))
+        embedded.append(embed_skeletons(encoder(), skeletons, 4))
     np.testing.assert_array_equal(embedded[1], embedded[0])
     np.testing.assert_array_equal(embedded[2], embedded[0])
     assert embedded[0][0].any() and not embedded[0][1].any()

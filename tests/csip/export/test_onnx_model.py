@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from csip.config import ClipSettings, Settings
+from csip.config import ClipSettings, Settings, SkeletonEncoderSettings, Stage2Settings
 from csip.errors import CsipError
 from csip.export import onnx_export
 from csip.export.onnx_export import Comparison, compare, export_onnx, sample_pixels, sizes
@@ -36,10 +36,10 @@ def build(folder: Path, cameras: int = CAMERAS, quick_gelu: bool = False, **opti
     path = folder / "tower.json"
     path.write_text(json.dumps({"embed_dim": C, "vision_cfg": TOWER, "quick_gelu": quick_gelu}))
     torch.manual_seed(0)
-    skeleton = SkeletonGraphTransformer(H36M17, width=C, depth=1, heads=2)
-    model = ReIDModel(
-        create_vision(str(path), None, (HEIGHT, WIDTH), cameras), skeleton, 5, prototype_heads=2, **options
-    )
+    skeleton = SkeletonGraphTransformer(H36M17, C, SkeletonEncoderSettings(depth=1, heads=2))
+    part_norm = options.pop("part_norm", True)
+    vision = create_vision(str(path), None, (HEIGHT, WIDTH), cameras)
+    model = ReIDModel(vision, skeleton, 5, Stage2Settings(prototype_heads=2, **options), part_norm=part_norm)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2 or "camera_embedding" in name:
@@ -113,7 +113,7 @@ def test_cameras_and_the_order_of_frames_count(model: ReIDModel, exported: OnnxM
     [
         {"cameras": 0},
         {"cameras": 1},
-        {"quick_gelu": True, "frame_position": False, "heads": 8, "part_norm": False, "distill": False},
+        {"quick_gelu": True, "frame_position": False, "temporal_heads": 8, "part_norm": False, "lambda_distill": 0},
         {"ta": False},
         {"mte": False, "atd": False, "ta": False},
         {"mte": False, "atd": False},

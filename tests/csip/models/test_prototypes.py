@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from csip.config import Stage2Settings
 from csip.errors import CsipError
 from csip.models.attention import InducedAttention
 from csip.models.prototype_updater import PrototypeFusionUpdater
@@ -12,7 +13,8 @@ N, C, B, M = 7, 16, 3, 5
 def updater(request):
     torch.manual_seed(0)
     fusion, attention = request.param
-    module = PrototypeFusionUpdater(N, C, heads=4, fusion=fusion, attention=attention).eval()
+    settings = Stage2Settings(prototype_heads=4, fusion=fusion, prototype_attention=attention)
+    module = PrototypeFusionUpdater(N, C, settings).eval()
     module.set_prototypes(torch.randn(N, C), torch.randn(N, C))
     return module
 
@@ -46,7 +48,7 @@ def test_the_update_starts_at_zero(updater):
 
 
 def test_fusion_weighs_the_two_modalities():
-    module = PrototypeFusionUpdater(N, C, heads=4, normalize=False)
+    module = PrototypeFusionUpdater(N, C, Stage2Settings(prototype_heads=4), normalize=False)
     visual, skeleton = torch.randn(N, C), torch.randn(N, C)
     module.set_prototypes(visual, skeleton)
     torch.testing.assert_close(module.fused(), (visual + skeleton) / 2)
@@ -56,7 +58,7 @@ def test_fusion_weighs_the_two_modalities():
 
 
 def test_normalized_prototypes_have_one_norm_whatever_the_encoders_scale():
-    module = PrototypeFusionUpdater(N, C, heads=4)
+    module = PrototypeFusionUpdater(N, C, Stage2Settings(prototype_heads=4))
     visual, skeleton = torch.randn(N, C), torch.randn(N, C)
     module.set_prototypes(visual, 100 * skeleton)
     torch.testing.assert_close(module.skeleton.norm(dim=1), torch.full((N,), C**0.5))
@@ -127,5 +129,5 @@ def test_prototypes_are_checked(updater):
     bad[3, 2] = torch.nan
     with pytest.raises(CsipError, match=r"not finite for labels \[3\]"):
         updater.set_prototypes(bad, good)
-    with pytest.raises(CsipError, match="'weight' or 'gate'"):
-        PrototypeFusionUpdater(N, C, fusion="sum")
+    with pytest.raises(ValueError, match="'weight' or 'gate'"):
+        PrototypeFusionUpdater(N, C, Stage2Settings(fusion="sum"))

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 
+from csip.config import SkeletonEncoderSettings, Stage2Settings
 from csip.errors import CsipError
 from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.models.prototype_updater import PrototypeFusionUpdater
@@ -21,13 +22,14 @@ CONFIG = {
 
 @pytest.fixture
 def build(tmp_path):
-    def build(cameras=2, skeleton_width=C, **options):
+    def build(cameras=2, skeleton_width=C, normalize=True, tau=0.07, part_norm=True, **options):
         path = tmp_path / "small.json"
         path.write_text(json.dumps(CONFIG))
         torch.manual_seed(0)
         vision = create_vision(str(path), None, (32, 16), cameras=cameras)
-        skeleton = SkeletonGraphTransformer(H36M17, width=skeleton_width, depth=2, heads=2)
-        model = ReIDModel(vision, skeleton, N, prototype_heads=2, heads=2, **options)
+        skeleton = SkeletonGraphTransformer(H36M17, skeleton_width, SkeletonEncoderSettings(depth=2, heads=2))
+        settings = Stage2Settings(prototype_heads=2, temporal_heads=2, **options)
+        model = ReIDModel(vision, skeleton, N, settings, normalize=normalize, tau=tau, part_norm=part_norm)
         model.pfu.set_prototypes(torch.randn(N, C), torch.randn(N, C))
         torch.nn.init.normal_(model.pfu.out.weight, std=0.2)  # leave the start, where the update is zero
         return model
@@ -86,7 +88,7 @@ def test_the_skeleton_encoder_is_frozen_and_stays_in_evaluation_mode(build):
     everything(model(*draw())).backward()
     assert loud(model.skeleton) == []
 
-    thawed = build(freeze_skeleton=False).train()
+    thawed = build(train_skeleton_encoder=True).train()
     assert thawed.skeleton.training
     everything(thawed(*draw())).backward()
     assert set(silent(thawed.skeleton)) == set()
@@ -106,7 +108,7 @@ def test_the_update_of_prototypes_reaches_the_encoders_only_when_asked(build):
     images, joints, valid, camera = draw()
     gradients = {}
     for detach in (True, False):
-        model = build(detach_tokens=detach, freeze_skeleton=False)
+        model = build(detach_tokens=detach, train_skeleton_encoder=True)
         output = model(images, joints, valid, camera)
         output.csip_logits[:, 0].sum().backward()
         assert silent(model.pfu) == [], "the update itself learns either way"
@@ -137,7 +139,7 @@ def test_the_students_vector_is_what_the_test_embeds(build):
 
 
 def test_distillation_can_be_left_out(build):
-    model = build(distill=False)
+    model = build(lambda_distill=0)
     output = model(*draw())
     assert output.student is None and output.teacher_frames is None and output.student_frame_logits is None
     torch.testing.assert_close(model.eval()(*draw()).features[2], build().eval()(*draw()).features[2])
@@ -176,7 +178,7 @@ def test_without_temporal_modelling_there_is_no_third_feature(build):
 def test_prototypes_that_no_clip_changes_are_the_fused_ones(build):
     torch.manual_seed(0)
     visual, skeleton = torch.randn(N, C), torch.randn(N, C)
-    pfu = PrototypeFusionUpdater(N, C, heads=2, update=False)
+    pfu = PrototypeFusionUpdater(N, C, Stage2Settings(update_prototypes=False))
     pfu.set_prototypes(visual, skeleton)
     found = pfu(torch.randn(3, 5, C))
     half = [torch.nn.functional.normalize(one, dim=1) * C**0.5 / 2 for one in (visual, skeleton)]
@@ -271,5 +273,5 @@ def test_bfloat16_autocast_keeps_features_and_similarities_in_float32(build):
 def test_encoders_of_two_spaces_are_refused(build):
     with pytest.raises(CsipError, match="width is 24 and the image encoder's embedding 16"):
         build(skeleton_width=24)
-    with pytest.raises(CsipError, match="'cls' or 'all'"):
+    with pytest.raises(ValueError, match="'cls' or 'all'"):
         build(update_tokens="some")

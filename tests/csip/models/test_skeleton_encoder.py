@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from csip.config import SkeletonEncoderSettings
 from csip.errors import CsipError
 from csip.models.skeleton_encoder import SkeletonGraphTransformer, laplacian_encoding
 from pose_cache.joints import COCO17, H36M17, KINECT20, KINECT25, JointSet
@@ -60,8 +61,9 @@ def test_encoding_refuses_what_it_cannot_encode():
 
 def make(temporal=True, joints=H36M17, **options):
     torch.manual_seed(0)
-    options = {"width": 32, "depth": 3, "heads": 4, **options}
-    return SkeletonGraphTransformer(joints, temporal=temporal, **options)
+    width = options.pop("width", 32)
+    settings = SkeletonEncoderSettings(**{"depth": 3, "heads": 4, "temporal": temporal, **options})
+    return SkeletonGraphTransformer(joints, width, settings)
 
 
 def draw(batch=2, frames=5, joints=17):
@@ -163,7 +165,7 @@ def test_calibration_measures_coordinates_and_bones():
     tracklets = [rng.normal(size=(length, 17, 3)).astype(np.float32) for length in (4, 0, 9)]
     for joints in tracklets:
         joints -= joints[:, :1]
-    model = SkeletonGraphTransformer(H36M17, width=16, depth=1, heads=2, bones=True)
+    model = SkeletonGraphTransformer(H36M17, 16, SkeletonEncoderSettings(depth=1, heads=2, bones=True))
     model.calibrate(tracklets)
     everything = np.concatenate(tracklets).astype(np.float64)
     assert model.scale.item() == pytest.approx(np.sqrt((everything**2).mean()), rel=1e-5)
@@ -180,7 +182,7 @@ def test_calibration_measures_coordinates_and_bones():
 @torch.no_grad()
 def test_bones_say_how_long_they_are_whatever_the_pose():
     torch.manual_seed(0)
-    model = SkeletonGraphTransformer(H36M17, width=16, depth=1, heads=2, bones=True).eval()
+    model = SkeletonGraphTransformer(H36M17, 16, SkeletonEncoderSettings(depth=1, heads=2, bones=True)).eval()
     joints = torch.randn(2, 6, 17, 3)
     valid = torch.ones(2, 6, dtype=torch.bool)
     valid[:, 4:] = False

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from csip.config import Stage2Settings
 from csip.errors import CsipError
 from csip.models.temporal import SkeletonGuidedTemporalModel
 
@@ -10,7 +11,7 @@ B, T, P, J, D, C = 2, 4, 6, 5, 16, 12
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return SkeletonGuidedTemporalModel(D, C, heads=2).eval()
+    return SkeletonGuidedTemporalModel(D, C, Stage2Settings(temporal_heads=2)).eval()
 
 
 @pytest.fixture
@@ -97,12 +98,13 @@ def test_order_of_frames_matters(model, clips):
         {"mte": True, "atd": True, "ta": True},
         {"mte": True, "atd": True, "ta": False},
         {"mte": True, "atd": False, "ta": True},
+        {"mte": True, "atd": False, "ta": False},
         {"mte": False, "atd": False, "ta": True},
     ],
 )
 def test_parts_can_be_left_out(parts, clips):
     torch.manual_seed(0)
-    model = SkeletonGuidedTemporalModel(D, C, heads=2, **parts)
+    model = SkeletonGuidedTemporalModel(D, C, Stage2Settings(temporal_heads=2, **parts))
     visual, skeleton, valid = clips
     result = model(visual, skeleton, valid)
     assert result.shape == (B, T, D)
@@ -112,6 +114,6 @@ def test_parts_can_be_left_out(parts, clips):
 
 def test_distillation_over_messages_needs_messages():
     with pytest.raises(CsipError, match="mte: true"):
-        SkeletonGuidedTemporalModel(D, C, heads=2, mte=False, atd=True)
+        SkeletonGuidedTemporalModel(D, C, Stage2Settings(mte=False, atd=True))
     with pytest.raises(CsipError, match="nothing to do"):
-        SkeletonGuidedTemporalModel(D, C, heads=2, mte=False, atd=False, ta=False)
+        SkeletonGuidedTemporalModel(D, C, Stage2Settings(mte=False, atd=False, ta=False))

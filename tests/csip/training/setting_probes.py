@@ -15,9 +15,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.io import savemat
 
-import csip.training.skeletons_alone
-import csip.training.stage1
-import csip.training.stage2
+import csip.training.keeper
 import pipelines.cli
 import pipelines.extract_skeletons
 from csip.config import Settings, dump_settings
@@ -228,8 +226,7 @@ def training(settings: Settings, ground: Ground, stage: int) -> Any:
 
     dataset, folder = load_dataset(settings.dataset), ground.new_run()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csip.training.stage1, "SummaryWriter", recorder(scalars))
-        patch.setattr(csip.training.stage2, "SummaryWriter", recorder(scalars))
+        patch.setattr(csip.training.keeper, "SummaryWriter", recorder(scalars))
         if stage == 1:
             figures = train_stage1(dataset, ground.skeletons, settings, folder, Silent())
         else:
@@ -251,7 +248,7 @@ def skeletons(settings: Settings, ground: Ground) -> Any:
     dataset = replace(whole, train=tuple(replace(s, cut=None) for s in whole.train))
     folder = ground.new_run()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csip.training.skeletons_alone, "SummaryWriter", recorder(scalars))
+        patch.setattr(csip.training.keeper, "SummaryWriter", recorder(scalars))
         figures = train_skeleton(dataset, settings, folder, Silent())
     tensors, _ = load_model(folder / "model.safetensors", "skeleton")
     return scalars, {k: v for k, v in figures.items() if k != "seconds"}, digest_tensors(tensors), sorted(tensors)

@@ -122,6 +122,8 @@ SHOWN: dict[str, Case] = {
     "stage2.lambda_distill": Case(0.5, stage2),
     "stage2.fusion": Case("gate", stage2),
     "stage2.prototype_attention": Case("induced", stage2),
+    "stage2.prototype_heads": Case(4, stage2),
+    "stage2.prototype_layers": Case(1, stage2),
     "stage2.update_prototypes": Case(False, stage2),
     "stage2.detach_tokens": Case(False, stage2),
     "stage2.update_tokens": Case("all", stage2),
@@ -215,7 +217,8 @@ def test_changing_it_changes_something(key: str, ground: Ground) -> None:
     if known not in ground.before:
         ground.before[known] = observe(case.probe, ground, given)
         assert same(ground.before[known], observe(case.probe, ground, given)), "what shows it is not the same twice"
-    after = observe(case.probe, ground, (*given, f"{key}={json.dumps(value)}"), case.refused)
+    text = value if isinstance(value, str) else json.dumps(value)
+    after = observe(case.probe, ground, (*given, f"{key}={text}"), case.refused)
     assert not same(ground.before[known], after)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel
 
 from csip.config import Settings
 from csip.data.readers import load_dataset
@@ -131,13 +132,13 @@ def test_a_moving_average_is_what_is_kept(
     settings = change(change(settings, "dataset", val_ids=0), "stage2", epochs=1, ema=0.5)
     train(1, settings, tmp_path)
     seen: list[dict[str, torch.Tensor]] = []
-    update = stage2.AveragedModel.update_parameters
+    update = AveragedModel.update_parameters
 
-    def remember(average: stage2.AveragedModel, model: torch.nn.Module) -> None:
+    def remember(average: AveragedModel, model: torch.nn.Module) -> None:
         seen.append({name: value.detach().clone() for name, value in model.named_parameters()})
         update(average, model)
 
-    monkeypatch.setattr(stage2.AveragedModel, "update_parameters", remember)
+    monkeypatch.setattr(AveragedModel, "update_parameters", remember)
     train(2, settings, tmp_path)
     kept = weights(tmp_path, 2)
     name = "heads.0.classifier.weight"
@@ -203,3 +204,55 @@ def test_embedding_frames_goes_on_where_it_stopped(
     assert all("part 1 " not in task and "part 2 " not in task for task in second.tasks)
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert not (tmp_path / "cut.h5.shards").exists()
+
+
+class _StopAfterAnEpoch(Silent):
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        if task.startswith("stage") and done == 1:
+            raise _Stop
+
+
+@pytest.fixture
+def cut(settings: Settings, tmp_path: Path) -> Callable[..., dict]:
+    """Stage 1 stopped after its first epoch; call what comes back to start it again."""
+
+    def run(monitor: Silent, overwrite: bool = False) -> dict:
+        dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+        return train_stage1(dataset, skeletons, settings, tmp_path / "stage1", monitor, overwrite)
+
+    with pytest.raises(_Stop):
+        run(_StopAfterAnEpoch())
+    return lambda overwrite=False: run(Silent(), overwrite)
+
+
+def test_training_time_adds_up_over_resumes(cut: Callable[..., dict], tmp_path: Path) -> None:
+    state = torch.load(tmp_path / "stage1/state.pt", weights_only=True)
+    assert 0 < state["progress"]["seconds"] < 60
+    state["progress"]["seconds"] += 1000
+    torch.save(state, tmp_path / "stage1/state.pt")
+    assert 1000 < cut()["seconds"] < 1120
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("state.pt", lambda content: content[: len(content) // 2], r"stage1/state\.pt: missing or damaged"),
+        ("state.pt", lambda content: b"", r"stage1/state\.pt: missing or damaged"),
+        ("inputs.json", lambda content: content[:-20], r"stage1/inputs\.json: missing or damaged"),
+    ],
+    ids=["half a state", "an empty state", "half of the inputs"],
+)
+def test_damaged_state_is_refused_with_the_way_out(
+    name: str, damage: Callable[[bytes], bytes], message: str, cut: Callable[..., dict], tmp_path: Path
+) -> None:
+    path = tmp_path / "stage1" / name
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(CsipError, match=f"{message}.* give --overwrite"):
+        cut()
+    assert cut(overwrite=True)["loss"] > 0
+
+
+def test_state_of_another_version_is_refused(cut: Callable[..., dict], tmp_path: Path) -> None:
+    torch.save({"encoder": {}, "epoch": 1}, tmp_path / "stage1/state.pt")
+    with pytest.raises(CsipError, match=r"state\.pt: written by another version of csip"):
+        cut()

@@ -1,6 +1,10 @@
-"""Whether a device multiplies in bfloat16 by itself, and what it costs where it does not."""
+"""What the processor has: cores for this process, and units for bfloat16 or what it costs to do without.
+
+A GPU's units for bfloat16 are told of by the same function.
+"""
 
 import functools
+import os
 import platform
 import time
 import warnings
@@ -8,9 +12,16 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["bf16_factor", "has_bf16", "warn_without_bf16"]
+__all__ = ["bf16_factor", "has_bf16", "usable_processors", "warn_without_bf16"]
 
 _SIZE = 512
+
+
+def usable_processors() -> int:
+    """Return how many processors this process may run on, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS has no affinity
 
 
 def has_bf16(device: torch.device | str) -> bool:

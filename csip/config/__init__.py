@@ -1,0 +1,43 @@
+"""Settings: one typed tree, read from YAML, strict and described.
+
+``sections`` and ``training`` declare the settings, ``reading`` reads and merges files and overrides, ``listing`` shows them.
+"""
+
+from csip.config.reading import Override, dump_settings, load_settings, valid_keys
+from csip.config.sections import (
+    ClipSettings,
+    DatasetSettings,
+    EvaluationSettings,
+    RuntimeSettings,
+    Section,
+    SkeletonEncoderSettings,
+    VisionSettings,
+)
+from csip.config.settings import Settings
+from csip.config.training import (
+    SkeletonAugmentation,
+    SkeletonTrainingSettings,
+    Stage1Settings,
+    Stage2Settings,
+    WindowNetworkSettings,
+)
+
+__all__ = [
+    "ClipSettings",
+    "DatasetSettings",
+    "EvaluationSettings",
+    "Override",
+    "RuntimeSettings",
+    "Section",
+    "Settings",
+    "SkeletonAugmentation",
+    "SkeletonEncoderSettings",
+    "SkeletonTrainingSettings",
+    "Stage1Settings",
+    "Stage2Settings",
+    "VisionSettings",
+    "WindowNetworkSettings",
+    "dump_settings",
+    "load_settings",
+    "valid_keys",
+]

@@ -1,0 +1,52 @@
+"""The program `csip`: its commands in panels, its version, and shell completion."""
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pipelines.cli import data, evaluate, inspect, maintain, skeletons, train, videos
+from pipelines.cli.options import DATA
+
+
+class Program(TyperGroup):
+    """The commands; a file that ends too early is a fault with a traceback, where Click would say "Aborted"."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EOFError as error:
+            raise RuntimeError(f"input ended too early: {error}") from error
+
+
+app = typer.Typer(cls=Program, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich")
+# Stages import torch and MMPose, which takes seconds: each command does so when it runs, and --help stays quick.
+app.add_typer(data.app)
+app.add_typer(skeletons.app, name="skeletons", rich_help_panel=DATA)
+for panel in (videos, train, evaluate, inspect, maintain):
+    app.add_typer(panel.app)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from pipelines.version import describe_version
+
+        print(f"csip {describe_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def csip(
+    version: Annotated[
+        bool, typer.Option("--version", help="Version and git revision.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Video person re-identification pretrained on 3D skeletons.
+
+    Example:
+      csip synth --out data/demo
+      csip skeletons --dataset demo
+      csip train-stage1 --dataset demo
+
+    `csip COMMAND --help` explains a command, `csip settings` lists the settings of a run.
+    """

@@ -1,0 +1,88 @@
+"""Commands that make data sets without videos: rendered people. Skeletons have a file of their own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipelines.cli.options import DATA, ReplaceFolder, Set, Workers
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=DATA)
+def demo(
+    train_ids: Annotated[int, typer.Option(help="Training identities.")] = 96,
+    test_ids: Annotated[int, typer.Option(help="Test identities.")] = 40,
+    workers: Workers = 2,
+    set_: Set = None,
+) -> None:
+    """Run every stage on rendered people: data/demo, runs/demo and a report.
+
+    A stage reruns if its output is missing or older than its input.
+
+    Example:
+      csip demo
+    """
+    from csip.synthetic.world import SyntheticSpec
+    from pipelines import run_demo as stage
+
+    stage.run(set_ or [], SyntheticSpec(train_ids=train_ids, test_ids=test_ids), workers)
+
+
+@app.command(rich_help_panel=DATA)
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of people, cameras and walks.")] = 0,
+    train_ids: Annotated[int, typer.Option(help="Training identities.")] = 96,
+    test_ids: Annotated[int, typer.Option(help="Test identities.")] = 40,
+    cameras: Annotated[int, typer.Option(help="Cameras; each sees every identity.")] = 3,
+    tracklets: Annotated[int, typer.Option(help="Tracklets per identity and camera.")] = 2,
+    frames: Annotated[int, typer.Option(help="Frames per tracklet.")] = 16,
+    height: Annotated[int, typer.Option(help="Height of a crop in pixels.")] = 128,
+    width: Annotated[int, typer.Option(help="Width of a crop in pixels.")] = 64,
+    twins: Annotated[float, typer.Option(help="Share of the identities with a twin in the same clothing.")] = 0.25,
+    workers: Workers = 2,
+    force: ReplaceFolder = False,
+) -> None:
+    """Render walking people in the MARS layout, with their true joints.
+
+    Example:
+      csip synth --out data/crowd --train-ids 200 --test-ids 100 --cameras 6
+    """
+    from csip.synthetic.world import SyntheticSpec
+    from pipelines import render_tracklets as stage
+
+    spec = SyntheticSpec(
+        seed=seed, train_ids=train_ids, test_ids=test_ids, cameras=cameras, tracklets_per_camera=tracklets,
+        frames=frames, height=height, width=width, twin_share=twins,
+    )  # fmt: skip
+    stage.run(out, spec, workers, force)
+
+
+@app.command(rich_help_panel=DATA)
+def synth_videos(
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    people: Annotated[int, typer.Option(help="Identities; every camera sees all of them.")] = 8,
+    cameras: Annotated[int, typer.Option(help="Cameras, one video each.")] = 2,
+    seconds: Annotated[float, typer.Option(help="Length of each video in seconds.")] = 20.0,
+    visits: Annotated[int, typer.Option(help="Walks per identity and camera.")] = 1,
+    fps: Annotated[int, typer.Option(help="Frames per second.")] = 15,
+    height: Annotated[int, typer.Option(help="Height of the picture in pixels; it is 16:9.")] = 432,
+    seed: Annotated[int, typer.Option(help="Seed of people, cameras and walks.")] = 0,
+    workers: Workers = 2,
+    force: ReplaceFolder = False,
+) -> None:
+    """Render videos of walking people, with their true boxes (MOTChallenge).
+
+    Example:
+      csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12
+      csip ingest scenes --out data/scenes
+    """
+    from csip.synthetic.videos import SceneSpec
+    from pipelines import render_videos as stage
+
+    spec = SceneSpec(
+        seed=seed, people=people, cameras=cameras, visits=visits, seconds=seconds, fps=fps, height=height
+    )  # fmt: skip
+    stage.run(out, spec, workers, force)
