@@ -87,7 +87,7 @@ def test_the_file_and_its_folder_are_flushed_before_and_after_the_rename(
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        flushed.append((Path(os.readlink(f"/proc/self/fd/{descriptor}")).name, names(tmp_path)))
+        flushed.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, names(tmp_path)))
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
