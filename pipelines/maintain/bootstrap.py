@@ -153,7 +153,7 @@ def install(torch: str, operators: str) -> None:
         uv = fetch_uv()
     installer = Installer(uv)
 
-    build, index = choose_torch(torch)
+    build, index = choose_torch(torch, installer.pips)
     say(f"installing torch {pins['torch']} with {installer.name}: {build}")
     if index is not None:  # without what they depend on, of which that index has a few old versions only
         installer.install("--no-deps", "--index-url", index, *(f"{n}=={pins[n]}" for n in ("torch", "torchvision")))
@@ -179,7 +179,8 @@ class Installer:
         self.again = "--force-reinstall" if uv is None else "--reinstall"
         # Once here, as pip does, instead of by every process that is the first to import a file.
         self.compile = [] if uv is None else ["--compile-bytecode"]
-        self.environment = os.environ | ({} if uv is None else uv_settings(os.environ, pip_settings()))
+        self.pips = pip_settings()
+        self.environment = os.environ | ({} if uv is None else uv_settings(os.environ, self.pips))
 
     def install(self, *arguments: str) -> None:
         if self.uv is None:
@@ -228,9 +229,11 @@ def uv_settings(environment: dict[str, str] | os._Environ[str], pips: dict[str, 
     return settings
 
 
-def choose_torch(asked: str) -> tuple[str, str | None]:
-    """Choose the build of torch: what it is, for people, and the index that has it, None for the usual one."""
-    usual = "the usual source (PyPI's is built for CUDA)" if sys.platform == "linux" else "PyPI's build"
+def choose_torch(asked: str, pips: dict[str, str]) -> tuple[str, str | None]:
+    """Choose the build of torch: what it is, for people, and the index that has it, None for the usual sources."""
+    usual = "PyPI's build, which is built for CUDA" if sys.platform == "linux" else "PyPI's build"
+    if "find-links" in pips:
+        usual = f"what is in pip's find-links ({pips['find-links']}), else {usual}"
     if asked.startswith(("https://", "http://", "file://")):
         return f"from {asked}", asked
     if asked in ("cuda", "pypi"):
