@@ -30,7 +30,14 @@ DATA := data/$(DATASET)
 RUN := runs/$(DATASET)
 CONFIG := $(wildcard configs/$(DATASET).yaml)
 MODEL := $(RUN)/$(if $(filter $(SKELETONS_ALONE),$(DATASET)),skeleton,stage2)/model.safetensors
-FLAGS := --dataset $(DATASET) $(foreach setting,$(SET),--set $(setting))
+FLAGS := --dataset '$(DATASET)' $(foreach setting,$(SET),--set '$(setting)')
+
+# Make splits names at spaces, and these characters mean something to it or to the shell. `csip` itself takes any name.
+AWKWARD := \# % : ; | = \ * ? [ ] ( ) ~ & ' " ` $$ < >
+awkward = $(strip $(if $(word 2,x$(value $1)x),spaces) $(foreach c,$(AWKWARD),$(findstring $c,$(value $1))))
+check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name with $(call awkward,$1); rename the folder, or \
+    run the stages as `csip ... --dataset NAME`, which takes any name))
+$(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
 .PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test lint bench wheel clean
 .DELETE_ON_ERROR:

@@ -17,18 +17,17 @@ import numpy as np
 import torch
 from joblib import Parallel, delayed
 
+import csip.loading
 from csip.config import Settings
 from csip.data.dataset import fingerprint
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.files import atomic, write_json, write_text
-from csip.models.factory import load_trained
 from csip.monitor import Silent
-from csip.runtime import make_fabric
+from csip.retrieval.evaluation import embed_sides, lookalike_groups, score, side
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 from pipelines.console import RichMonitor, console
-from pipelines.evaluate_run import describe, lookalike_groups, score, side
 
 BASELINE = "image branch alone"
 # In the order in which they are added; each with the settings that leave it out.
@@ -189,12 +188,13 @@ def _train(settings: Settings, skeletons: Path, stage1: Path, folder: Path, data
     dataset = load_dataset(settings.dataset)
     if not (folder / "model.safetensors").exists():
         train_stage2(dataset, skeletons, stage1, settings, folder, Silent())
-    model, cameras, _ = load_trained(folder / "model.safetensors", settings, dataset.name)
+    model = csip.loading.load(
+        folder / "model.safetensors", settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime
+    )
     query, gallery = (side(tracklets, settings) for tracklets in (dataset.query, dataset.gallery))
-    device = make_fabric(settings.runtime).device
-    descriptors = describe(model, dataset.root, query, gallery, cameras, settings, device, Silent())
-    figures = score(*descriptors, query, gallery, lookalike_groups(dataset), settings.evaluation, device)
-    write_json(finished, {"inputs": inputs, "figures": figures})
+    features = embed_sides(model.embedder(dataset.name), dataset.root, query, gallery, Silent())
+    metrics = score(*features, query, gallery, lookalike_groups(dataset), settings.evaluation, model.device)
+    write_json(finished, {"inputs": inputs, "figures": metrics.as_dict()})
 
 
 def _get(tree: dict[str, Any], key: str) -> Any:

@@ -1,77 +1,17 @@
-"""What is wrong with a data set on this disk, and how to mend it."""
+"""`csip doctor --dataset`: what is in a data set and what is wrong with it, as a table."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from rich.table import Table
 
 from csip.config import Settings
-from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
-from csip.data.index import Tree
-from csip.data.labels import LABELS
-from csip.data.readers import is_labelled, load_dataset
-from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
-from csip.errors import CsipError
+from csip.data import health
+from csip.data.health import Finding, Remedy
 from csip.monitor import Monitor
 from pipelines.console import RichMonitor, console, labelled
-from pose_cache.errors import PoseCacheError
-from pose_cache.images import load_frame
-from pose_cache.sources import FrameKind
-from pose_cache.store import SkeletonStore
-
-MEND = "mend what is named here; the README shows how the files should lie"
-AGAIN = "unpack the archive again; a download that was cut short is the usual reason"
-# As published, whole training tracklets; where two numbers are given, with and without the queries in the gallery.
-PUBLISHED: dict[str, dict[str, int | tuple[int, int]]] = {
-    "mars": {
-        "training identities": 625,
-        "training tracklets": 8298,
-        "queries": 1980,
-        "gallery tracklets": (11310, 9330),
-        "queries with a match": (1980, 1840),
-        "cameras": 6,
-    },
-    "lsvid": {
-        "training identities": 842,
-        "training tracklets": 2831,
-        "queries": 3504,
-        "gallery tracklets": (11333, 7829),
-        "cameras": 15,
-    },
-    "ilidsvid": {
-        "training identities": 150,
-        "training tracklets": 300,
-        "queries": 150,
-        "gallery tracklets": 150,
-        "queries with a match": 150,
-        "cameras": 2,
-    },
-    "prid2011": {
-        "training identities": 89,
-        "training tracklets": 178,
-        "queries": 89,
-        "gallery tracklets": 89,
-        "queries with a match": 89,
-        "cameras": 2,
-    },
-    "kgbd": {"people": 164, "sequences": 822, "skeletons": 491_747},
-}
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; `fix` is empty where nothing is wrong, `hint` where nothing is to be done for now."""
-
-    what: str
-    text: str
-    fix: str = ""
-    hint: str = ""
 
 
 def run(settings: Settings, cache: Path, frames: int | None) -> bool:
@@ -94,234 +34,20 @@ def run(settings: Settings, cache: Path, frames: int | None) -> bool:
 
 
 def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monitor) -> list[Finding]:
-    """Look at the index, the frames and the skeletons of a data set.
-
-    Parameters
-    ----------
-    cache
-        Where the skeletons should be.
-    frames
-        How many frames to decode, chosen at random with a fixed seed; None decodes all. Whether frames are there is always
-        asked of all.
-    """
-    if settings.dataset.layout in LAYOUTS:
-        return inspect_sequences(settings)
-    try:
-        dataset = load_dataset(settings.dataset)
-        whole = load_dataset(settings.dataset.model_copy(update={"piece_frames": None}))
-    except CsipError as error:
-        return [Finding("index", str(error), MEND)]
-    everyone = list({t.name: t for t in (*whole.train, *whole.query, *whole.gallery)}.values())
-    people = [_counts(whole, settings), _cameras(whole), _lengths(whole, settings), _identities(whole)]
-    return [
-        *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
-        _missing(whole.root, everyone),
-        _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
-        _skeletons(cache, dataset, settings),
-    ]
+    """Check a data set as `csip.data.health.inspect` does, and name the commands that help."""
+    return [_advised(finding, settings.dataset.name) for finding in health.inspect(settings, cache, frames, monitor)]
 
 
-def inspect_sequences(settings: Settings) -> list[Finding]:
-    """Look at a data set of skeletons alone; its readers refuse coordinates that are not finite."""
-    try:
-        dataset = load_skeleton_set(settings.dataset, settings.runtime.seed)
-    except CsipError as error:
-        return [Finding("index", str(error), MEND)]
-    parts = {"training": dataset.train, "probe": dataset.probe, "gallery": dataset.gallery}
-    everything = [sequence for part in parts.values() for sequence in part]
-    lengths = {part: np.array([len(s.joints) for s in sequences]) for part, sequences in parts.items()}
-    found = {
-        "people": len({s.pid for s in everything}),
-        "sequences": len(everything),
-        "skeletons": sum(len(s.joints) for s in everything),
-    }
-    text = ", ".join(f"{value:,} {what}" for what, value in found.items()) + f"; {dataset.joint_set}"
-    expected = PUBLISHED.get(settings.dataset.name, {})
-    wrong = [f"{value:,} {what}, found {found[what]:,}" for what, value in expected.items() if found[what] != value]
-    unknown = {s.pid for s in dataset.probe} - {s.pid for s in dataset.gallery}
-    # A sensor that has lost a person repeats the last skeleton.
-    still = sum(int((np.diff(s.joints, axis=0) == 0).all(axis=(1, 2)).sum()) for s in everything)
-    return [
-        Finding("counts", text, f"published are {'; '.join(wrong)}: {AGAIN}" if wrong else ""),
-        Finding("split", f"{dataset.protocol}; " + ", ".join(f"{len(s):,} {part}" for part, s in parts.items())),
-        Finding(
-            "frames a sequence",
-            "\n".join(f"{part}: {n.min()} to {n.max()}, median {np.median(n):.0f}" for part, n in lengths.items()),
-        ),
-        Finding("skeletons", f"all finite; {still:,} ({still / found['skeletons']:.1%}) repeat the one before"),
-        Finding(
-            "people",
-            f"{len(unknown):,} people of the probe are not in the gallery" if unknown else "every probe has a match",
-            "their sequences can never be found: check the split" if unknown else "",
-        ),
-    ]
-
-
-def _counts(dataset: Dataset, settings: Settings) -> Finding:
-    found = {
-        "training identities": len({t.pid for t in dataset.train}),
-        "training tracklets": len(dataset.train),
-        "queries": len(dataset.query),
-        "gallery tracklets": len(dataset.gallery),
-        "queries with a match": _matched(dataset),
-        "cameras": len({t.camera for part in (dataset.train, dataset.query, dataset.gallery) for t in part}),
-    }
-    text = ", ".join(f"{value:,} {what}" for what, value in found.items())
-    text += f" ({settings.dataset.gallery}; {sum(t.pid == DISTRACTOR for t in dataset.gallery):,} distractors)"
-    policy = settings.dataset.gallery == "without_queries"
-    expected = {
-        what: value[policy] if isinstance(value, tuple) else value
-        for what, value in PUBLISHED.get(settings.dataset.name, {}).items()
-    }
-    wrong = [f"{value:,} {what}, found {found[what]:,}" for what, value in expected.items() if found[what] != value]
-    if wrong:
-        return Finding("counts", text, f"published are {'; '.join(wrong)}: {AGAIN}")
-    if not found["queries with a match"]:
-        return Finding(
-            "counts", text, "no query has a match at another camera: check identities, cameras, dataset.gallery"
-        )
-    return Finding("counts", f"{text}; as published" if expected else text)
-
-
-def _nobody(tracklets: Sequence[Tracklet], settings: Settings) -> Finding:
-    """Look at tracklets of which nobody says whose they are."""
-    cameras = sorted(Counter(t.camera for t in tracklets).items())
-    lengths = np.array([len(t.frames) for t in tracklets])
-    name, labels = settings.dataset.name, settings.dataset.path / LABELS
-    return Finding(
-        "people",
-        f"nobody is named on any of {len(tracklets):,} tracklets: they can be described, searched and clustered, but not train "
-        "or be scored\n"
-        f"cameras (tracklets): {', '.join(f'{camera} ({count:,})' for camera, count in cameras)}\n"
-        f"frames a tracklet: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}",
-        hint=f"`csip embed --dataset {name} --model RUN`, then `csip cluster --dataset {name}`, which proposes people and writes "
-        f"{labels} to look through and correct",
-    )
-
-
-def _matched(dataset: Dataset) -> int:
-    """Count the queries whose identity is in the gallery at another camera."""
-    cameras: dict[int, set[int]] = {}
-    for tracklet in dataset.gallery:
-        cameras.setdefault(tracklet.pid, set()).add(tracklet.camera)
-    return sum(t.pid != DISTRACTOR and bool(cameras.get(t.pid, set()) - {t.camera}) for t in dataset.query)
-
-
-def _cameras(dataset: Dataset) -> Finding:
-    parts = {"training": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
-    lines = [
-        f"{part}: "
-        + ", ".join(f"{camera} ({count:,})" for camera, count in sorted(Counter(t.camera for t in tracklets).items()))
-        for part, tracklets in parts.items()
-    ]
-    seen: dict[int, set[int]] = {}
-    for tracklet in dataset.train:
-        seen.setdefault(tracklet.pid, set()).add(tracklet.camera)
-    single = sum(len(cameras) == 1 for cameras in seen.values())
-    lines.append(f"{single:,} of {len(seen):,} training identities were seen by one camera only")
-    unknown = {t.camera for t in (*dataset.query, *dataset.gallery)} - {t.camera for t in dataset.train}
-    if unknown:
-        lines.append(f"tested, but not trained: {', '.join(map(str, sorted(unknown)))}; these get no camera embedding")
-    return Finding("cameras (tracklets)", "\n".join(lines))
-
-
-def _lengths(dataset: Dataset, settings: Settings) -> Finding:
-    lines = []
-    for part, tracklets in (("training", dataset.train), ("query", dataset.query), ("gallery", dataset.gallery)):
-        if not tracklets:
-            lines.append(f"{part}: none")
-            continue
-        lengths = np.array([len(t.frames) for t in tracklets])
-        short = int((lengths < settings.clips.frames).sum())
-        lines.append(
-            f"{part}: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}, {lengths.sum():,} frames; "
-            f"{short:,} tracklets shorter than a clip of {settings.clips.frames}"
-        )
-    return Finding("frames a tracklet", "\n".join(lines))
-
-
-def _identities(dataset: Dataset) -> Finding:
-    shared = sorted({t.pid for t in dataset.train} & {t.pid for t in (*dataset.query, *dataset.gallery)})
-    if not shared:
-        return Finding("identities", "nobody who trains is tested")
-    text = f"{len(shared):,} identities train and are tested, e.g. {shared[0]}"
-    return Finding("identities", text, "figures would be of people seen in training: divide the data by identity")
-
-
-def _missing(root: Path, tracklets: Sequence[Tracklet]) -> Finding:
-    tree = Tree(root)
-    there: dict[str, set[str]] = {}
-    missing, total = [], 0
-    for tracklet in tracklets:
-        for frame in tracklet.frames:
-            folder, _, name = frame.rpartition("/")
-            if folder not in there:
-                there[folder] = set(tree.files(folder))
-            total += 1
-            if name not in there[folder]:
-                missing.append(frame)
-    if not missing:
-        return Finding("frames there", f"all {total:,}, in {len(there):,} folders")
-    return Finding("frames there", f"{len(missing):,} of {total:,} are missing, e.g. {root / missing[0]}", AGAIN)
-
-
-def _unreadable(
-    root: Path, tracklets: Sequence[Tracklet], count: int | None, workers: int, monitor: Monitor
-) -> Finding:
-    frames = sorted({frame for tracklet in tracklets for frame in tracklet.frames})
-    total = len(frames)
-    if count is not None and count < total:
-        frames = [frames[i] for i in sorted(np.random.default_rng(0).choice(total, count, replace=False))]
-    kinds: Counter[FrameKind] = Counter()
-    heights, widths, bad = [], [], []
-    with ThreadPoolExecutor(workers) as pool:
-        for done, (frame, (image, source)) in enumerate(
-            zip(frames, pool.map(lambda frame: load_frame(root / frame), frames), strict=True), start=1
-        ):
-            kinds[source.kind] += 1
-            if image is None or not source.kind.usable:
-                bad.append((frame, source.kind))
-            else:
-                heights.append(image.shape[0])
-                widths.append(image.shape[1])
-            monitor.progress("decoding frames", done, len(frames))
-    text = f"{len(frames):,} of {total:,} decoded: " + ", ".join(
-        f"{n:,} {kind.label}" for kind, n in kinds.most_common()
-    )
-    if heights:
-        text += (
-            f"; height {min(heights)} to {max(heights)}, median {np.median(heights):.0f}; width {min(widths)} to "
-            f"{max(widths)}, median {np.median(widths):.0f}"
-        )
-    if not bad:
-        return Finding("frames readable", text)
-    text += f"; e.g. {root / bad[0][0]} ({bad[0][1].label})"
-    return Finding("frames readable", text, f"{AGAIN}, or take these frames out")
-
-
-def _skeletons(cache: Path, dataset: Dataset, settings: Settings) -> Finding:
-    make = f"run `csip skeletons --dataset {settings.dataset.name}`"
-    if not cache.exists():
-        return Finding("skeletons", f"{cache}: none yet; {make} before training")
-    try:
-        with SkeletonStore(cache) as store:
-            wanted, who = (
-                (dataset.train, "training tracklets") if is_labelled(dataset) else (dataset.query, "tracklets")
-            )
-            known = [t for t in wanted if t.name in store]
-            paired = valid = without = 0
-            for tracklet in known:
-                posed = dict(zip(store.frames(tracklet.name), store.valid(tracklet.name).tolist(), strict=True))
-                found = [posed[frame] for frame in tracklet.frames if frame in posed]
-                paired, valid, without = paired + len(found), valid + sum(found), without + (not any(found))
-            joint_set = store.joint_set.name
-    except PoseCacheError as error:
-        return Finding("skeletons", str(error), f"{make} --force")
-    frames = sum(len(t.frames) for t in wanted)
-    text = (
-        f"{len(known):,} of {len(wanted):,} {who}, {paired:,} of {frames:,} frames, "
-        f"{valid / max(frames, 1):.1%} with a pose ({joint_set}); {without:,} tracklets without any"
-    )
-    if len(known) < len(wanted) or paired < frames:
-        return Finding("skeletons", text, f"the cache was made from other data: {make}")
-    return Finding("skeletons", text)
+def _advised(finding: Finding, name: str) -> Finding:
+    make = f"`csip skeletons --dataset {name}`"
+    match finding.remedy:
+        case Remedy.EXTRACT if not finding.fix:
+            return replace(finding, text=f"{finding.text}: run {make}")
+        case Remedy.EXTRACT:
+            return replace(finding, fix=f"{finding.fix}: run {make}")
+        case Remedy.EXTRACT_ANEW:
+            return replace(finding, fix=f"{finding.fix}: run {make} with --force")
+        case Remedy.NAME_PEOPLE:
+            steps = f"`csip embed --dataset {name} --model RUN`, then `csip cluster --dataset {name}`"
+            return replace(finding, hint=f"{finding.hint}: {steps}")
+    return finding

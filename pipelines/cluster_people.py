@@ -1,22 +1,50 @@
-"""The stage that proposes who is who: descriptors in, ``labels.csv`` out for a person to look through."""
+"""The clustering stage: descriptors in, ``labels.csv`` out for a person to look through."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from csip.config import Settings
 from csip.data import folder
-from csip.data.dataset import DISTRACTOR
-from csip.data.labels import LABELS, check_replaceable, write_labels
-from csip.data.readers import load_dataset
+from csip.data.labels import LABELS, check_replaceable
 from csip.errors import CsipError
-from csip.retrieval.clustering import agreement, cluster, in_sight_together
-from csip.retrieval.descriptors import read_descriptors
+from csip.retrieval.clustering import Agreement, Proposal, agreement, cluster, in_sight_together
+from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.retrieval.labels import has_table, known_identities
 from pipelines.console import console
 from pipelines.embed_tracklets import DESCRIPTORS
+
+_CHOSEN_BY = {
+    "silhouette": "the one with the best mean silhouette",
+    "threshold": "as given",
+    "people": "as the number of people asks for",
+}
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """What the stage has found and written.
+
+    Attributes
+    ----------
+    proposal
+        Who may be who.
+    apart
+        Pairs of tracklets that were in sight together.
+    out
+        The file written.
+    known, agreement
+        Tracklets whose person is known, and how well the proposal agrees with them; None where nobody is.
+    """
+
+    proposal: Proposal
+    apart: int
+    out: Path
+    known: int
+    agreement: Agreement | None
 
 
 def run(
@@ -27,7 +55,7 @@ def run(
     people: int | None = None,
     out: Path | None = None,
     force: bool = False,
-) -> dict[str, Any]:
+) -> Clustered:
     """Propose identities over cameras; write ``labels.csv`` into the data set where nobody is known in it.
 
     Where people are known already, the proposal goes into ``RUN/labels.csv`` and is compared with them.
@@ -37,18 +65,11 @@ def run(
     found
         The file of descriptors, if not ``RUN/descriptors.h5``.
     threshold, people
-        See `csip.retrieval.clustering.cluster`.
+        See `csip.retrieval.clustering.cluster_features`.
     out
         The file to write.
     force
         Replace labels that a person has changed.
-
-    Returns
-    -------
-    dict
-        ``people``, ``tracklets``, ``cameras``, ``over_cameras`` (people seen by more than one), ``alone`` (of one tracklet),
-        ``apart`` (pairs that were in sight together), ``threshold``, ``silhouette``, ``out``; where people are known,
-        ``known`` (tracklets), ``ari``, ``nmi``, ``purity``.
 
     Raises
     ------
@@ -61,100 +82,58 @@ def run(
         raise CsipError(
             f"{path}: descriptors of data set {descriptors.dataset}, not {settings.dataset.name}; `csip embed` makes them"
         )
-    root = settings.dataset.path
-    table = settings.dataset.layout == "folder" and (root / folder.TABLE).exists()
-    given = _given(settings, table, force)
+    root, table = settings.dataset.path, has_table(settings.dataset)
+    known = known_identities(settings.dataset, replace_unreadable=force)
     # What is known is not overridden by a guess, and only tables have labels beside them.
     whole = out is None
     out = out or (root / LABELS if table and not folder.read_people(root, labels=False) else run_folder / LABELS)
     if not force:
         check_replaceable(out)
     sightings = folder.read_sightings(root) if table else {}
+    _check_described(descriptors, path, sightings, root, out if whole and out.parent == root else None)
+    apart = in_sight_together(descriptors.names, sightings)
+    proposal = cluster(descriptors, apart, threshold, people)
+    proposal.save(out, force)
+    rows = [row for row, name in enumerate(descriptors.names) if name in known]
+    truth = np.array([known[descriptors.names[row]] for row in rows])
+    result = Clustered(proposal, len(apart), out, len(rows), agreement(proposal.people[rows], truth) if rows else None)
+    _show(result)
+    return result
+
+
+def _check_described(
+    descriptors: Descriptors, path: Path, sightings: dict[str, folder.Sighting], root: Path, labels: Path | None
+) -> None:
+    """See that the descriptors are of the table's tracklets, and where the table's own labels are written, of all."""
+    table = root / folder.TABLE
     if sightings and not set(descriptors.names) <= sightings.keys():
         strange = next(name for name in descriptors.names if name not in sightings)
-        raise CsipError(f"{path}: tracklet {strange} is not in {root / folder.TABLE}; make it anew with `csip embed`")
-    if whole and out.parent == root and len(descriptors) < len(sightings):
+        raise CsipError(f"{path}: tracklet {strange} is not in {table}; make it anew with `csip embed`")
+    if labels is not None and len(descriptors) < len(sightings):
         raise CsipError(
-            f"{path}: describes {len(descriptors):,} of the {len(sightings):,} tracklets of {root / folder.TABLE}; the others "
-            f"would be left out of {out}; describe all by `csip embed --part all`, or name another file with --out"
+            f"{path}: describes {len(descriptors):,} of the {len(sightings):,} tracklets of {table}; the others would be "
+            f"left out of {labels}; embed all by `csip embed --part all`, or name another file with --out"
         )
-    apart = in_sight_together(descriptors.names, sightings)
-    proposal = cluster(descriptors.features, descriptors.names, descriptors.cameras, apart, threshold, people)
-    digits = max(len(str(proposal.people.max())), 3)
-    write_labels(
-        out,
-        [
-            (name, f"person-{person:0{digits}d}", confidence)
-            for name, person, confidence in zip(
-                descriptors.names, proposal.people.tolist(), proposal.confidence.tolist(), strict=True
-            )
-        ],
-        force,
-    )
-    count = int(proposal.people.max())
-    pairs = np.unique(np.stack([proposal.people, descriptors.cameras]), axis=1)
-    figures: dict[str, Any] = {
-        "people": count,
-        "tracklets": len(descriptors),
-        "cameras": len(np.unique(descriptors.cameras)),
-        "over_cameras": int((np.bincount(pairs[0]) > 1).sum()),
-        "alone": int((np.bincount(proposal.people)[1:] == 1).sum()),
-        "apart": len(apart),
-        "threshold": proposal.threshold,
-        "silhouette": proposal.silhouette,
-        "out": str(out),
-    }
-    known = np.array([name in given for name in descriptors.names])
-    if known.any():
-        truth = np.array([given[name] for name in np.array(descriptors.names, dtype=object)[known]])
-        figures |= {"known": int(known.sum()), **agreement(proposal.people[known], truth)}
-    _show(figures, proposal.chosen_by)
-    return figures
 
 
-def _given(settings: Settings, table: bool, force: bool) -> dict[str, str]:
-    """Return the people that somebody knows, by tracklet; an earlier proposal that nobody has touched is no knowledge.
-
-    Nor is, where `force` replaces them, what cannot be read.
-    """
-    root = settings.dataset.path
-    if table:
-        try:
-            check_replaceable(root / LABELS)
-        except CsipError:
-            try:
-                return folder.read_people(root)
-            except CsipError:
-                if not force:
-                    raise
-        return folder.read_people(root, labels=False)
-    if not root.is_dir():
-        return {}
-    dataset = load_dataset(settings.dataset)
-    everyone = (*dataset.train, *dataset.query, *dataset.gallery)
-    return {t.name: str(t.pid) for t in everyone if t.pid != DISTRACTOR}
-
-
-def _show(figures: dict[str, Any], chosen_by: str) -> None:
+def _show(result: Clustered) -> None:
+    proposal = result.proposal
+    cameras = 0 if proposal.cameras is None else len(np.unique(proposal.cameras))
     console.print(
-        f"cluster: {figures['tracklets']:,} tracklets of {figures['cameras']} cameras are {figures['people']:,} people, "
-        f"{figures['over_cameras']:,} of them seen by more than one camera, {figures['alone']:,} on one tracklet alone",
+        f"cluster: {len(proposal.people):,} tracklets of {cameras} cameras are {proposal.count:,} people, "
+        f"{proposal.over_cameras:,} of them seen by more than one camera, {proposal.alone:,} on one tracklet alone",
         soft_wrap=True,
     )
-    how = {
-        "silhouette": "the one with the best mean silhouette",
-        "threshold": "as given",
-        "people": "as the number of people asks for",
-    }
     console.print(
-        f"  joined up to a mean distance of {figures['threshold']:.4f} (1 - cosine; {how[chosen_by]}), silhouette "
-        f"{figures['silhouette']:.3f}; {figures['apart']:,} pairs in sight together were kept apart",
+        f"  joined up to a mean distance of {proposal.threshold:.4f} (1 - cosine; {_CHOSEN_BY[proposal.chosen_by]}), "
+        f"silhouette {proposal.silhouette:.3f}; {result.apart:,} pairs in sight together were kept apart",
         soft_wrap=True,
     )
-    if "ari" in figures:
+    if result.agreement is not None:
         console.print(
-            f"  against the {figures['known']:,} tracklets whose person is known: adjusted Rand index {figures['ari']:.3f}, "
-            f"normalised mutual information {figures['nmi']:.3f}, purity {figures['purity']:.3f}",
+            f"  against the {result.known:,} tracklets whose person is known: adjusted Rand index "
+            f"{result.agreement.ari:.3f}, normalised mutual information {result.agreement.nmi:.3f}, purity "
+            f"{result.agreement.purity:.3f}",
             soft_wrap=True,
         )
-    console.print(f"  a proposal, to look through and correct -> {figures['out']}", soft_wrap=True)
+    console.print(f"  a proposal, to look through and correct -> {result.out}", soft_wrap=True)

@@ -7,27 +7,21 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from csip.data.dataset import Dataset, Tracklet
-from csip.data.readers import is_labelled
+from csip.data.dataset import Dataset
+from csip.data.skeletons import SPLITS, frame_sequences
 from csip.errors import CsipError
-from csip.synthetic.world import load_truth
+from csip.synthetic.accuracy import compare_with_truth, has_truth
 from pipelines.console import RichMonitor, console
 from pose_cache import interchange
-from pose_cache.errors import PoseCacheError
-from pose_cache.estimator import Precision, estimator_spec, resolve_device
-from pose_cache.extract import ExtractSummary, FrameSequence, Share, extract, merge_shards
+from pose_cache.estimator import Precision, estimator_spec
+from pose_cache.extract import ExtractSummary, Share, extract, merge_shards
 from pose_cache.interchange import ExportReport, ImportReport
-from pose_cache.joints import COCO17
 from pose_cache.json_tree import JsonFolder, find_json_folders
 from pose_cache.preview import draw_contact_sheet
 from pose_cache.store import SkeletonStore, verify_store
 from pose_cache.summary import CacheSummary, summarize_store
 
-SPLITS = ("train", "query", "gallery")
 _LISTED = 10
 
 
@@ -74,17 +68,14 @@ def extract_skeletons(
         See `pose_cache.estimator.PoseEstimator`.
     """
     spec = estimator_spec(estimator)
-    if backend is None:  # on a cluster "auto" is for its machines to find out
-        device = ",".join(resolve_device(one.strip()) for one in device.split(","))
-    size = batch_size or (256 if device.startswith("cuda") else 16)
     sequences = frame_sequences(dataset, splits)
     with RichMonitor() as monitor:
-        if estimator == "demo" and not (dataset.root / "truth.npz").exists():
+        if estimator == "demo" and not has_truth(dataset.root):
             monitor.say(
                 "the demo's estimator was trained on rendered people: skeletons of real people are poor; human3d is for them"
             )
         summary = extract(
-            sequences, dataset.root, spec, out, device=device, batch_size=size, shard_frames=shard_frames,
+            sequences, dataset.root, spec, out, device=device, batch_size=batch_size, shard_frames=shard_frames,
             flip_test=flip_test, precision=precision, workers=workers, threads=threads, backend=backend, share=share,
             force=force, progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
         )  # fmt: skip
@@ -236,87 +227,14 @@ def verify(cache: Path) -> bool:
     return True
 
 
-def splits_for(dataset: Dataset, test_too: bool) -> Sequence[str]:
-    """Return whose skeletons are wanted: those that train; everybody where asked for, or where nobody is known yet."""
-    return SPLITS if test_too or not is_labelled(dataset) else ("train",)
-
-
-def frame_sequences(dataset: Dataset, splits: Sequence[str]) -> list[FrameSequence]:
-    """List the tracklets of some splits, each once (a query may be in the gallery, too).
-
-    Raises
-    ------
-    CsipError
-        A split has another name than the three.
-    """
-    if unknown := [split for split in splits if split not in SPLITS]:
-        raise CsipError(f"unknown split {unknown[0]!r}: expected some of {', '.join(SPLITS)}")
-    tracklets: dict[str, Tracklet] = {t.name: t for split in splits for t in getattr(dataset, split)}
-    return [FrameSequence(t.name, t.frames) for t in tracklets.values()]
-
-
-def compare_with_truth(store: SkeletonStore, root: Path) -> dict[str, float]:
-    """Measure estimated skeletons of rendered people against the joints that were rendered.
-
-    Returns
-    -------
-    dict
-        ``pa_mpjpe_mm``: mean distance of 3D joints after the best rotation, translation and scale a frame (Procrustes).
-        ``pck``: share of 2D keypoints nearer to the truth than 5 % of the crop's height, among those inside the crop.
-
-    Raises
-    ------
-    CsipError
-        No true joints are beside the data set, or none of its tracklets is in the cache.
-    """
-    from pose_cache.compat import guard_torchvision
-
-    guard_torchvision()
-    import cv2
-    from mmpose.evaluation.functional import keypoint_mpjpe
-
-    distances, near = [], []
-    for truth in load_truth(root):
-        if truth.name not in store:
-            continue
-        found = store.read(truth.name)
-        valid = found.valid
-        if found.frames != tuple(truth.frames) or not valid.any():
-            continue
-        everywhere = np.ones((int(valid.sum()), truth.joints3d.shape[1]), bool)
-        error = keypoint_mpjpe(
-            found.joints[valid].astype(float), truth.joints3d[valid].astype(float), everywhere, alignment="procrustes"
-        )
-        distances.append((float(error), len(everywhere)))
-        if found.keypoints2d.shape[1] == COCO17.size:
-            height, width = cv2.imread(str(root / found.frames[0])).shape[:2]
-            true = truth.coco[valid]
-            inside = ((true >= 0) & (true < [width, height])).all(axis=2)
-            off = np.linalg.norm(found.keypoints2d[valid][..., :2] - true, axis=2)
-            near.append((off < 0.05 * height)[inside])
-    if not distances:
-        raise CsipError(f"{root}: none of the rendered tracklets is in {store.path}")
-    errors, weights = np.array(distances).T
-    figures = {"pa_mpjpe_mm": 1000 * float(np.average(errors, weights=weights))}
-    return {**figures, "pck": float(np.concatenate(near).mean())} if near else figures
-
-
 def _write_record(summary: ExtractSummary, estimator: str, root: Path) -> None:
     """Write what the report shows; on rendered people that includes the errors."""
-    record: dict[str, Any] = {
-        "estimator": estimator,
-        "tracklets": summary.tracklets,
-        "frames": summary.frames,
-        "invalid": summary.missing + summary.unreadable + summary.without_pose,
-        "images": {kind.label: count for kind, count in summary.kinds.items()},
-        "frames_per_second": summary.frames_per_second,
-        "seconds": summary.seconds,
-    }
-    if (root / "truth.npz").exists():
+    errors = {}
+    if has_truth(root):
         with SkeletonStore(summary.out) as store:
-            record |= compare_with_truth(store, root)
-        console.print(f"against the true joints: PA-MPJPE {record['pa_mpjpe_mm']:.1f} mm")
-    summary.out.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+            errors = compare_with_truth(store, root)
+        console.print(f"against the true joints: PA-MPJPE {errors['pa_mpjpe_mm']:.1f} mm")
+    summary.write_record(estimator, errors)
 
 
 def _say_summary(summary: ExtractSummary) -> None:
@@ -356,18 +274,13 @@ def _say_report(report: ImportReport) -> ImportReport:
 @contextmanager
 def _replacing(out: Path, kind: str, force: bool) -> Iterator[None]:
     """Refuse to replace a cache that was not made by an import of this kind; once replaced, its figures go, too."""
-    other = None
-    if out.exists():
-        try:
-            other = SkeletonStore(out).provenance.estimator
-        except PoseCacheError:
-            other = "what cannot be told: it is damaged"
-    if other not in (None, kind) and not force:
+    other = interchange.other_maker(out, kind)
+    if other is not None and not force:
         raise CsipError(
             f"{out} is there already, made by {other}: replace it with --force, or write to another file with --out"
         )
     yield
-    if other not in (None, kind):
+    if other is not None:
         out.with_suffix(".json").unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from csip.config import Settings
+from csip.files import write_text as write_text_file
 from pipelines import train_skeleton as skeleton_reid
 from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
@@ -83,7 +84,7 @@ def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> 
             "",
         ]
     out = run_folder / "report.md"
-    out.write_text("\n".join(lines))
+    write_text_file(out, "\n".join(lines))
     console.print(f"report -> {out}")
 
 

@@ -8,7 +8,7 @@ import hashlib
 import importlib.util
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,18 +18,21 @@ import torch
 
 from pose_cache import standins
 from pose_cache.compat import guard_torchvision
+from pose_cache.crops import Frame, read_crop
 from pose_cache.detection import Detector
 from pose_cache.errors import PoseCacheError
 from pose_cache.framing import View
 from pose_cache.joints import COCO17
 from pose_cache.lifting import Lifter
 from pose_cache.processor import warn_without_bf16
+from pose_cache.sequences import lift_sequences
 from pose_cache.shipped import CONFIGS, repair
 from pose_cache.weights import Weights, find_weights, load_weights
 
 __all__ = [
     "EstimatorSpec",
     "PoseEstimator",
+    "Poses",
     "Precision",
     "View",
     "demo",
@@ -44,6 +47,7 @@ Precision = Literal["32", "bf16", "16"]
 _TYPES: Final = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 # MMPose takes four millimetres a pixel where it does not know the camera: 430 pixels are 1.72 m.
 _AS_HUMAN36M: Final = View(image=1000, crop=430)
+_BATCH: Final = 64  # crops estimated at once
 _UNIT: Final = "m (a crop's longer side taken as 1.72)"
 
 
@@ -137,6 +141,25 @@ def mmpose_config(name: str) -> Path:
     return Path(package.origin).parent / ".mim" / "configs" / name
 
 
+@dataclass(frozen=True)
+class Poses:
+    """Poses of T frames of one person.
+
+    Attributes
+    ----------
+    joints : np.ndarray
+        (T, 17, 3) float32, Human3.6M order, camera axes, in the estimator's unit, not root-centred; zeros where not valid.
+    keypoints2d : np.ndarray
+        (T, 17, 3) float32, COCO order: x and y in crop pixels, and the score.
+    valid : np.ndarray
+        (T,) bool, which frames have a pose.
+    """
+
+    joints: np.ndarray
+    keypoints2d: np.ndarray
+    valid: np.ndarray
+
+
 class PoseEstimator:
     """Crops in, 2D keypoints and 3D joints out.
 
@@ -195,6 +218,41 @@ class PoseEstimator:
         """Shape (H, W, 3) of what `prepare` returns."""
         width, height = self._detector.geometry.input_size
         return height, width, 3
+
+    @classmethod
+    def load(
+        cls, name: str = "human3d", device: str = "auto", flip_test: bool = False, precision: Precision = "32"
+    ) -> "PoseEstimator":
+        """Load an estimator by its name: "human3d", of real people, or "demo", of the project's rendered ones.
+
+        Raises
+        ------
+        PoseCacheError
+            As the class, or there is none of that name.
+        """
+        return cls(estimator_spec(name), device, flip_test, precision)
+
+    def estimate(self, frames: Iterable[Frame]) -> Poses:
+        """Estimate the poses of one person in consecutive frames.
+
+        Parameters
+        ----------
+        frames : iterable of path, np.ndarray or PIL.Image.Image
+            T crops of one person in order of time; arrays are (H, W, 3) uint8, RGB.
+
+        Raises
+        ------
+        PoseCacheError
+            There are none, or one is no picture.
+        """
+        crops = [read_crop(frame, number) for number, frame in enumerate(frames)]
+        if not crops:
+            raise PoseCacheError("there are no frames: expected at least one crop of a person")
+        sizes = np.array([(crop.shape[1], crop.shape[0]) for crop in crops])
+        parts = [self.detect(crops[start : start + _BATCH]) for start in range(0, len(crops), _BATCH)]
+        keypoints = np.concatenate(parts)
+        joints, valid = lift_sequences(self, keypoints, sizes, [slice(0, len(crops))])
+        return Poses(joints, keypoints, valid)
 
     def prepare(self, crop: np.ndarray) -> np.ndarray:
         """Warp one crop to the input of the 2D model: OpenCV only, safe and parallel in threads.

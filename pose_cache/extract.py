@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Final
 
 from pose_cache.errors import PoseCacheError
-from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision
+from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, resolve_device
 from pose_cache.hdf5 import PARTIAL
 from pose_cache.lock import held, holders
 from pose_cache.merge import Piece, merge_pieces
@@ -66,7 +66,7 @@ def extract(
     out: Path,
     *,
     device: str = "cpu",
-    batch_size: int = 16,
+    batch_size: int | None = None,
     shard_frames: int = 4096,
     flip_test: bool = False,
     precision: Precision = "32",
@@ -91,8 +91,8 @@ def extract(
         The file to make.
     device : str
         A torch device, or "auto"; or several with commas between them, and a worker process for each.
-    batch_size : int
-        Crops estimated at once.
+    batch_size : int, optional
+        Crops estimated at once; by default 256 on a GPU and 16 on a CPU.
     shard_frames : int
         A shard is closed when it has this many frames: what a killed worker can lose at most.
     flip_test, precision
@@ -122,6 +122,9 @@ def extract(
         its shards are of another estimator and not `force`.
     """
     started = time.monotonic()
+    if backend is None:  # on a cluster "auto" is for its machines to find out
+        device = ",".join(resolve_device(one.strip()) for one in device.split(","))
+    batch_size = (256 if device.startswith("cuda") else 16) if batch_size is None else batch_size
     if min(batch_size, shard_frames, threads or 1) < 1:
         raise PoseCacheError("the batch size, the frames of a shard and the threads have to be at least 1")
     check_sequences(sequences, root)

@@ -19,19 +19,26 @@ _FULL = "No space left on device"
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
+def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, which takes the place of ``path`` when the block ends.
 
     The file and its folder are flushed to the disk, so that after a crash of the program or of the machine a reader finds
     the old file or the new one, never a part. If the block raises, the temporary file is removed and ``path`` is left as it was.
     Folders that are missing are made. One process writes a file at a time.
 
+    Parameters
+    ----------
+    path : Path
+        The file to make or replace.
+    temporary : Path, optional
+        Another name in the same folder to write under, for a file that several processes may write at once.
+
     Raises
     ------
     OSError
         The file cannot be written (full disk, read-only folder, ...); ``filename`` is ``path``, whatever library met it.
     """
-    temporary = path.with_name(f".{path.name.lstrip('.')}.partial{path.suffix}")
+    temporary = temporary or path.with_name(f".{path.name.lstrip('.')}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from pose_cache.errors import PoseCacheError
+from pose_cache.files import atomic
 from pose_cache.sources import SOURCE, unknown_sources
 
 FORMAT: Final = "csip-skeletons"
@@ -79,47 +80,40 @@ def create_file(
 ) -> Iterator[h5py.File]:
     """Make a new file of that layout, put in its place when the block ends without an error."""
     # Its own name for every writer: two that make one file at once replace it one after the other, each with a whole one.
-    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     created = created or datetime.datetime.now(datetime.UTC)
+    attributes = {
+        "joint_set": provenance.joint_set,
+        "unit": provenance.unit,
+        "estimator": provenance.estimator,
+        "dataset": provenance.dataset,
+        "details": json.dumps(lasting_details(provenance.details), sort_keys=True),
+        "software": json.dumps(provenance.details.get("software", {}), sort_keys=True),
+        "created": created.isoformat(timespec="seconds"),
+    }
+    frame_bytes = 12 * (layout.joints + layout.keypoints) + 1 + layout.name_bytes + SOURCE.itemsize
+    text_bytes = sum(len(text.encode()) for text in attributes.values())
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        attributes = {
-            "joint_set": provenance.joint_set,
-            "unit": provenance.unit,
-            "estimator": provenance.estimator,
-            "dataset": provenance.dataset,
-            "details": json.dumps(lasting_details(provenance.details), sort_keys=True),
-            "software": json.dumps(provenance.details.get("software", {}), sort_keys=True),
-            "created": created.isoformat(timespec="seconds"),
-        }
-        frame_bytes = 12 * (layout.joints + layout.keypoints) + 1 + layout.name_bytes + SOURCE.itemsize
-        text_bytes = sum(len(text.encode()) for text in attributes.values())
-        _reserve(partial, layout.frames * frame_bytes + table.nbytes + 4 * len(table) + 2 * text_bytes + _OVERHEAD)
-        # Mapped arrays that are not aligned are copied whole before a row of them is taken.
-        with h5py.File(partial, "r+", libver=_LIBRARY, alignment_threshold=256, alignment_interval=64) as file:
-            file.attrs["format"] = FORMAT
-            file.attrs["version"] = VERSION
-            for key, text in attributes.items():
-                file.attrs[key] = text
-            file.create_dataset("joints", (layout.frames, layout.joints, 3), "<f4")
-            file.create_dataset("keypoints2d", (layout.frames, layout.keypoints, 3), "<f4")
-            file.create_dataset("valid", (layout.frames,), bool)
-            file.create_dataset("frames", (layout.frames,), h5py.string_dtype("utf-8", layout.name_bytes))
-            file.create_dataset("sources", (layout.frames,), SOURCE)
-            file.create_dataset("tracklets", data=table)
-            file.create_dataset("checksums", (len(table),), "<u4")
-            yield file
-        _flush(partial)
-        partial.replace(path)
-        _flush(path.parent)
+        with atomic(path, temporary) as partial:
+            _reserve(partial, layout.frames * frame_bytes + table.nbytes + 4 * len(table) + 2 * text_bytes + _OVERHEAD)
+            # Mapped arrays that are not aligned are copied whole before a row of them is taken.
+            with h5py.File(partial, "r+", libver=_LIBRARY, alignment_threshold=256, alignment_interval=64) as file:
+                file.attrs["format"] = FORMAT
+                file.attrs["version"] = VERSION
+                for key, text in attributes.items():
+                    file.attrs[key] = text
+                file.create_dataset("joints", (layout.frames, layout.joints, 3), "<f4")
+                file.create_dataset("keypoints2d", (layout.frames, layout.keypoints, 3), "<f4")
+                file.create_dataset("valid", (layout.frames,), bool)
+                file.create_dataset("frames", (layout.frames,), h5py.string_dtype("utf-8", layout.name_bytes))
+                file.create_dataset("sources", (layout.frames,), SOURCE)
+                file.create_dataset("tracklets", data=table)
+                file.create_dataset("checksums", (len(table),), "<u4")
+                yield file
     except (OSError, RuntimeError) as error:  # h5py raises either, and tells the system's reason in its text
-        partial.unlink(missing_ok=True)
         found = _REASON.search(str(error))
         reason = found.group(1) if found else getattr(error, "strerror", None) or error
         raise PoseCacheError(f"cannot write {path}: {reason}. Is the disk full or the folder read-only?") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def _reserve(path: Path, size: int) -> None:
@@ -131,15 +125,6 @@ def _reserve(path: Path, size: int) -> None:
         file.write(image)
         file.flush()
         os.posix_fallocate(file.fileno(), 0, max(size, len(image)))  # HDF5 cuts off what is left over
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or a folder's entries are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

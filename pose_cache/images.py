@@ -1,18 +1,27 @@
 """Frames on the disk, whatever their format, and what becomes of those that are odd.
 
-    greyscale, CMYK, with alpha, 16-bit   converted to 8-bit BGR as OpenCV does it (alpha is dropped, not blended)
+    greyscale, CMYK, palette              converted to 8-bit BGR
+    with alpha                            composed on plain grey (`BACKGROUND`): the colours that it hides do not count
+    more than 8 bits                      scaled to 8 by what the file uses, see `to_8_bits`
+    turned                                upright, as EXIF says, in every format that carries it
     missing                               no file of that name
     unreadable                            a folder, a device, or a file that may not or cannot be read
     zero bytes, not an image              nothing to decode
     truncated                             a JPEG or PNG without its end: decoders would fill the rest with grey
+    damaged                               the header is that of a picture, but decoding it fails or, in a JPEG, needs guesses
     too small                             a side below `MIN_SIDE` pixels: no person can be seen
     too large                             more than `MAX_PIXELS` by its header, or `MAX_BYTES`: never decoded, as a few
                                           kilobytes can unpack to gigabytes
 
-Those of the first line are used, the others are not; a cache holds the kind of every frame (`pose_cache.sources`).
+Those down to "turned" are used, the others are not; a cache holds the kind of every frame (`pose_cache.sources`).
+
+A JPEG has no checksum. Damage is found where the entropy-coded data end too early or too late, or hold an impossible code or a
+misplaced marker; libjpeg mends these with a warning and grey. Damage that leaves as many codes as before goes unnoticed, as
+does damage inside the lossy data of a WebP, AVIF or uncompressed file. A PNG has checksums.
 """
 
 import os
+import re
 import stat
 import warnings
 import zlib
@@ -26,10 +35,19 @@ from PIL import Image
 
 from pose_cache.sources import FrameKind
 
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this platform: OpenCV decodes, and damage inside a scan is not found
+    simplejpeg = None
+
 MIN_SIDE: Final = 4
 MAX_PIXELS: Final = 50_000_000
 MAX_BYTES: Final = 256 * 2**20
+BACKGROUND: Final = 128
+"""What shows through transparent pixels: near the mean that encoders subtract."""
 
+# What is opened, by Pillow's names: other formats of its are no frames, and some start programs.
+_FORMATS: Final = ("JPEG", "PNG", "BMP", "DIB", "WEBP", "TIFF", "AVIF", "PPM")
 # Where the end of a file is looked for; some cameras append a few bytes.
 _TAIL: Final = 4096
 _ENDS: Final = {b"\xff\xd8": b"\xff\xd9", b"\x89PNG": b"IEND"}
@@ -45,6 +63,15 @@ _KINDS: Final = {
     "I": FrameKind.DEEP,
     "F": FrameKind.DEEP,
 }
+# libjpeg's warnings about headers, which leave the picture whole.
+_HARMLESS: Final = re.compile(r"unknown JFIF revision|Unknown Adobe color transform|Invalid SOS parameters")
+_EXTRANEOUS: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_ORIENTATION: Final = 0x0112
+_PNG_EXIF: Final = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
+_PLAIN: Final = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+_DEPTHS: Final = (8, 10, 12, 14, 16)
+# Fewer grey levels than this, and the range in use is spread instead of the whole range of the depth.
+_FEW_LEVELS: Final = 32
 # `MAX_PIXELS` is below Pillow's own limit of what it warns of.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -68,23 +95,15 @@ def load_frame(path: Path | str) -> tuple[np.ndarray | None, FrameSource]:
     Returns
     -------
     np.ndarray or None
-        (H, W, 3) uint8, BGR; None where nothing was decoded.
+        (H, W, 3) uint8, BGR, upright; None where nothing was decoded.
     FrameSource
         Its kind says whether the picture is of use (`FrameKind.usable`).
     """
     data, source = _read(path)
     if data is None:
         return None, source
-    kind = _kind(data)
-    if not kind.usable:
-        return None, source._replace(kind=kind)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        image = None
-    if image is None:
-        kind = FrameKind.NOT_AN_IMAGE
-    elif min(image.shape[:2]) < MIN_SIDE:
+    image, kind = _decode(data)
+    if image is not None and min(image.shape[:2]) < MIN_SIDE:
         kind = FrameKind.TOO_SMALL
     return image, source._replace(kind=kind)
 
@@ -108,6 +127,40 @@ def has_changed(path: Path | str, size: int, crc: int, kind: int, since: float) 
     return _read(path)[1][:2] != (size, crc)
 
 
+def to_8_bits(deep: np.ndarray) -> np.ndarray:
+    """Scale pixels of more than 8 bits to 8, by the range that the file uses.
+
+    Sensors of 10, 12 or 14 bits save the low bits of 16: the least of these depths that holds the largest value is taken for
+    the whole range, so that 4095 is white in a picture of 12 bits and black stays black. Where a picture then had fewer than 32
+    grey levels, as a thermal camera's has, the range that its pixels use (0.1 to 99.9 %) is spread instead. Numbers with a
+    fraction are taken as 0 to 1 where they are, and are spread otherwise. A function of one picture alone: a video
+    whose largest value crosses a depth changes its brightness there.
+
+    Parameters
+    ----------
+    deep : np.ndarray
+        (H, W) or (H, W, C) of any numbers; what is not finite counts as the least.
+
+    Returns
+    -------
+    np.ndarray
+        The same shape, uint8.
+    """
+    values = deep.astype(np.float64)
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.zeros(deep.shape, np.uint8)
+    values[~finite] = values[finite].min()
+    low, high = float(values.min()), float(values.max())
+    depth = next((bits for bits in _DEPTHS if high < 2**bits), 32)
+    top = 1.0 if deep.dtype.kind == "f" else 2.0**depth - 1
+    begin, end = np.percentile(values, (0.1, 99.9))
+    if low < 0 or high > top or (end - begin) * 256 < _FEW_LEVELS * top:
+        low, top = (float(begin), float(end)) if end > begin else (low, high)
+        values, top = values - low, top - low
+    return np.clip(np.round(values * (255 / top if top > 0 else 0)), 0, 255).astype(np.uint8)
+
+
 def _read(path: Path | str) -> tuple[bytes | None, FrameSource]:
     """Read a file's bytes, where there are any that should be decoded."""
     try:
@@ -127,20 +180,110 @@ def _read(path: Path | str) -> tuple[bytes | None, FrameSource]:
     return data, FrameSource(len(data), zlib.crc32(data), FrameKind.COLOUR)
 
 
-def _kind(data: bytes) -> FrameKind:
-    """Tell the kind of an image file from its first and last bytes, without decoding it."""
+def _decode(data: bytes) -> tuple[np.ndarray | None, FrameKind]:
+    """Decode a file's bytes to (H, W, 3) uint8, BGR, upright, and tell their kind."""
     for start, end in _ENDS.items():
         if data.startswith(start) and end not in data[-_TAIL:]:
-            return FrameKind.TRUNCATED
+            return None, FrameKind.TRUNCATED
     try:
-        with Image.open(BytesIO(data)) as header:
-            (width, height), mode, info = header.size, header.mode, header.info
+        picture = Image.open(BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError:
-        return FrameKind.TOO_LARGE
+        return None, FrameKind.TOO_LARGE
     except Exception:  # Pillow's readers raise whatever they stumble over
-        return FrameKind.NOT_AN_IMAGE
-    if width * height > MAX_PIXELS:
-        return FrameKind.TOO_LARGE
-    if mode.startswith("I;16") or (data.startswith(b"\x89PNG") and data[24] == 16):
+        return None, FrameKind.NOT_AN_IMAGE
+    with picture:
+        if picture.width * picture.height > MAX_PIXELS:
+            return None, FrameKind.TOO_LARGE
+        kind = _kind(picture, data)
+        try:
+            image = _pixels(picture, data, kind)
+        except Exception:  # the same, and OpenCV's
+            image = None
+    return (None, FrameKind.DAMAGED) if image is None else (image, kind)
+
+
+def _kind(picture: Image.Image, data: bytes) -> FrameKind:
+    """Tell the kind of a picture from its header."""
+    if picture.mode.startswith("I;16") or (picture.format == "PNG" and data[24] == 16):
         return FrameKind.DEEP
-    return FrameKind.ALPHA if "transparency" in info else _KINDS.get(mode, FrameKind.COLOUR)
+    if picture.format == "TIFF" and max(picture.tag_v2.get(258, (8,))) > 8:  # type: ignore[attr-defined]
+        return FrameKind.DEEP
+    return FrameKind.ALPHA if "transparency" in picture.info else _KINDS.get(picture.mode, FrameKind.COLOUR)
+
+
+def _pixels(picture: Image.Image, data: bytes, kind: FrameKind) -> np.ndarray | None:
+    if kind is FrameKind.DEEP:
+        image = _deep(picture, data)
+    elif kind is FrameKind.ALPHA:
+        image = _composed(np.asarray(picture.convert("RGBA"))[..., [2, 1, 0, 3]])
+    elif picture.format in ("JPEG", "MPO"):
+        image = _jpeg(data, kind)
+    elif picture.format in ("TIFF", "AVIF", "PPM"):
+        image = np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
+    else:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), _PLAIN)
+    if image is None or picture.format == "TIFF":  # which both Pillow and OpenCV have turned by now
+        return image
+    # Of a PNG without any of these, Pillow would decode all the pixels to look for them behind.
+    return (
+        image if picture.format == "PNG" and not any(mark in data for mark in _PNG_EXIF) else _upright(image, picture)
+    )
+
+
+def _jpeg(data: bytes, kind: FrameKind) -> np.ndarray | None:
+    """Decode a JPEG; None where its data are damaged."""
+    if simplejpeg is not None:
+        try:
+            image = simplejpeg.decode_jpeg(data, "BGR")
+            if kind is not FrameKind.CMYK:  # whose inks are mixed as OpenCV does it
+                return image
+        except ValueError as error:
+            if not _is_harmless(str(error), data):
+                return None
+    return cv2.imdecode(np.frombuffer(data, np.uint8), _PLAIN)
+
+
+def _is_harmless(warning: str, data: bytes) -> bool:
+    """Whether a decoder's warning leaves the picture whole: odd headers, and zeros that pad the end of the scan."""
+    padding = _EXTRANEOUS.search(warning)
+    if padding is None:
+        return _HARMLESS.search(warning) is not None
+    end = data.rindex(b"\xff\xd9")
+    return not any(data[max(end - int(padding[1]), 0) : end])
+
+
+def _deep(picture: Image.Image, data: bytes) -> np.ndarray | None:
+    """Decode more than 8 bits; the alpha that may be with them counts."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.dtype == np.uint8:
+        picture.load()
+        if picture.mode not in ("F", "I") and not picture.mode.startswith("I;"):
+            return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
+        image = np.asarray(picture)
+    if image.ndim == 2:
+        return cv2.cvtColor(to_8_bits(image), cv2.COLOR_GRAY2BGR)
+    if image.shape[2] == 4:
+        alpha = np.round(image[..., 3:].astype(np.float64) * (255 / 65535)).astype(np.uint8)
+        seen = np.where(image[..., 3:] > 0, image[..., :3], 0)  # hidden colours have no say in the range
+        return _composed(np.concatenate([to_8_bits(seen), alpha], axis=2))
+    return to_8_bits(image[..., :3])
+
+
+def _composed(image: np.ndarray) -> np.ndarray:
+    """Put (H, W, 4) BGRA on the plain background."""
+    alpha = image[..., 3:].astype(np.float32) / 255
+    return np.ascontiguousarray(np.round(image[..., :3] * alpha + BACKGROUND * (1 - alpha)).astype(np.uint8))
+
+
+def _upright(image: np.ndarray, picture: Image.Image) -> np.ndarray:
+    """Turn an image as its EXIF says."""
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    if orientation not in range(2, 9):
+        return image
+    if orientation in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)

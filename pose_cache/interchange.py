@@ -15,6 +15,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from pose_cache.errors import PoseCacheError
+from pose_cache.files import write_text
 from pose_cache.joints import H36M17, KINECT20, kinect20_to_h36m
 from pose_cache.json_tree import JsonFolder, JsonTree, json_path, read_points, write_points
 from pose_cache.plan import FrameSequence, fingerprint
@@ -58,9 +59,7 @@ class ImportReport:
             f"\n{len(self.unused)} in the source, but of no frame",
             *self.unused,
         ]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("\n".join(lines) + "\n")
-        partial.replace(path)
+        write_text(path, "\n".join(lines) + "\n")
 
 
 @dataclass(frozen=True)
@@ -261,8 +260,27 @@ def export_json(
         kept, written = kept + left, written + made
         if progress is not None:
             progress(kept + written + len(invalid), store.frame_count)
-    (folder / "invalid.txt").write_text("".join(f"{frame}\n" for frame in invalid))
+    write_text(folder / "invalid.txt", "".join(f"{frame}\n" for frame in invalid))
     return ExportReport(folder, len(store), written, kept, tuple(invalid))
+
+
+def other_maker(out: Path, kind: str) -> str | None:
+    """Say who made the cache at `out`, where it was not an import of this kind; None where nothing is lost with it.
+
+    Parameters
+    ----------
+    out : Path
+        The file that is about to be replaced.
+    kind : str
+        "kinect" or "json".
+    """
+    if not out.exists():
+        return None
+    try:
+        maker = SkeletonStore(out).provenance.estimator
+    except PoseCacheError:
+        return "what cannot be told: it is damaged"
+    return None if maker == kind else maker
 
 
 def _claim_export(folder: Path, store: SkeletonStore) -> bool:
@@ -279,7 +297,7 @@ def _claim_export(folder: Path, store: SkeletonStore) -> bool:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(ours)
+        write_text(mark, ours)
     except OSError as error:
         raise PoseCacheError(f"cannot write {mark}: {error.strerror}") from error
     return False

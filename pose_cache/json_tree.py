@@ -268,6 +268,7 @@ def write_points(folder: str, files: Sequence[str], points: np.ndarray, keep: bo
             if name in there[place]:
                 kept += 1
                 continue
+            # A flush for each of a million files would take hours: what a crash leaves empty is written again.
             path = f"{place}/{name}"
             with open(path + ".partial", "w") as stream:  # noqa: PTH123
                 stream.write(json.dumps({"keypoints": joints.tolist()}))

@@ -2,13 +2,14 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from pose_cache.files import write_json
 from pose_cache.merge import Piece
 from pose_cache.plan import Share
 from pose_cache.sources import FrameKind
@@ -68,6 +69,30 @@ class ExtractSummary:
     def frames_per_second(self) -> float:
         """Frames estimated by this call a second of it."""
         return (self.frames - self.kept_frames) / self.seconds if self.seconds > 0 else 0.0
+
+    def write_record(self, estimator: str, errors: Mapping[str, float]) -> Path:
+        """Write the figures beside the cache, as JSON.
+
+        Parameters
+        ----------
+        estimator : str
+            The estimator's name.
+        errors : mapping of str to float
+            Figures of how good the skeletons are, where that is known.
+        """
+        record: dict[str, Any] = {
+            "estimator": estimator,
+            "tracklets": self.tracklets,
+            "frames": self.frames,
+            "invalid": self.missing + self.unreadable + self.without_pose,
+            "images": {kind.label: count for kind, count in self.kinds.items()},
+            "frames_per_second": self.frames_per_second,
+            "seconds": self.seconds,
+            **errors,
+        }
+        path = self.out.with_suffix(".json")
+        write_json(path, record, indent=2)
+        return path
 
 
 def summarize(

@@ -12,6 +12,7 @@ from pose_cache.decode import decode_ahead
 from pose_cache.hdf5 import Provenance
 from pose_cache.joints import COCO17, H36M17
 from pose_cache.plan import FrameSequence, fingerprint
+from pose_cache.sequences import lift_sequences
 from pose_cache.sources import SOURCE
 from pose_cache.store import TrackletSkeletons, write_store
 
@@ -108,27 +109,8 @@ def _lifted(
     sources: np.ndarray,
 ) -> Iterator[TrackletSkeletons]:
     """Lift the tracklets that have a valid frame, and cut the flat arrays into tracklets."""
-    finite = np.isfinite(keypoints).all(axis=(1, 2))
-    keypoints[~finite] = 0
-    valid = (sizes[:, 0] > 0) & finite & (keypoints[..., 2].mean(axis=1) >= estimator.spec.min_score)
     ends = np.cumsum([len(one.frames) for one in sequences])
     rows = [slice(int(end) - len(one.frames), int(end)) for one, end in zip(sequences, ends, strict=True)]
-    seen = [number for number, span in enumerate(rows) if valid[span].any()]
-    lifted = estimator.lift([_filled(keypoints[rows[n]], sizes[rows[n]], valid[rows[n]]) for n in seen])
-    joints = np.zeros((len(keypoints), H36M17.size, 3), np.float32)
-    for number, found in zip(seen, lifted, strict=True):
-        joints[rows[number]] = found
-    valid &= np.isfinite(joints).all(axis=(1, 2))
-    joints[~valid] = 0
+    joints, valid = lift_sequences(estimator, keypoints, sizes, rows)
     for one, span in zip(sequences, rows, strict=True):
         yield TrackletSkeletons(one.name, one.frames, joints[span], keypoints[span], valid[span], sources[span])
-
-
-def _filled(keypoints: np.ndarray, sizes: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Fill frames that are not valid: linearly between their valid neighbours, constant beyond the ends."""
-    if valid.all():
-        return keypoints, sizes
-    time, known = np.arange(len(valid)), np.flatnonzero(valid)
-    flat = np.concatenate([keypoints.reshape(len(valid), -1), sizes], axis=1)
-    filled = np.stack([np.interp(time, known, column[known]) for column in flat.T], axis=1)
-    return filled[:, :-2].reshape(keypoints.shape).astype(np.float32), filled[:, -2:]

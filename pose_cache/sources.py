@@ -24,6 +24,7 @@ class FrameKind(IntEnum):
     NOT_AN_IMAGE = 20
     TOO_SMALL = 21
     TOO_LARGE = 22
+    DAMAGED = 23
     UNKNOWN = 255
 
     @property
@@ -50,6 +51,7 @@ _LABELS: Final = {
     FrameKind.NOT_AN_IMAGE: "not an image",
     FrameKind.TOO_SMALL: "too small",
     FrameKind.TOO_LARGE: "too large",
+    FrameKind.DAMAGED: "damaged",
     FrameKind.UNKNOWN: "unknown",
 }
 

@@ -119,6 +119,9 @@ class SkeletonStore:
         """Count the tracklets, M."""
         return len(self.names)
 
+    def __getitem__(self, name: str) -> TrackletSkeletons:
+        return self.read(name)
+
     def __contains__(self, name: object) -> bool:
         return name in self._slices
 

@@ -78,7 +78,7 @@ class Stage2Settings(Section):
     prototype_attention: Literal["full", "induced"] = "full"
     """Self-attention of the prototypes: all pairs, or through 64 learnable points, cheaper with many identities."""
     prototype_heads: int = Field(8, ge=1)
-    """Attention heads of the prototype decoder (authors: 8)."""
+    """Attention heads of the prototype decoder."""
     prototype_layers: int = Field(2, ge=1)
     """Layers of the prototype decoder (paper: 2)."""
     update_prototypes: bool = True

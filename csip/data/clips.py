@@ -18,6 +18,7 @@ from csip.data.dataset import Tracklet
 from csip.data.skeletons import Skeletons
 from csip.errors import CsipError
 from pose_cache.joints import JointSet, mirror
+from pose_cache.sources import FrameKind
 
 # ---- which frames ----------------------------------------------------------------------------------------------------
 
@@ -74,10 +75,11 @@ def read_frame(path: Path, height: int, width: int) -> np.ndarray:
     CsipError
         The file is missing or no image can be decoded from it.
     """
-    image = pose_cache.images.read_frame(path)
+    image, source = pose_cache.images.load_frame(path)
     if image is None:
-        what = f"not an image that can be decoded ({path.stat().st_size} bytes)" if path.exists() else "no such frame"
-        raise CsipError(f"{path}: {what}; replace it or take it out of the data set")
+        what = f"not an image that can be decoded ({source.size} bytes): {source.kind.label}"
+        missing = source.kind is FrameKind.MISSING
+        raise CsipError(f"{path}: {'no such frame' if missing else what}; replace it or take it out of the data set")
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -1,22 +1,58 @@
-"""Tables as people and their spreadsheets save them: CSV, UTF-8 with or without a mark, commas, semicolons or tabs."""
+"""Tables as people and their spreadsheets save them: CSV, UTF-8 with or without a mark, commas, semicolons or tabs.
+
+A spreadsheet takes a cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and runs it. Names come from outside,
+so `format_rows` writes such a cell with an apostrophe before it, and `parse_table` takes that apostrophe off again. Names
+with spaces at an end are written likewise, since spaces around a cell are not read. Plain numbers stay as they are.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from csip.errors import CsipError
 
 _SEPARATORS = (",", ";", "\t")
+# The last four are wide = + - @: formulas to spreadsheets in Chinese and Japanese.
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
+
+
+def format_rows(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as lines of CSV with commas; `parse_table` gives every cell back as it was."""
+    text = io.StringIO()
+    plain, quoted = (csv.writer(text, lineterminator="\n", quoting=rule) for rule in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+    for row in rows:
+        cells = ["" if cell is None else guarded(str(cell)) for cell in row]
+        # A line of its own is what a bare carriage return would begin.
+        (quoted if any("\r" in cell for cell in cells) else plain).writerow(cells)
+    return text.getvalue()
+
+
+def guarded(cell: str) -> str:
+    """Return a cell as it is written: with an apostrophe before what would be a formula, or would not be read back."""
+    return f"'{cell}" if _needs_guard(cell) else cell
+
+
+def _unguarded(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _needs_guard(cell[1:]) else cell.strip()
+
+
+def _needs_guard(cell: str) -> bool:
+    begins = cell.lstrip("'")  # an apostrophe of the name's own must not be taken for ours
+    if len(begins) < len(cell):
+        return _needs_guard(begins) or cell != cell.strip()
+    return cell != cell.strip() or (cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell))
 
 
 def parse_table(content: bytes, where: Path, needed: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the lines of a table with their numbers, cells by the names of their columns.
 
-    Columns may be in any order and more than are needed. Spaces around names and cells are taken off, and a column's name may
-    be in capitals. Lines without anything in them are passed over.
+    Columns may be in any order and more than are needed. Spaces around names and cells are taken off, as is the apostrophe of
+    `format_rows`, and a column's name may be in capitals. Lines without anything in them are passed over.
 
     Parameters
     ----------
@@ -43,7 +79,7 @@ def parse_table(content: bytes, where: Path, needed: Sequence[str]) -> Iterator[
     line = 1
     try:
         for row in reader:
-            cells = [cell.strip() for cell in row]
+            cells = [_unguarded(cell) for cell in row]
             if names is None:
                 names = _columns(cells, where, needed)
             elif any(cells):

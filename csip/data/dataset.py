@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import SupportsIndex, overload
 
 import numpy as np
 
@@ -14,7 +15,14 @@ from csip.errors import CsipError
 
 JUNK = -1
 DISTRACTOR = 0
-IMAGES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+IMAGES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".pgm", ".ppm"}
+)
+# Pictures that nothing here decodes: they must not be dropped as if they were notes beside the frames.
+OTHER_PICTURES = frozenset({
+    ".heic", ".heif", ".hif", ".gif", ".jp2", ".j2k", ".jxl", ".jxr", ".tga", ".exr", ".dng", ".cr2", ".cr3", ".nef", ".arw",
+    ".orf", ".rw2", ".raf", ".raw", ".psd", ".pnm", ".pbm", ".pfm", ".dcm", ".ras", ".sgi", ".pcx", ".fit", ".fits",
+})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,17 +47,60 @@ class Tracklet:
     frames: tuple[str, ...]
 
 
+class Tracklets(tuple[Tracklet, ...]):
+    """Tracklets of one data set, which they know: a part of it, or a slice of a part.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        Where their frames are, and which of them are queries.
+    """
+
+    dataset: Dataset
+
+    def __new__(cls, tracklets: Iterable[Tracklet], dataset: Dataset | None = None) -> Tracklets:
+        part = super().__new__(cls, tracklets)
+        if dataset is not None:  # missing only while one is unpickled: its attributes follow
+            part.dataset = dataset
+        return part
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> Tracklet: ...
+    @overload
+    def __getitem__(self, index: slice) -> Tracklets: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> Tracklet | Tracklets:
+        if isinstance(index, slice):
+            return Tracklets(super().__getitem__(index), self.dataset)
+        return super().__getitem__(index)
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """Training tracklets, and the query and gallery tracklets of the test protocol."""
+    """Training tracklets, and the query and gallery tracklets of the test protocol.
+
+    Attributes
+    ----------
+    name
+        Cameras are numbered by each data set for itself; a model knows those of the data set of this name.
+    root
+        The folder that the tracklets' frames are relative to.
+    train, query, gallery
+        Each a `Tracklets`, whatever sequence they were made of.
+    split
+        Which split of the identities, where the protocol has several.
+    """
 
     name: str
     root: Path
     train: tuple[Tracklet, ...]
     query: tuple[Tracklet, ...]
     gallery: tuple[Tracklet, ...]
+    split: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
+        for part in ("train", "query", "gallery"):
+            object.__setattr__(self, part, Tracklets(getattr(self, part), self))
         for part, tracklets in (("training", self.train), ("query", self.query), ("gallery", self.gallery)):
             repeated = [name for name, count in Counter(t.name for t in tracklets).items() if count > 1]
             if repeated:
@@ -57,6 +108,12 @@ class Dataset:
             empty = [t.name for t in tracklets if not t.frames]
             if empty:
                 raise CsipError(f"{self.root}: {part} tracklet {empty[0]} has no frames")
+        nobody = [t.name for t in self.query if t.pid <= DISTRACTOR]
+        if nobody and is_labelled(self):
+            raise CsipError(
+                f"{self.root}: {len(nobody)} queries have no identity that could be found, e.g. {nobody[0]}; take them out "
+                "of the query part"
+            )
 
     @property
     def queries_in_gallery(self) -> int:
@@ -78,10 +135,20 @@ class Dataset:
         return replace(self, gallery=left)
 
 
+def is_labelled(dataset: Dataset) -> bool:
+    """Whether anybody is known in a data set."""
+    return bool(dataset.train) or any(t.pid != DISTRACTOR for t in dataset.query)
+
+
 def is_image(name: str) -> bool:
     """Whether a file is a frame by its name."""
     # Asked of millions: a Path for each would take longer than the disk.
     return name[name.rfind(".") :].lower() in IMAGES
+
+
+def is_other_picture(name: str) -> bool:
+    """Whether a file is a picture by its name, but of a format that cannot be read."""
+    return name[name.rfind(".") :].lower() in OTHER_PICTURES
 
 
 def hold_out(train: Sequence[Tracklet], val_ids: int) -> tuple[tuple[Tracklet, ...], tuple[Tracklet, ...]]:

@@ -12,28 +12,34 @@ A tracklet without a person is a distractor in the gallery. Where no tracklet ha
 are all tracklets. More columns are welcome; ``video``, ``number`` (of the frame in it) and ``time`` (seconds) tell which
 tracklets were in sight together.
 
-Frames are taken in the order of their names, or of the table's lines. Person and camera may have any name; they are numbered
-in sorted order.
+Frames are taken in the natural order of their names (1, 2, 10); in a table in the order of ``number`` (or ``frame number``),
+else of ``time``, else of its lines. Person and camera may have any name; they are numbered in sorted order. A name is the same
+however Unicode writes it. Who is both in train and in test is one person. A camera folder may hold frames and folders of
+tracklets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+import math
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from csip.data.csv_table import parse_table
-from csip.data.dataset import DISTRACTOR, IMAGES, Dataset, Tracklet, is_image
+from csip.data.dataset import DISTRACTOR, IMAGES, Dataset, Tracklet
 from csip.data.index import Tree, indexed
 from csip.data.labels import LABELS, parse_labels
+from csip.data.names import canonical
 from csip.errors import CsipError
+from pose_cache.json_tree import FOLDER_NAME
 
 TABLE = "tracklets.csv"
 COLUMNS = ("tracklet", "person", "camera", "frame")
 MORE = ("part", "video", "number", "time")
 PARTS = ("train", "test", "query", "gallery")
+_NUMBERS = ("number", "frame number", "frame_number", "framenumber", "frame no", "frame_no")
 
 
 def load(root: Path, train_share: float = 0.5, seed: int = 0, name: str = "folder") -> Dataset:
@@ -59,23 +65,58 @@ def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
     if tree.has_file(TABLE):
         return _read_table(tree, name, train_share, seed)
     if {"train", "test"} <= set(tree.folders()):
-        parts = {part: [f"{part}/{person}" for person in tree.folders(part)] for part in ("train", "test")}
+        parts = {part: _by_name(f"{part}/{person}" for person in tree.folders(part)) for part in ("train", "test")}
     else:
-        parts = dict(zip(("train", "test"), _share(tree.folders(), train_share, seed), strict=True))
+        everyone = _by_name(name for name in tree.folders() if not _is_ours(name))
+        shares = zip(("train", "test"), _share(sorted(everyone), train_share, seed), strict=True)
+        parts = {part: {person: everyone[person] for person in people} for part, people in shares}
     for part, people in parts.items():
         if not people:
             raise CsipError(
                 f"{tree.root}: no person folders to {part} on; at least one for training and one for the test are needed"
             )
-    pids = {path: pid for pid, path in enumerate(sorted(parts["train"] + parts["test"]), start=1)}
-    names = sorted({camera for path in pids for camera in tree.folders(path)})
+    people_of = [(path, person) for people in parts.values() for person, paths in people.items() for path in paths]
+    pids = {person: pid for pid, person in enumerate(dict.fromkeys(person for _, person in sorted(people_of)), start=1)}
+    names = sorted({canonical(camera) for path, _ in people_of for camera in tree.folders(path)})
     cameras = {camera: number for number, camera in enumerate(names, start=1)}
 
-    def read(people: list[str]) -> tuple[Tracklet, ...]:
-        return tuple(t for person in people for t in _person(tree, person, pids[person], cameras))
+    def read(people: dict[str, list[str]]) -> tuple[Tracklet, ...]:
+        return tuple(
+            t for person, paths in people.items() for path in paths for t in _person(tree, path, pids[person], cameras)
+        )
 
     test = read(parts["test"])
     return Dataset(name, tree.root, read(parts["train"]), test, test)
+
+
+def unread_parts(root: Path) -> list[str]:
+    """Name the folders beside ``train`` and ``test`` that hold people: they are in neither part."""
+    tree = Tree(root)
+    if tree.has_file(TABLE) or not {"train", "test"} <= set(tree.folders()):
+        return []
+    beside = [name for name in tree.folders() if name not in ("train", "test") and not _is_ours(name)]
+    return [part for part in beside if any(map(tree.frames, _two_down(tree, part)))]
+
+
+def _two_down(tree: Tree, part: str) -> Iterator[str]:
+    """Yield the camera folders and the tracklet folders below a part."""
+    for person in tree.folders(part):
+        for camera in tree.folders(f"{part}/{person}"):
+            yield f"{part}/{person}/{camera}"
+            yield from (f"{part}/{person}/{camera}/{name}" for name in tree.folders(f"{part}/{person}/{camera}"))
+
+
+def _by_name(paths: Iterable[str]) -> dict[str, list[str]]:
+    """Return the folders of each person: two where a name is on the disk in two of Unicode's forms."""
+    people: dict[str, list[str]] = {}
+    for path in paths:
+        people.setdefault(canonical(path.rpartition("/")[2]), []).append(path)
+    return people
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a folder is one that skeletons are in: shards of an extraction, or JSON files."""
+    return name.endswith(".shards") or name.startswith(FOLDER_NAME)
 
 
 def _share(people: Sequence[str], train_share: float, seed: int) -> tuple[list[str], list[str]]:
@@ -87,13 +128,26 @@ def _share(people: Sequence[str], train_share: float, seed: int) -> tuple[list[s
 
 def _person(tree: Tree, person: str, pid: int, cameras: dict[str, int]) -> list[Tracklet]:
     tracklets = []
+    if loose := tree.frames(person):
+        raise CsipError(
+            f"{tree.root / person}: {len(loose)} frames lie beside the camera folders, e.g. {loose[0]}; expected "
+            f"{Path(person).name}/CAMERA/[TRACKLET/]FRAME.jpg"
+        )
     for camera in tree.folders(person):
         place = f"{person}/{camera}"
-        for folder in [f"{place}/{name}" for name in tree.folders(place)] or [place]:
-            frames = tuple(f"{folder}/{file}" for file in tree.files(folder) if is_image(file))
+        inner = [f"{place}/{name}" for name in tree.folders(place)]
+        # Frames beside folders of tracklets are a tracklet of their own.
+        for folder in [*([place] if not inner or tree.frames(place) else []), *inner]:
+            frames = tuple(f"{folder}/{file}" for file in tree.frames(folder))
             if not frames:
                 raise CsipError(f"{tree.root / folder}: no frames ({', '.join(sorted(IMAGES))}) in it")
-            tracklets.append(Tracklet(folder, pid, cameras[camera], frames))
+            deeper = [name for name in tree.folders(folder) if folder != place and tree.frames(f"{folder}/{name}")]
+            if deeper:
+                raise CsipError(
+                    f"{tree.root / folder / deeper[0]}: frames lie deeper than PERSON/CAMERA/TRACKLET; make it a tracklet "
+                    "folder of its own, or move it out"
+                )
+            tracklets.append(Tracklet(folder, pid, cameras[canonical(camera)], frames))
     if not tracklets:
         raise CsipError(
             f"{tree.root / person}: no camera folders in it; expected {Path(person).name}/CAMERA/[TRACKLET/]FRAME.jpg"
@@ -108,6 +162,8 @@ def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset
     where = tree.root / TABLE
     rows = _rows(tree)
     frames: dict[str, list[str]] = {}
+    moments: dict[str, list[float | None]] = {}
+    clock = clock_of(rows)
     of: dict[str, tuple[str, str, str]] = {}
     lines: dict[str, int] = {}
     for number, row in rows:
@@ -122,6 +178,9 @@ def _read_table(tree: Tree, name: str, train_share: float, seed: int) -> Dataset
             raise CsipError(f"{where}: lines {lines[frame]} and {number} are both frame {frame}")
         lines[frame] = number
         frames.setdefault(title, []).append(frame)
+        moments.setdefault(title, []).append(_moment(row[clock], clock, number, where))
+    for title, paths in frames.items():
+        frames[title] = _in_time(paths, moments[title], f"{where}: tracklet {title}", clock)
 
     person_of = {title: person for title, (person, _, _) in of.items()} | _labels(tree, of)
     people = sorted(set(person_of.values()) - {""})
@@ -187,6 +246,8 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
     rows = []
     for number, row in parse_table(content, where, COLUMNS):
         cells = {column: row.get(column, "") for column in (*COLUMNS, *MORE)}
+        cells["number"] = next((row[name] for name in _NUMBERS if row.get(name)), "")
+        cells |= {column: canonical(cells[column]) for column in ("tracklet", "person", "camera")}
         empty = next((column for column in COLUMNS if column != "person" and not cells[column]), None)
         if empty is not None:
             raise CsipError(f"{where}: line {number} has no {empty}")
@@ -202,6 +263,34 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
             "left everybody out"
         )
     return rows
+
+
+def clock_of(rows: Sequence[tuple[int, dict[str, str]]]) -> str:
+    """Return the column that tells when a frame was taken: ``number`` where a line has one, else ``time``."""
+    return "number" if any(row["number"] for _, row in rows) else "time"
+
+
+def _moment(cell: str, column: str, line: int, where: Path) -> float | None:
+    try:
+        moment = float(cell) if cell else None
+    except ValueError as error:
+        raise CsipError(f"{where}: line {line} has {column} {cell}; expected a number") from error
+    if moment is not None and not math.isfinite(moment):
+        raise CsipError(f"{where}: line {line} has {column} {cell}; expected a finite number")
+    return moment
+
+
+def _in_time(frames: list[str], moments: list[float | None], what: str, column: str) -> list[str]:
+    """Return a tracklet's frames in the order of their moments; as they are where no line has one."""
+    known = [moment for moment in moments if moment is not None]
+    if not known:
+        return frames
+    if len(known) < len(frames):
+        raise CsipError(
+            f"{what} has a {column} on {len(known)} of its {len(frames)} lines; fill all of them, or leave all empty to keep the "
+            "order of the lines"
+        )
+    return [frame for _, frame in sorted(zip(known, frames, strict=True), key=lambda pair: pair[0])]
 
 
 # ---- what else a table may say ---------------------------------------------------------------------------------------
@@ -241,17 +330,13 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
     moments: dict[str, list[float]] = {}
     places: dict[str, tuple[str, tuple[str, str]]] = {}
     rows = _rows(tree)
-    column = "number" if any(row["number"] for _, row in rows) else "time"
+    column = clock_of(rows)
     for line, row in rows:
         title = row["tracklet"]
         places.setdefault(title, (row["camera"], (row["camera"], row["video"])))
-        if row[column]:
-            try:
-                moments.setdefault(title, []).append(float(row[column]))
-            except ValueError as error:
-                raise CsipError(
-                    f"{tree.root / TABLE}: line {line} has {column} {row[column]}; expected a number"
-                ) from error
+        moment = _moment(row[column], column, line, tree.root / TABLE)
+        if moment is not None:
+            moments.setdefault(title, []).append(moment)
     return {
         title: Sighting(*place, *((min(seen), max(seen)) if (seen := moments.get(title)) else (None, None)))
         for title, place in places.items()

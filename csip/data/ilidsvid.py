@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csip.data.dataset import Dataset, Tracklet, is_image
+from csip.data.dataset import Dataset, Tracklet
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
 from csip.errors import CsipError
@@ -79,7 +79,7 @@ def _read(tree: Tree, name: str, split: int) -> Dataset:
 def _tracklet(tree: Tree, camera: str, people: list[str], pid: int) -> Tracklet:
     person = people[pid - 1]
     folder = f"{SEQUENCES}/{camera}/{person}"
-    files = [file for file in tree.files(folder) if is_image(file)]
+    files = tree.frames(folder)
     if not files:
         raise CsipError(f"{tree.root / folder}: no frames in it")
     stray = next((file for file in files if not file.startswith(f"{camera}_{person}_")), None)

@@ -17,15 +17,18 @@ import json
 import os
 import time
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
-from csip.data.dataset import Dataset, Tracklet, is_image
+from csip.data.dataset import Dataset, Tracklet, is_image, is_other_picture
+from csip.data.names import natural_order
 from csip.errors import CsipError
+from csip.files import atomic
 
-FORMAT = 1
+FORMAT = 2
 FOLDER = ".csip-index"
 _COARSE_NS = 2_000_000_000
 _PARTS = ("train", "query", "gallery")
@@ -43,6 +46,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.notes: dict[str, str] = {}
+        self.unread: list[str] = []
         self._listed: dict[str, tuple[list[str], list[str]]] = {}
 
     def read(self, path: str, expected: str) -> bytes:
@@ -68,6 +72,15 @@ class Tree:
     def files(self, path: str = "") -> list[str]:
         """Return the names of the files in a folder, sorted, without hidden ones; none where there is no such folder."""
         return self._list(path)[1]
+
+    def frames(self, path: str) -> list[str]:
+        """Return the names of the pictures in a folder in natural order: 1, 2, 10.
+
+        Those of a format that cannot be read are put on the list `unread`, for `indexed` to refuse.
+        """
+        files = self.files(path)
+        self.unread += [f"{path}/{name}" for name in files if is_other_picture(name)]
+        return sorted(filter(is_image, files), key=natural_order)
 
     def has_file(self, path: str) -> bool:
         """Whether there is such a file."""
@@ -130,13 +143,26 @@ def indexed(root: Path, reader: str, name: str, options: dict[str, object], read
     tree = Tree(root)
     try:
         dataset = read(tree)
+        _refuse_unread(tree)
     except CsipError:
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # where it is empty: what is no data set is left as it was
+        _refuse_unread(tree)
         raise
     if writable:
         _save(path, dataset, tree.notes)
     return dataset
+
+
+def _refuse_unread(tree: Tree) -> None:
+    if not tree.unread:
+        return
+    kinds = Counter(Path(name).suffix.lower() for name in tree.unread)
+    listed = ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items()))
+    raise CsipError(
+        f"{tree.root}: {len(tree.unread):,} pictures are of formats that cannot be read ({listed}), e.g. {tree.unread[0]}; "
+        "convert them to JPEG or PNG, or move them out of the folders of frames"
+    )
 
 
 def _load(path: Path, root: Path, name: str) -> Dataset | None:
@@ -174,12 +200,9 @@ def _save(path: Path, dataset: Dataset, notes: dict[str, str]) -> None:
     }
     for part, tracklets in zip(_PARTS, parts, strict=True):
         arrays[part] = np.array([row[id(t)] for t in tracklets], dtype=np.int64)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")
-    try:
+    # Where it cannot be written, everything works without it; several processes may write it at once.
+    with contextlib.suppress(OSError), atomic(path, path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
 
 
 def _make_folder(path: Path) -> bool:

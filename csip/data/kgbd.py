@@ -58,7 +58,7 @@ def _from_archive(path: Path) -> Iterator[SkeletonSequence]:
     try:
         with np.load(path, allow_pickle=False) as file:
             for key in file.files:
-                match = re.fullmatch(r"Person(\d+)_(\d+)", key)
+                match = re.fullmatch(r"(?i)person(\d+)_(\d+)", key)
                 if match is None:
                     raise CsipError(f"{path}: array {key!r}: expected names PersonNNN_K")
                 stored = file[key]
@@ -76,11 +76,13 @@ def _from_text(root: Path) -> Iterator[SkeletonSequence]:
     if not root.is_dir():
         raise CsipError(f"{root}: no such folder; expected kgbd.npz or PersonNNN/K.txt in it")
     for base in (root / folder for folder in _FOLDERS):
-        for person in sorted(path for path in base.glob("Person*") if path.is_dir()):
-            number = re.fullmatch(r"Person(\d+)", person.name)
+        for person in sorted(path for path in base.glob("*") if path.is_dir() and path.name not in _FOLDERS):
+            number = re.fullmatch(r"(?i)person[ _-]?(\d+)", person.name)
+            files = sorted(path for path in person.iterdir() if path.suffix.lower() == ".txt")
             if number is None:
-                raise CsipError(f"{person}: expected a folder named PersonNNN")
-            files = sorted(person.glob("*.txt"))
+                if files or person.name.lower().startswith("person"):
+                    raise CsipError(f"{person}: expected a folder named PersonNNN")
+                continue
             if not files:
                 raise CsipError(f"{person}: no walks (1.txt, 2.txt, ...) in it")
             for file in files:
@@ -98,7 +100,7 @@ def read_text(file: Path) -> np.ndarray:
         A line is not "Joint;x;y;z", a joint is not the one whose turn it is, or the last frame is cut short.
     """
     rows: list[list[float]] = []
-    for number, line in enumerate(file.read_text(errors="replace").split("\n"), start=1):
+    for number, line in enumerate(file.read_text("utf-8-sig", errors="replace").split("\n"), start=1):
         if not line.strip():
             continue
         fields = line.strip().split(";")

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from csip.data.names import natural_order
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, from_sensor
 from csip.errors import CsipError
 from pose_cache.joints import KINECT20, KINECT25, JointSet
@@ -122,7 +123,7 @@ def _numbers(folders: list[Path]) -> dict[str, int]:
 def _people(root: Path, folder: str, numbers: Mapping[str, int]) -> tuple[SkeletonSequence, ...]:
     sequences = []
     for person in _person_folders(root / folder):
-        files = sorted(person.glob("*skel.txt"))
+        files = sorted(person.glob("*skel.txt"), key=lambda file: natural_order(file.name))
         if not files:
             raise CsipError(f"{person}: no frames (*skel.txt) in it")
         frames = [_read_frame(file, KINECT20, tracking=True) for file in files]
@@ -145,7 +146,7 @@ def _folder(path: Path, what: str) -> Path:
 
 def _read_frame(file: Path, joints: JointSet, tracking: bool) -> np.ndarray | None:
     """Read the joints of a frame, (J, 3); None where there is no skeleton or a joint was not tracked."""
-    lines = file.read_text(errors="replace").split()
+    lines = file.read_text("utf-8-sig", errors="replace").split()
     if not lines:
         return None
     if len(lines) < joints.size:

@@ -7,15 +7,14 @@ A line fills the person of a tracklet that ``tracklets.csv`` leaves open, and go
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import os
 from collections.abc import Container, Iterable
 from pathlib import Path
 
-from csip.data.csv_table import parse_table
+from csip.data.csv_table import format_rows, parse_table
+from csip.data.names import canonical
 from csip.errors import CsipError
+from csip.files import write_bytes
 
 LABELS = "labels.csv"
 _NEEDED = ("tracklet", "person")
@@ -41,7 +40,7 @@ def parse_labels(content: bytes, where: Path, known: Container[str]) -> dict[str
     people: dict[str, str] = {}
     lines: dict[str, int] = {}
     for line, row in parse_table(content, where, _NEEDED):
-        title, person = (row[column] for column in _NEEDED)
+        title, person = (canonical(row[column]) for column in _NEEDED)
         if not title:
             raise CsipError(f"{where}: line {line} has no tracklet")
         if title not in known:
@@ -67,24 +66,20 @@ def write_labels(path: Path, rows: Iterable[tuple[str, str, float]], force: bool
     Raises
     ------
     CsipError
-        The file there is not what was written last, and `force` is not set.
+        The file there is not what was written last, and `force` is not set; or a name is not UTF-8.
     """
     if not force:
         check_replaceable(path)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*_NEEDED, "confidence"))
-    writer.writerows((title, person, f"{confidence:.3f}") for title, person, confidence in rows)
-    content = text.getvalue().encode()
+    lines = ((title, person, f"{confidence:.3f}") for title, person, confidence in rows)
+    text = format_rows([(*_NEEDED, "confidence"), *lines])
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise CsipError(f"{path}: the name of a tracklet or person is not UTF-8; rename its folder ({error})") from error
     # The digest first: a run that is stopped in between leaves the old labels, which then look changed, never new ones
     # that pass for a person's.
-    for file, data in ((_note(path), hashlib.sha256(content).hexdigest().encode()), (path, content)):
-        temporary = file.with_name(f"{file.name if file.name.startswith('.') else '.' + file.name}.tmp")
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
+    write_bytes(_note(path), hashlib.sha256(content).hexdigest().encode())
+    write_bytes(path, content)
 
 
 def check_replaceable(path: Path) -> None:

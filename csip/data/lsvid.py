@@ -19,6 +19,8 @@ from typing import Literal
 from csip.data.dataset import JUNK, Dataset, Tracklet, is_image
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
+from csip.data.names import natural_order
+from csip.data.queries import check_queries
 from csip.errors import CsipError
 
 QUERIES = "test/data/info_test.mat"
@@ -61,6 +63,7 @@ def _read(tree: Tree, name: str, piece_frames: int | None) -> Dataset:
         raise CsipError(
             f"{tree.root / QUERIES}: query should hold lines of list_seq_test.txt, 1 to {len(test)}, found {found}"
         )
+    check_queries(tree.root / QUERIES, test, rows)
     query = tuple(test[row - 1] for row in rows)
     return Dataset(
         name,
@@ -90,6 +93,7 @@ def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
     text = tree.read(path, "LS-VID's list of tracklets, a path and an identity a line").decode(errors="replace")
     tracklets: list[Tracklet] = []
     lines: dict[str, int] = {}
+    identities: dict[str, tuple[str, int]] = {}
     for number, line in enumerate(text.rstrip().splitlines(), start=1):
         beginning, _, pid = line.strip().rpartition(" ")
         if not beginning or not pid.removeprefix("-").isdecimal():
@@ -114,6 +118,12 @@ def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
                 "(IDENTITY_TRACKLET_CAMERA_FRAME)"
             )
         person = JUNK if int(pid) == JUNK else int(pid) + 1
+        said = identities.setdefault(files[0].partition("_")[0], (pid, number))
+        if said[0] != pid:
+            raise CsipError(
+                f"{where}: line {number} gives {files[0]} the identity {pid}, line {said[1]} gave a frame of the same name "
+                f"{said[0]}; the first field of a frame's name is one person"
+            )
         tracklets.append(Tracklet(beginning, person, int(camera), tuple(f"{folder}/{file}" for file in files)))
     if not tracklets:
         raise CsipError(f"{where}: no tracklets in it")
@@ -125,4 +135,4 @@ def _beginning_with(names: Sequence[str], start: str) -> list[str]:
     end = first
     while end < len(names) and names[end].startswith(start):
         end += 1
-    return [name for name in names[first:end] if is_image(name)]
+    return sorted(filter(is_image, names[first:end]), key=natural_order)

@@ -16,6 +16,7 @@ from typing import Literal
 from csip.data.dataset import JUNK, Dataset, Tracklet
 from csip.data.index import Tree, indexed
 from csip.data.matfiles import read_matrix
+from csip.data.queries import check_queries
 from csip.errors import CsipError
 
 
@@ -50,6 +51,7 @@ def _read(tree: Tree, name: str) -> Dataset:
         raise CsipError(
             f"{tree.root / 'info/query_IDX.mat'}: {asked} asked for, tracks_test_info.mat has rows 1 to {len(test)}"
         )
+    check_queries(tree.root / "info/query_IDX.mat", test, rows + 1)
     return Dataset(
         name,
         tree.root,
@@ -57,6 +59,14 @@ def _read(tree: Tree, name: str) -> Dataset:
         tuple(test[row] for row in rows),
         tuple(t for t in test if t.pid != JUNK),
     )
+
+
+def _identity(file: str) -> int | None:
+    """Return the identity that a frame's name begins with: 0001, 0000 for a distractor, 00-1 for junk."""
+    text = file[:4]
+    if text == "00-1":
+        return JUNK
+    return int(text) if text.isascii() and text.isdecimal() else None
 
 
 def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
@@ -81,6 +91,11 @@ def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
         if stray is not None:
             raise CsipError(
                 f"{path}: row {row} is identity {pid} at camera {camera}, but holds {stray} (expected {prefix}...)"
+            )
+        if _identity(files[0]) != pid:
+            raise CsipError(
+                f"{path}: row {row} is identity {pid}, but holds {files[0]}, which is of {files[0][:4]} by its name; the index "
+                "and the names are of different versions: unpack both again"
             )
         if files[0] in begun:
             raise CsipError(f"{path}: rows {begun[files[0]]} and {row} both begin with {files[0]}")

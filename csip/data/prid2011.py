@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csip.data.dataset import Dataset, Tracklet, is_image
+from csip.data.dataset import Dataset, Tracklet
 from csip.data.index import Tree, indexed
 from csip.errors import CsipError
 
@@ -72,7 +72,7 @@ def _read(tree: Tree, name: str, split: int) -> Dataset:
 
 
 def _frames(tree: Tree, folder: str) -> tuple[str, ...]:
-    files = tuple(f"{folder}/{file}" for file in tree.files(folder) if is_image(file))
+    files = tuple(f"{folder}/{file}" for file in tree.frames(folder))
     if not files:
         raise CsipError(f"{tree.root / folder}: no frames in it")
     return files

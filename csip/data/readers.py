@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from csip.config import DatasetSettings
 from csip.data import folder, ilidsvid, lsvid, mars, prid2011
-from csip.data.dataset import DISTRACTOR, Dataset
+from csip.data.dataset import Dataset, is_labelled
 from csip.data.labels import LABELS
 from csip.errors import CsipError
+
+__all__ = ["is_labelled", "load_dataset", "load_labelled"]
 
 
 def load_dataset(settings: DatasetSettings) -> Dataset:
@@ -54,11 +58,6 @@ def load_labelled(settings: DatasetSettings, purpose: str) -> Dataset:
     return dataset
 
 
-def is_labelled(dataset: Dataset) -> bool:
-    """Whether anybody is known in a data set."""
-    return bool(dataset.train) or any(t.pid != DISTRACTOR for t in dataset.query)
-
-
 def _read(settings: DatasetSettings) -> Dataset:
     path, name = settings.path, settings.name
     match settings.layout:
@@ -67,9 +66,9 @@ def _read(settings: DatasetSettings) -> Dataset:
         case "lsvid":
             return lsvid.load(path, settings.gallery, settings.piece_frames, name)
         case "ilidsvid":
-            return ilidsvid.load(path, settings.split, name)
+            return replace(ilidsvid.load(path, settings.split, name), split=settings.split)
         case "prid2011":
-            return prid2011.load(path, settings.split, name)
+            return replace(prid2011.load(path, settings.split, name), split=settings.split)
         case "folder":
             return folder.load(path, settings.train_share, name=name)
         case "kgbd" | "biwi" | "ias" | "ks20" | "transg":

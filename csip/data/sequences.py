@@ -12,6 +12,9 @@ import numpy as np
 
 from csip.errors import CsipError
 
+# Metres from end to end of a body; a sensor that loses a foot may throw it a few metres away.
+_LARGEST = 20.0
+
 
 @dataclass(frozen=True)
 class SkeletonSequence:
@@ -72,7 +75,7 @@ def from_sensor(joints: np.ndarray, count: int, source: str) -> np.ndarray:
     Raises
     ------
     CsipError
-        Another shape, no frames, or numbers that are not finite.
+        Another shape, no frames, numbers that are not finite, or bodies far larger than people in metres.
     """
     if joints.ndim != 3 or joints.shape[1:] != (count, 3):
         raise CsipError(f"{source}: expected joints of the shape (frames, {count}, 3), got {joints.shape}")
@@ -81,6 +84,13 @@ def from_sensor(joints: np.ndarray, count: int, source: str) -> np.ndarray:
     if not np.isfinite(joints).all():
         bad = int((~np.isfinite(joints)).any(axis=(1, 2)).sum())
         raise CsipError(f"{source}: {bad} of {len(joints)} frames have coordinates that are not finite")
+    size = float(np.median(np.linalg.norm(np.ptp(joints, axis=1), axis=1)))
+    if size > _LARGEST:
+        unit, factor = ("millimetres", 1000) if size > 20 * _LARGEST else ("centimetres", 100)
+        raise CsipError(
+            f"{source}: a body is {size:,.0f} units from end to end, expected about 2 metres; these look like {unit}: divide all "
+            f"coordinates by {factor}"
+        )
     return joints.astype(np.float32) * np.array([1, -1, 1], np.float32)
 
 

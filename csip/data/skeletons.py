@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from csip.data.dataset import Tracklet
+from csip.data.dataset import Dataset, Tracklet, is_labelled
 from csip.errors import CsipError
 from pose_cache.joints import JointSet
+from pose_cache.plan import FrameSequence
 from pose_cache.store import SkeletonStore
+
+SPLITS = ("train", "query", "gallery")
 
 
 class Skeletons:
@@ -114,3 +117,22 @@ def fill_gaps(joints: np.ndarray, valid: np.ndarray, max_gap: int) -> tuple[np.n
         joints[first + 1 : last] = (1 - share) * joints[first] + share * joints[last]
         valid[first + 1 : last] = True
     return joints, valid
+
+
+def splits_for(dataset: Dataset, test_too: bool) -> Sequence[str]:
+    """Return whose skeletons are wanted: those that train; everybody where asked for, or where nobody is known yet."""
+    return SPLITS if test_too or not is_labelled(dataset) else ("train",)
+
+
+def frame_sequences(dataset: Dataset, splits: Sequence[str]) -> list[FrameSequence]:
+    """List the tracklets of some splits, each once (a query may be in the gallery, too).
+
+    Raises
+    ------
+    CsipError
+        A split has another name than the three.
+    """
+    if unknown := [split for split in splits if split not in SPLITS]:
+        raise CsipError(f"unknown split {unknown[0]!r}: expected some of {', '.join(SPLITS)}")
+    tracklets: dict[str, Tracklet] = {t.name: t for split in splits for t in getattr(dataset, split)}
+    return [FrameSequence(t.name, t.frames) for t in tracklets.values()]

@@ -73,8 +73,17 @@ def _read(folder: Path, prefix: str, label: str) -> tuple[SkeletonSequence, ...]
     data, frames = match[1], int(match[2])
     axes = [_array(folder / f"{prefix}_{axis}_{data}_{frames}.npy") for axis in "xyz"]
     people = _array(folder / f"frame_id_{data}_{frames}.npy")
+    if people.ndim != 1 or people.dtype.kind not in "iuf" or not (people == np.round(people)).all():
+        raise CsipError(
+            f"{folder}: frame_id has the shape {people.shape} of {people.dtype}, expected the number of a person for each window"
+        )
     for axis, array in zip("xyz", axes, strict=True):
-        if array.ndim != 2 or array.shape[1] not in _SIZES or len(array) != frames * len(people):
+        if (
+            array.dtype.kind not in "iuf"
+            or array.ndim != 2
+            or array.shape[1] not in _SIZES
+            or len(array) != frames * len(people)
+        ):
             raise CsipError(
                 f"{folder}: {prefix}_{axis} has the shape {array.shape}, expected ({frames} x {len(people)} windows, "
                 f"{' or '.join(map(str, _SIZES))} joints)"

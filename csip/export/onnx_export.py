@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch.nn import functional as F
 
 from csip.errors import CsipError
 from csip.export.onnx_model import CAMERA, DESCRIPTORS, IMAGES, KEY, OnnxDescription, OnnxModel
+from csip.files import atomic
 from csip.retrieval.embedding import PixelModel
 
 OPSET = 20  # the first with GELU; onnxruntime has it since 1.17
@@ -80,9 +80,7 @@ def export_onnx(model: PixelModel, path: Path, description: OnnxDescription) -> 
         raise CsipError(
             f"{path}: an ONNX file holds 2 GiB at most, and the model has {size / 2**30:.1f} GiB of weights"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    with atomic(path) as temporary:
         _write(model.eval(), temporary, description)
         comparisons = compare(model, OnnxModel(temporary), sizes(description.frames))
         wrong = [c for c in comparisons if not c.equal]
@@ -93,11 +91,6 @@ def export_onnx(model: PixelModel, path: Path, description: OnnxDescription) -> 
                 f"{worst.batch} clips of {worst.frames} frames (cosine {worst.cosine:.5f}), where {DIFFERENCE:.0e} and "
                 f"{COSINE} are allowed; please report it with the versions of `csip doctor`"
             )
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return comparisons
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from csip.errors import CsipError
-from csip.files import atomic
+from csip.files import atomic, digest
 
 MODEL = "model.safetensors"
 
@@ -55,6 +55,11 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     if description.get("kind") != kind:
         raise CsipError(f"{path}: a {description.get('kind')} model, expected one of {kind}; {made_by}")
     return tensors, description
+
+
+def model_digest(path: Path, description: Mapping[str, Any]) -> str:
+    """Return the digest of a model's file; of a slim one, that of the file it was made of, since both embed alike."""
+    return str(description.get("exported_from") or digest(path))
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:

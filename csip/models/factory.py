@@ -114,8 +114,7 @@ def load_trained(
     tensors, description = load_model(path, "stage2")
     if dataset is not None and description["dataset"] != dataset:
         raise CsipError(
-            f"{path}: this model was trained on data set {description['dataset']}, but {dataset} is to be scored; "
-            "give --cross-dataset if that is what you want"
+            f"{path}: this model was trained on data set {description['dataset']}, but {dataset} is to be scored"
         )
     description["settings"]["evaluation"] = settings.evaluation.model_dump(mode="json")
     model = restore(tensors, description)

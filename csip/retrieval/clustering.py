@@ -1,4 +1,4 @@
-"""Who may be who: a proposal of identities from descriptors.
+"""Clustering: a proposal of identities from descriptors.
 
 What all tracklets of a camera have in common, its light and its view, is taken out of the descriptors first: people are to be
 found over cameras. Then tracklets are joined by average linkage of their cosine distances. Two that cannot be the same person,
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.cluster.hierarchy import linkage
@@ -20,19 +21,25 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score, silhouette_samples
 
 from csip.data.folder import Sighting
+from csip.data.labels import write_labels
 from csip.errors import CsipError
+from csip.retrieval.descriptors import Descriptors
 
 MOST = 30_000  # tracklets: 7 GB of distances, twice for a while
 FEW = 5  # tracklets of a camera from which its mean is trusted more than not
 _CUTS = 32  # thresholds tried, and as many again around the best
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proposal:
-    """Who may be who.
+    """A proposal of identities.
 
     Attributes
     ----------
+    names
+        Of the tracklets.
+    cameras
+        (tracklets,) of each; None where they were not told.
     people
         (tracklets,) int64, numbers from 1 in the order of the tracklets' first of each group.
     confidence
@@ -44,6 +51,8 @@ class Proposal:
         ``silhouette``, ``threshold``, or ``people``.
     """
 
+    names: tuple[str, ...]
+    cameras: np.ndarray | None
     people: np.ndarray
     confidence: np.ndarray
     threshold: float
@@ -54,8 +63,55 @@ class Proposal:
         """The mean of `confidence`."""
         return float(self.confidence.mean())
 
+    @property
+    def count(self) -> int:
+        """Number of people."""
+        return int(self.people.max())
+
+    @property
+    def alone(self) -> int:
+        """Number of people of one tracklet."""
+        return int((np.bincount(self.people)[1:] == 1).sum())
+
+    @property
+    def over_cameras(self) -> int:
+        """Number of people seen by more than one camera."""
+        if self.cameras is None:
+            return 0
+        pairs = np.unique(np.stack([self.people, self.cameras]), axis=1)
+        return int((np.bincount(pairs[0]) > 1).sum())
+
+    def rows(self) -> list[tuple[str, str, float]]:
+        """Return (tracklet, person, confidence) of each tracklet, people named ``person-001`` and on."""
+        digits = max(len(str(self.count)), 3)
+        titles = [f"person-{person:0{digits}d}" for person in self.people.tolist()]
+        return list(zip(self.names, titles, self.confidence.tolist(), strict=True))
+
+    def save(self, path: Path | str, force: bool = False) -> None:
+        """Write ``labels.csv``, see `csip.data.labels.write_labels`.
+
+        Raises
+        ------
+        CsipError
+            Somebody has changed the labels that are there, and `force` is not set.
+        """
+        write_labels(Path(path), self.rows(), force)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Proposal: {len(self.people):,} tracklets are {self.count:,} people, threshold {self.threshold:.4f}, "
+            f"silhouette {self.silhouette:.3f}>"
+        )
+
 
 def cluster(
+    descriptors: Descriptors, apart: np.ndarray | None = None, threshold: float | None = None, people: int | None = None
+) -> Proposal:
+    """Group described tracklets into people over cameras; parameters as those of `cluster_features`."""
+    return cluster_features(descriptors.features, descriptors.names, descriptors.cameras, apart, threshold, people)
+
+
+def cluster_features(
     features: np.ndarray,
     names: Sequence[str],
     cameras: np.ndarray | None = None,
@@ -74,7 +130,7 @@ def cluster(
     cameras
         (N,) of the tracklets; where given, what each camera adds is taken out, see `without_cameras`.
     apart
-        (pairs, 2) rows that cannot be the same person.
+        (pairs, 2) rows that cannot be the same person, see `in_sight_together`.
     threshold
         Join groups up to this mean distance, 1 - cosine.
     people
@@ -87,16 +143,7 @@ def cluster(
         more people than `people`; there are too many tracklets.
     """
     size = len(features)
-    if size == 0:
-        raise CsipError("there are no tracklets to cluster")
-    if size > MOST:
-        raise CsipError(f"{size:,} tracklets are more than the {MOST:,} that can be clustered at once: divide the data")
-    if threshold is not None and people is not None:
-        raise CsipError("give either a threshold or the number of people, not both")
-    if threshold is not None and not 0 <= threshold <= 2:
-        raise CsipError(f"the threshold is a distance, 1 - cosine: expected 0 to 2, got {threshold}")
-    if people is not None and not 1 <= people <= size:
-        raise CsipError(f"{size} tracklets can be of 1 to {size} people, got {people}")
+    _check(size, threshold, people)
     order = np.argsort(np.array(names, dtype=object), kind="stable")
     back = np.argsort(order)
     ordered = np.asarray(features, dtype=np.float64)[order]
@@ -126,7 +173,22 @@ def cluster(
     confidence = _silhouettes(distances, groups)[back]
     _, first, group = np.unique(groups[back], return_index=True, return_inverse=True)
     # Numbers in the order of the caller's tracklets; who is with whom is the same in any order.
-    return Proposal(np.argsort(np.argsort(first))[group] + 1, confidence, threshold, chosen_by)
+    numbers = np.argsort(np.argsort(first))[group] + 1
+    return Proposal(tuple(names), cameras, numbers, confidence, threshold, chosen_by)
+
+
+def _check(size: int, threshold: float | None, people: int | None) -> None:
+    """See that there is something to cluster, and that the parameters are in range."""
+    if size == 0:
+        raise CsipError("there are no tracklets to cluster")
+    if size > MOST:
+        raise CsipError(f"{size:,} tracklets are more than the {MOST:,} that can be clustered at once: divide the data")
+    if threshold is not None and people is not None:
+        raise CsipError("give either a threshold or the number of people, not both")
+    if threshold is not None and not 0 <= threshold <= 2:
+        raise CsipError(f"the threshold is a distance, 1 - cosine: expected 0 to 2, got {threshold}")
+    if people is not None and not 1 <= people <= size:
+        raise CsipError(f"{size} tracklets can be of 1 to {size} people, got {people}")
 
 
 def without_cameras(features: np.ndarray, cameras: np.ndarray) -> np.ndarray:
@@ -173,28 +235,41 @@ def in_sight_together(names: Sequence[str], sightings: Mapping[str, Sighting]) -
     return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
-def agreement(people: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Compare a proposal with who is who.
+@dataclass(frozen=True)
+class Agreement:
+    """How well a proposal agrees with known identities.
+
+    Attributes
+    ----------
+    ari
+        Adjusted Rand index: 0 by chance, 1 the same groups.
+    nmi
+        Normalised mutual information.
+    purity
+        Share of tracklets that are of the most frequent person of their group.
+    """
+
+    ari: float
+    nmi: float
+    purity: float
+
+
+def agreement(people: np.ndarray, truth: np.ndarray) -> Agreement:
+    """Compare a proposal with known identities.
 
     Parameters
     ----------
     people, truth
         (tracklets,) of the tracklets whose person is known.
-
-    Returns
-    -------
-    dict
-        ``ari``, the adjusted Rand index (0 by chance, 1 the same groups); ``nmi``, normalised mutual information;
-        ``purity``, the share of tracklets that are of the most frequent person of their group.
     """
     _, group = np.unique(people, return_inverse=True)
     _, person = np.unique(truth, return_inverse=True)
     table = coo_matrix((np.ones(len(group)), (group, person))).toarray()
-    return {
-        "ari": float(adjusted_rand_score(truth, people)),
-        "nmi": float(normalized_mutual_info_score(truth, people)),
-        "purity": float(table.max(axis=1).sum() / len(group)),
-    }
+    return Agreement(
+        ari=float(adjusted_rand_score(truth, people)),
+        nmi=float(normalized_mutual_info_score(truth, people)),
+        purity=float(table.max(axis=1).sum() / len(group)),
+    )
 
 
 def _distances(features: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 /features  (tracklets, D)  float32   unit length
 /names     (tracklets,)    string    names of the tracklets
-/pids      (tracklets,)    int64     the person; 0 where unknown
+/pids      (tracklets,)    int64     the identity; 0 where unknown
 /cameras   (tracklets,)    int64     as the data set's reader numbers them
 /query     (tracklets,)    bool      whether the tracklet is a query of the data set's protocol
 /gallery   (tracklets,)    bool      whether it is in the gallery
@@ -11,22 +11,31 @@ attributes: format, dataset, model
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
+from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
+from csip.files import atomic
 
 FORMAT = 1
-_COLUMNS = {"pids": np.int64, "cameras": np.int64, "query": np.bool_, "gallery": np.bool_}
+# By attribute: the name in the file, and the type.
+_COLUMNS = {
+    "identities": ("pids", np.int64),
+    "cameras": ("cameras", np.int64),
+    "query": ("query", np.bool_),
+    "gallery": ("gallery", np.bool_),
+}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Descriptors:
-    """What a model says of tracklets.
+    """What a model says of tracklets; ``numpy.asarray`` of it is `features`.
 
     Attributes
     ----------
@@ -34,14 +43,14 @@ class Descriptors:
         (tracklets, D) float32, each of unit length.
     names
         Names of the tracklets, each once.
-    pids
+    identities
         (tracklets,) int64, the person; 0 where unknown.
     cameras
         (tracklets,) int64, as the data set's reader numbers them.
     query, gallery
         (tracklets,) bool, the parts that the tracklet has in the data set's protocol.
     dataset
-        Name of the data set.
+        Name of the data set; empty where the frames are of none.
     model
         Digest of the model's file.
 
@@ -53,7 +62,7 @@ class Descriptors:
 
     features: np.ndarray
     names: tuple[str, ...]
-    pids: np.ndarray
+    identities: np.ndarray
     cameras: np.ndarray
     query: np.ndarray
     gallery: np.ndarray
@@ -73,41 +82,89 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.features, dtype) if copy else np.asarray(self.features, dtype)
+
+    def __repr__(self) -> str:
+        count, width = self.features.shape
+        known = len(set(self.identities.tolist()) - {0})
+        of = f" of data set {self.dataset}" if self.dataset else ""
+        return (
+            f"<Descriptors: {count:,} tracklets{of}, {width:,} numbers each, {known:,} identities, model {self.model}>"
+        )
+
+    @staticmethod
+    def of(dataset: Dataset, tracklets: Sequence[Tracklet], features: np.ndarray, model: str) -> Descriptors:
+        """Put features together with what the data set says of their tracklets."""
+        query, gallery = ({t.name for t in part} for part in (dataset.query, dataset.gallery))
+        return Descriptors(
+            features,
+            tuple(t.name for t in tracklets),
+            np.array([t.pid for t in tracklets], dtype=np.int64),
+            np.array([t.camera for t in tracklets], dtype=np.int64),
+            np.array([t.name in query for t in tracklets], dtype=np.bool_),
+            np.array([t.name in gallery for t in tracklets], dtype=np.bool_),
+            dataset.name,
+            model,
+        )
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Descriptors:
+        """Return the descriptors of some rows, in that order."""
+        chosen = np.asarray(rows, dtype=np.int64)
+        columns = {column: getattr(self, column)[chosen] for column in ("features", *_COLUMNS)}
+        names = tuple(self.names[row] for row in chosen.tolist())
+        return Descriptors(names=names, **columns, dataset=self.dataset, model=self.model)
+
+    def save(self, path: Path | str) -> None:
+        """Write them as ``.h5``, or as ``.npz`` for programs that do not read HDF5, whole or not at all.
+
+        Raises
+        ------
+        CsipError
+            The name has another ending.
+        """
+        path = Path(path)
+        check_suffix(path)
+        (write_descriptors if path.suffix == ".h5" else write_arrays)(path, self)
+
+
+def check_suffix(path: Path) -> None:
+    """See that descriptors can be written under this name.
+
+    Raises
+    ------
+    CsipError
+        It ends in neither ``.h5`` nor ``.npz``.
+    """
+    if path.suffix not in (".h5", ".npz"):
+        raise CsipError(f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so")
+
 
 def write_descriptors(path: Path, descriptors: Descriptors) -> None:
     """Write descriptors; a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with h5py.File(temporary, "w") as file:
+    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
         file["features"] = descriptors.features.astype(np.float32, copy=False)
         # As bytes: a file's name need not be UTF-8.
         names = [name.encode(errors="surrogateescape") for name in descriptors.names]
         file.create_dataset("names", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
-        for column, dtype in _COLUMNS.items():
-            file[column] = getattr(descriptors, column).astype(dtype, copy=False)
+        for attribute, (column, dtype) in _COLUMNS.items():
+            file[column] = getattr(descriptors, attribute).astype(dtype, copy=False)
         file.attrs["format"] = FORMAT
         file.attrs["dataset"], file.attrs["model"] = descriptors.dataset, descriptors.model
-    with temporary.open("rb") as written:
-        os.fsync(written.fileno())
-    temporary.replace(path)
 
 
 def write_arrays(path: Path, descriptors: Descriptors) -> None:
-    """Write descriptors as ``.npz``, an array a column, for programs that do not read HDF5."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    columns = {column: getattr(descriptors, column) for column in ("features", *_COLUMNS)}
-    with temporary.open("wb") as file:
+    """Write descriptors as ``.npz``, an array per column, for programs that do not read HDF5."""
+    columns = {column: getattr(descriptors, attribute) for attribute, (column, _) in _COLUMNS.items()}
+    with atomic(path) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
+            features=descriptors.features,
             **columns,
             names=np.array(descriptors.names, dtype=np.str_),
             dataset=np.str_(descriptors.dataset),
             model=np.str_(descriptors.model),
         )
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def read_descriptors(path: Path, mapped: bool = False) -> Descriptors:
@@ -130,7 +187,7 @@ def read_descriptors(path: Path, mapped: bool = False) -> Descriptors:
             if file.attrs.get("format") != FORMAT:
                 raise CsipError(f"{path}: no descriptors of format {FORMAT}; make the file anew with `csip embed`")
             names = tuple(name.decode(errors="surrogateescape") for name in file["names"][()])
-            columns = {column: file[column][()].astype(dtype) for column, dtype in _COLUMNS.items()}
+            columns = {attribute: file[column][()].astype(dtype) for attribute, (column, dtype) in _COLUMNS.items()}
             stored = file["features"]
             offset = stored.id.get_offset()  # None where they are not in one piece
             if mapped and offset is not None and stored.dtype == np.float32:

@@ -6,7 +6,8 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -19,8 +20,14 @@ from torch.utils.data import Dataset as TorchDataset
 from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
 from csip.data.dataset import Tracklet, fingerprint
+from csip.files import write_bytes
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
+
+SHARD = 64  # tracklets: what an interrupted run can lose at most
+Sampling = Literal["dense", "rrs"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class PixelEmbedder(Protocol):
@@ -68,10 +75,7 @@ def own_cameras(camera_rows: dict[int, int], trained_on: str, dataset: str) -> d
     return camera_rows if trained_on == dataset else {}
 
 
-SHARD = 64  # tracklets: what a stopped run can lose at most
-
-
-def clips_of(length: int, frames: int, sampling: Literal["dense", "rrs"]) -> np.ndarray:
+def clips_of(length: int, frames: int, sampling: Sampling) -> np.ndarray:
     """Return the frames of each clip that a tracklet of `length` frames is tested as, (clips, frames)."""
     return sample_dense(length, frames) if sampling == "dense" else sample_centres(length, frames)
 
@@ -81,11 +85,8 @@ class TestClips(TorchDataset):
 
     __test__ = False  # not a test case, whatever its name says to pytest
 
-    def __init__(
-        self, root: Path, tracklets: Sequence[Tracklet], settings: Settings, sampling: Literal["dense", "rrs"]
-    ) -> None:
-        self.root, self.tracklets, self.settings = root, tracklets, settings.clips
-        self.sampling = sampling
+    def __init__(self, root: Path, tracklets: Sequence[Tracklet], settings: ClipSettings, sampling: Sampling) -> None:
+        self.root, self.tracklets, self.settings, self.sampling = root, tracklets, settings, sampling
 
     def __len__(self) -> int:
         return len(self.tracklets)
@@ -98,135 +99,148 @@ class TestClips(TorchDataset):
         return index, torch.from_numpy(images[position.reshape(clips.shape)])
 
 
-def embed_tracklets(
-    model: ReIDModel | PixelEmbedder,
-    root: Path,
-    tracklets: Sequence[Tracklet],
-    camera_rows: dict[int, int],
-    settings: Settings,
-    device: torch.device,
-    monitor: Monitor,
-    sampling: Literal["dense", "rrs"] | None = None,
-) -> np.ndarray:
-    """Embed tracklets; the clips of a tracklet are averaged, then normalised.
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """The test branch of a network on a device.
 
-    Parameters
+    Attributes
     ----------
+    network
+        The model, or the same network in another runtime.
+    settings
+        ``clips``, ``evaluation.sampling``, ``runtime.workers`` and ``runtime.embed_batch`` are used.
     camera_rows
         The training cameras and their rows in the camera embedding; other cameras get none, and the monitor hears of it once.
-    sampling
-        ``dense`` or ``rrs``; by default ``evaluation.sampling``.
-
-    Returns
-    -------
-    ndarray, shape (tracklets, 2 D + C), float32
-        Unit length.
+    device
+        Where the network computes.
+    precision
+        Other than ``32-true``: of matrix products, the rest stays in float32; for speed on a GPU.
     """
-    clips = _embed(model, root, tracklets, camera_rows, settings, device, monitor, sampling)
-    return np.stack([_mean(one) for one in clips])
 
+    network: ReIDModel | PixelEmbedder
+    settings: Settings
+    camera_rows: dict[int, int]
+    device: torch.device
+    precision: Precision = "32-true"
 
-def embed_in_shards(
-    model: ReIDModel | PixelEmbedder,
-    model_digest: str,
-    root: Path,
-    tracklets: Sequence[Tracklet],
-    camera_rows: dict[int, int],
-    settings: Settings,
-    device: torch.device,
-    monitor: Monitor,
-    folder: Path,
-) -> np.ndarray:
-    """Embed tracklets as `embed_tracklets` does, to the same numbers, and go on where an earlier call was stopped.
+    def tracklets(
+        self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor, sampling: Sampling | None = None
+    ) -> np.ndarray:
+        """Embed tracklets; the clips of a tracklet are averaged, then normalised.
 
-    Parameters
-    ----------
-    model_digest
-        Of the model's file: shards that another model has left are not used.
-    folder
-        Where finished shards are kept until the caller calls `remove_shards`, having saved the whole.
+        Parameters
+        ----------
+        root
+            The folder that frames are relative to.
+        sampling
+            ``dense`` or ``rrs``; by default ``evaluation.sampling``.
 
-    Returns
-    -------
-    ndarray, shape (tracklets, 2 D + C), float32
-        Unit length.
-    """
-    clips, sampling = settings.clips, settings.evaluation.sampling
-    parts = [fingerprint(tracklets), str(root.absolute()), model_digest, sorted(camera_rows.items()), sampling,
-             settings.evaluation.part_norm, clips.frames, clips.height, clips.width, clips.mean, clips.std]  # fmt: skip
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-    shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
-    missing = [number for number, shard in enumerate(shards) if not shard.exists()]
-    todo = [t for number in missing for t in tracklets[number * SHARD : (number + 1) * SHARD]]
-    if missing and len(missing) < len(shards):
-        monitor.say(f"{len(tracklets) - len(todo):,} of {len(tracklets):,} tracklets are kept from before")
-    folder.mkdir(parents=True, exist_ok=True)
-    described = _embed(model, root, todo, camera_rows, settings, device, monitor, None)
-    for number in missing:
-        rows = [_mean(next(described)) for _ in tracklets[number * SHARD : (number + 1) * SHARD]]
-        temporary = shards[number].with_name(f".{shards[number].name}.tmp")
-        data = io.BytesIO()  # written to a file, np.save hides that the disk is full
-        np.save(data, np.stack(rows))
-        temporary.write_bytes(data.getbuffer())
-        temporary.replace(shards[number])
-    return np.concatenate([np.load(shard) for shard in shards])
+        Returns
+        -------
+        ndarray, shape (tracklets, 2 D + C), float32
+            Unit length.
+        """
+        return np.stack([_mean(one) for one in self._embed(root, tracklets, monitor, sampling)])
+
+    def clips(self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor) -> list[np.ndarray]:
+        """Embed every clip of the tracklets on its own; parameters as in `tracklets`.
+
+        Returns
+        -------
+        list of ndarray, each (clips, 2 D + C), float32
+            One array per tracklet, rows of unit length.
+        """
+        clips = self._embed(root, tracklets, monitor, None)
+        return [torch.nn.functional.normalize(one, dim=1).cpu().numpy() for one in clips]
+
+    def pixels(self, images: np.ndarray) -> np.ndarray:
+        """Embed one tracklet that is in memory, its camera unknown.
+
+        Parameters
+        ----------
+        images
+            (T, 3, height, width) uint8, RGB, of the size of ``clips``.
+
+        Returns
+        -------
+        ndarray, shape (2 D + C,), float32
+            Unit length.
+        """
+        clips = clips_of(len(images), self.settings.clips.frames, self.settings.evaluation.sampling)
+        return _mean(next(self._describe([torch.from_numpy(images[clips])], [-1])))
+
+    def in_shards(
+        self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor, folder: Path, model_digest: str
+    ) -> np.ndarray:
+        """Embed as `tracklets` does, to the same numbers, and resume where an earlier call was interrupted.
+
+        Parameters
+        ----------
+        folder
+            Where finished shards are kept until the caller calls `remove_shards`, having saved the whole.
+        model_digest
+            Of the model's file: shards that another model has left are not used.
+        """
+        clips, sampling = self.settings.clips, self.settings.evaluation.sampling
+        parts = [fingerprint(tracklets), str(root.absolute()), model_digest, sorted(self.camera_rows.items()), sampling,
+                 self.settings.evaluation.part_norm, clips.frames, clips.height, clips.width, clips.mean,
+                 clips.std]  # fmt: skip
+        if self.precision != "32-true":
+            parts.append(self.precision)
+        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+        shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
+        missing = [number for number, shard in enumerate(shards) if not shard.exists()]
+        todo = [t for number in missing for t in tracklets[number * SHARD : (number + 1) * SHARD]]
+        if missing and len(missing) < len(shards):
+            monitor.say(f"{len(tracklets) - len(todo):,} of {len(tracklets):,} tracklets are kept from before")
+        described = self._embed(root, todo, monitor, None)
+        for number in missing:
+            rows = [_mean(next(described)) for _ in tracklets[number * SHARD : (number + 1) * SHARD]]
+            data = io.BytesIO()  # written to a file, np.save hides that the disk is full
+            np.save(data, np.stack(rows))
+            write_bytes(shards[number], data.getbuffer())
+        return np.concatenate([np.load(shard) for shard in shards])
+
+    def _embed(
+        self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor, sampling: Sampling | None
+    ) -> Iterator[Tensor]:
+        """Yield the descriptors of each tracklet's clips, (clips, 2 D + C) float32, on the device."""
+        unknown = sorted({t.camera for t in tracklets} - self.camera_rows.keys())
+        if unknown and self._pixel_embedder().cameras:
+            numbers = ", ".join(map(str, unknown))
+            monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
+        clips = TestClips(root, tracklets, self.settings.clips, sampling or self.settings.evaluation.sampling)
+        loader = DataLoader(clips, batch_size=None, num_workers=self.settings.runtime.workers)
+        rows = [self.camera_rows.get(t.camera, -1) for t in tracklets]
+        for number, described in enumerate(self._describe((images for _, images in loader), rows), start=1):
+            yield described
+            monitor.progress("embedding tracklets", number, len(tracklets))
+
+    def _describe(self, tracklets: Iterable[Tensor], rows: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the descriptors of each tracklet's clips, (clips, T, 3, H, W) uint8; rows are those of the camera embedding."""
+        embedder = self._pixel_embedder()
+        at_once = max(self.settings.runtime.embed_batch // self.settings.clips.frames, 1)
+        reduced = self.precision != "32-true"
+        for images, row in zip(tracklets, rows, strict=True):
+            parts = []
+            with torch.inference_mode(), torch.autocast(self.device.type, _TYPES.get(self.precision), enabled=reduced):
+                for chunk in images.split(at_once):
+                    camera = torch.full((len(chunk),), row, device=self.device)
+                    parts.append(embedder.embed_pixels(chunk.to(self.device), camera).float())
+            yield torch.cat(parts)
+
+    def _pixel_embedder(self) -> PixelEmbedder:
+        """Return the network with the normalisation of pixels before it, on the device and in evaluation mode."""
+        if isinstance(self.network, ReIDModel):
+            return PixelModel(self.network, self.settings.clips).to(self.device).eval()
+        return self.network
 
 
 def remove_shards(folder: Path) -> None:
-    """Remove what `embed_in_shards` has kept."""
+    """Remove what `Embedder.in_shards` has kept."""
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def embed_clips(
-    model: ReIDModel | PixelEmbedder,
-    root: Path,
-    tracklets: Sequence[Tracklet],
-    camera_rows: dict[int, int],
-    settings: Settings,
-    device: torch.device,
-    monitor: Monitor,
-    sampling: Literal["dense", "rrs"] | None = None,
-) -> list[np.ndarray]:
-    """Embed every clip of the tracklets on its own; parameters as in :func:`embed_tracklets`.
-
-    Returns
-    -------
-    list of ndarray, each (clips, 2 D + C), float32
-        One array a tracklet, rows of unit length.
-    """
-    clips = _embed(model, root, tracklets, camera_rows, settings, device, monitor, sampling)
-    return [torch.nn.functional.normalize(one, dim=1).cpu().numpy() for one in clips]
 
 
 def _mean(clips: Tensor) -> np.ndarray:
     """Return the descriptor of a tracklet, (D,), from those of its clips, (clips, D)."""
     return np.asarray(torch.nn.functional.normalize(clips.mean(dim=0), dim=0).cpu().numpy())
-
-
-def _embed(
-    model: ReIDModel | PixelEmbedder,
-    root: Path,
-    tracklets: Sequence[Tracklet],
-    camera_rows: dict[int, int],
-    settings: Settings,
-    device: torch.device,
-    monitor: Monitor,
-    sampling: Literal["dense", "rrs"] | None,
-) -> Iterator[Tensor]:
-    """Yield the descriptors of each tracklet's clips, (clips, 2 D + C) float32, on the device."""
-    unknown = sorted({t.camera for t in tracklets} - camera_rows.keys())
-    embedder = PixelModel(model, settings.clips).to(device).eval() if isinstance(model, ReIDModel) else model
-    if unknown and embedder.cameras:
-        monitor.say(f"cameras {', '.join(map(str, unknown))} were not there in training: they get no camera embedding")
-    clips = TestClips(root, tracklets, settings, sampling or settings.evaluation.sampling)
-    loader = DataLoader(clips, batch_size=None, num_workers=settings.runtime.workers)
-    at_once = max(settings.runtime.embed_batch // settings.clips.frames, 1)
-    for index, images in loader:
-        row = camera_rows.get(tracklets[index].camera, -1)
-        parts = []
-        with torch.inference_mode():
-            for chunk in images.split(at_once):
-                camera = torch.full((len(chunk),), row, device=device)
-                parts.append(embedder.embed_pixels(chunk.to(device), camera).float())
-        yield torch.cat(parts)
-        monitor.progress("embedding tracklets", index + 1, len(tracklets))

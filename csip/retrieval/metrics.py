@@ -19,11 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from csip.data.dataset import JUNK
+from csip.data.matching import Matching
 from csip.errors import CsipError
 from csip.retrieval.distances import Distances, FeatureDistances, GivenDistances, parts
 
 RANKS = (1, 5, 10, 20)
-JUNK = -1
 _ROWS = 4096  # rows of features that are checked at once
 
 
@@ -132,7 +133,7 @@ def rank(
             f"query features have {queries.shape[1]} columns and gallery features {gallery.shape[1]}: "
             "embed both with the same model"
         )
-    labels = _Labels(len(queries), query_ids, query_cameras, len(gallery), gallery_ids, gallery_cameras)
+    labels = Matching(query_ids, query_cameras, gallery_ids, gallery_cameras, len(queries), len(gallery))
     distances = FeatureDistances(queries, gallery, torch.device(device))
     return _score(distances, labels, ranks, camera_filter, chunk, gallery_chunk)
 
@@ -162,7 +163,7 @@ def rank_distances(
     for part in parts(len(matrix), chunk):
         if not np.isfinite(matrix[part]).all():
             raise CsipError(f"distances: some of the rows {part.start} to {part.stop - 1} are not finite")
-    labels = _Labels(matrix.shape[0], query_ids, query_cameras, matrix.shape[1], gallery_ids, gallery_cameras)
+    labels = Matching(query_ids, query_cameras, gallery_ids, gallery_cameras, *matrix.shape)
     return _score(GivenDistances(matrix), labels, ranks, camera_filter, chunk, gallery_chunk)
 
 
@@ -190,7 +191,7 @@ def chance(
     CsipError
         If lengths differ or no query has a match.
     """
-    labels = _Labels(None, query_ids, query_cameras, None, gallery_ids, gallery_cameras)
+    labels = Matching(query_ids, query_cameras, gallery_ids, gallery_cameras)
     total = int((labels.g_ids != JUNK).sum())
     entries, matches = [], []
     for pid, camera in zip(labels.q_ids, labels.q_cameras, strict=True):
@@ -255,43 +256,8 @@ def by_camera(ranking: Ranking, query_cameras: ArrayLike) -> dict[int, Ranking]:
 # ---- counting --------------------------------------------------------------------------------------------------------
 
 
-class _Labels:
-    """Identities and cameras of both sides, and which gallery entries an identity has."""
-
-    def __init__(
-        self,
-        queries: int | None,
-        query_ids: ArrayLike,
-        query_cameras: ArrayLike,
-        gallery: int | None,
-        gallery_ids: ArrayLike,
-        gallery_cameras: ArrayLike,
-    ) -> None:
-        self.q_ids, self.q_cameras = _as_labels("query", queries, query_ids, query_cameras)
-        self.g_ids, self.g_cameras = _as_labels("gallery", gallery, gallery_ids, gallery_cameras)
-        if not len(self.q_ids):
-            raise CsipError("there are no queries: the data set's query part is empty, or everything was filtered out")
-        self._order = np.argsort(self.g_ids, kind="stable")
-        self._sorted = self.g_ids[self._order]
-
-    def gallery_of(self, pid: int) -> np.ndarray:
-        """Return the gallery entries of an identity, in ascending order."""
-        first, end = np.searchsorted(self._sorted, [pid, pid + 1])
-        return self._order[first:end]
-
-    def matches(self, rows: slice, camera_filter: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Return row (from 0 at the slice's start) and gallery entry of each match of these queries."""
-        found = [self.gallery_of(pid) if pid != JUNK else np.empty(0, np.int64) for pid in self.q_ids[rows]]
-        row = np.repeat(np.arange(len(found)), [len(entries) for entries in found])
-        entry = np.concatenate(found)
-        if camera_filter:
-            kept = self.g_cameras[entry] != self.q_cameras[rows][row]
-            row, entry = row[kept], entry[kept]
-        return row, entry
-
-
 def _score(
-    distances: Distances, labels: _Labels, ranks: tuple[int, ...], camera_filter: bool, chunk: int, gallery_chunk: int
+    distances: Distances, labels: Matching, ranks: tuple[int, ...], camera_filter: bool, chunk: int, gallery_chunk: int
 ) -> Ranking:
     queries = len(labels.q_ids)
     average_precision, inverse_negative_penalty = np.full((2, queries), np.nan)
@@ -322,7 +288,7 @@ def _score(
 
 
 def _count_others(
-    distances: Distances, labels: _Labels, rows: slice, gallery_chunk: int, ends: np.ndarray, count: np.ndarray
+    distances: Distances, labels: Matching, rows: slice, gallery_chunk: int, ends: np.ndarray, count: np.ndarray
 ) -> np.ndarray:
     """Count, for each of the ascending distances `ends` (R, M) of a chunk's queries, the non-matches up to there.
 
@@ -355,15 +321,6 @@ def _checked_features(side: str, values: ArrayLike) -> np.ndarray:
         rows = np.flatnonzero(~finite)
         raise CsipError(f"{side} features: {len(rows)} of {len(array)} rows are not finite, the first is row {rows[0]}")
     return array
-
-
-def _as_labels(side: str, length: int | None, ids: ArrayLike, cameras: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    id_array, camera_array = np.asarray(ids), np.asarray(cameras)
-    length = len(id_array) if length is None else length
-    for what, array in (("ids", id_array), ("cameras", camera_array)):
-        if array.shape != (length,):
-            raise CsipError(f"{side} {what}: expected {length} of them, one an entry, got shape {array.shape}")
-    return id_array.astype(np.int64), camera_array.astype(np.int64)
 
 
 def _no_valid_queries(total: int) -> str:

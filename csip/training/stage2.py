@@ -27,7 +27,7 @@ from csip.models.factory import build_model, load_encoder
 from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
-from csip.retrieval.embedding import embed_tracklets
+from csip.retrieval.embedding import Embedder
 from csip.retrieval.metrics import rank
 from csip.runtime import gather, make_fabric, only_first, seed_torch, share
 from csip.training.frame_features import frame_features
@@ -281,7 +281,7 @@ def validate(
     """
 
     def embed(mine: Sequence[Tracklet]) -> list[np.ndarray]:
-        return list(embed_tracklets(model, root, mine, cameras, settings, fabric.device, monitor, sampling="rrs"))
+        return list(Embedder(model, settings, cameras, fabric.device).tracklets(root, mine, monitor, sampling="rrs"))
 
     descriptors = np.stack(share(fabric, held, embed))
     ids = np.array([t.pid for t in held])

@@ -1,18 +1,26 @@
 """The program `csip`: its commands in panels, its version, and shell completion."""
 
+import inspect
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import data, evaluate, inspect, maintain, skeletons, train, videos
+from pipelines.cli import data, evaluate, maintain, skeletons, train, videos
+from pipelines.cli import inspect as inspection
 from pipelines.cli.options import DATA
 
 
 class Program(TyperGroup):
-    """The commands; a file that ends too early is a fault with a traceback, where Click would say "Aborted"."""
+    """The commands with their overview."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from pipelines.cli.help import print_overview
+
+        print_overview(ctx, inspect.cleandoc(self.help or ""), self.commands)
 
     def invoke(self, ctx: Any) -> Any:
+        """Run a command; a file that ends too early is a fault with a traceback, where Click would say "Aborted"."""
         try:
             return super().invoke(ctx)
         except EOFError as error:
@@ -23,7 +31,7 @@ app = typer.Typer(cls=Program, no_args_is_help=True, pretty_exceptions_enable=Fa
 # Stages import torch and MMPose, which takes seconds: each command does so when it runs, and --help stays quick.
 app.add_typer(data.app)
 app.add_typer(skeletons.app, name="skeletons", rich_help_panel=DATA)
-for panel in (videos, train, evaluate, inspect, maintain):
+for panel in (videos, train, evaluate, inspection, maintain):
     app.add_typer(panel.app)
 
 

@@ -37,6 +37,13 @@ def _keys(start: str) -> Iterable[str]:
     return [key for key in valid_keys() if key.startswith(start)]
 
 
+def _path(text: str) -> Path:
+    """Read a path; an empty one is a variable of the shell that is not set, and not the current folder."""
+    if not text:
+        raise typer.BadParameter("expected a path, found an empty text")
+    return Path(text)
+
+
 Dataset = Annotated[
     str | None,
     typer.Option(
@@ -48,15 +55,21 @@ Dataset = Annotated[
     ),
 ]
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings file.", show_default="configs/NAME.yaml")
+    Path | None,
+    typer.Option("--config", metavar="FILE", parser=_path, help="Settings file.", show_default="configs/NAME.yaml"),
 ]
 Root = Annotated[
-    Path | None, typer.Option("--root", metavar="FOLDER", help="Folder of the data set.", show_default="data/NAME")
+    Path | None,
+    typer.Option("--root", metavar="FOLDER", parser=_path, help="Folder of the data set.", show_default="data/NAME"),
 ]
-Run = Annotated[Path | None, typer.Option("--run", metavar="FOLDER", help="Run folder.", show_default="runs/NAME")]
+Run = Annotated[
+    Path | None, typer.Option("--run", metavar="FOLDER", parser=_path, help="Run folder.", show_default="runs/NAME")
+]
 Cache = Annotated[
     Path | None,
-    typer.Option("--skeletons", metavar="FILE", help="Skeleton cache.", show_default="skeletons.h5 in the data set"),
+    typer.Option(
+        "--skeletons", metavar="FILE", parser=_path, help="Skeleton cache.", show_default="skeletons.h5 in the data set"
+    ),
 ]
 Precision = Annotated[
     Literal["32", "bf16", "16"], typer.Option(help="Numerical precision of both models; 16 needs a GPU.")
@@ -71,7 +84,13 @@ Shard = Annotated[
 ]
 CacheOut = Annotated[
     Path | None,
-    typer.Option("--out", metavar="FILE", help="Skeleton cache to write.", show_default="skeletons.h5 in the data set"),
+    typer.Option(
+        "--out",
+        metavar="FILE",
+        parser=_path,
+        help="Skeleton cache to write.",
+        show_default="skeletons.h5 in the data set",
+    ),
 ]
 Set = Annotated[
     list[str] | None,
@@ -94,14 +113,24 @@ ReplaceCache = Annotated[bool, typer.Option("--force", help="Replace a cache tha
 ReplaceFolder = Annotated[bool, typer.Option("--force", help="Replace the content of the folder.")]
 Model = Annotated[
     Path | None,
-    typer.Option("--model", metavar="PATH", help="Model of another run: RUN/stage2.", show_default="this run's"),
+    typer.Option(
+        "--model", metavar="PATH", parser=_path, help="Model of another run: RUN/stage2.", show_default="this run's"
+    ),
 ]
 Onnx = Annotated[
     Path | None,
-    typer.Option("--onnx", metavar="PATH", help="Model that `csip export` wrote, for onnxruntime.", show_default=False),
+    typer.Option(
+        "--onnx",
+        metavar="PATH",
+        parser=_path,
+        help="Model that `csip export` wrote, for onnxruntime.",
+        show_default=False,
+    ),
 ]
 Descriptors = Annotated[
     Path | None,
-    typer.Option("--descriptors", metavar="FILE", help="Descriptors to read.", show_default="RUN/descriptors.h5"),
+    typer.Option(
+        "--descriptors", metavar="FILE", parser=_path, help="Descriptors to read.", show_default="RUN/descriptors.h5"
+    ),
 ]
 Detector = Literal["auto", "rtmdet", "hog", "boxes"]

@@ -58,6 +58,7 @@ def skeletons(
     if context.invoked_subcommand is not None:
         return
     from csip.data.readers import load_dataset
+    from csip.data.skeletons import splits_for
     from pipelines import extract_skeletons as stage
     from pipelines import paths
     from pose_cache.extract import Share
@@ -68,7 +69,7 @@ def skeletons(
         data,
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
-        splits=stage.splits_for(data, test_too),
+        splits=splits_for(data, test_too),
         device=devices or settings.runtime.device,
         batch_size=batch_size,
         shard_frames=shard_frames,
@@ -97,6 +98,7 @@ def skeletons_merge(
       csip skeletons merge --dataset mars
     """
     from csip.data.readers import load_dataset
+    from csip.data.skeletons import splits_for
     from pipelines import extract_skeletons as stage
     from pipelines import paths
 
@@ -106,7 +108,7 @@ def skeletons_merge(
         data,
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
-        splits=stage.splits_for(data, test_too),
+        splits=splits_for(data, test_too),
         force=force,
     )
 
@@ -158,6 +160,7 @@ def skeletons_import_json(
       csip skeletons import-json --dataset mars
     """
     from csip.data.readers import load_dataset
+    from csip.data.skeletons import SPLITS
     from pipelines import extract_skeletons as stage
     from pipelines import paths
 
@@ -166,7 +169,7 @@ def skeletons_import_json(
         load_dataset(settings.dataset),
         folder,
         paths.skeleton_file(settings, out),
-        splits=stage.SPLITS if test_too else ("train",),
+        splits=SPLITS if test_too else ("train",),
         unit=unit,
         workers=workers,
         force=force,

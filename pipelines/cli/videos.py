@@ -1,11 +1,14 @@
 """Commands from videos to people found in them: ingest, describe tracklets, search, cluster."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from pipelines.cli.options import VIDEOS, Config, Dataset, Descriptors, Detector, Model, Onnx, Root, Run, Set
+
+if TYPE_CHECKING:
+    from csip.retrieval.search import Cameras
 
 app = typer.Typer()
 
@@ -163,15 +166,12 @@ def search(
     if same_camera and other_cameras:
         raise CsipError("--same-camera and --other-cameras leave nothing: give one of them")
     settings = paths.settings_for(dataset, config, root, set_ or [])
+    cameras: Cameras = "same" if same_camera else "other" if other_cameras else "any"
     stage.run(
-        query,
+        stage.Request(query, top, cameras, as_json, out),
         settings,
         stage.Source(paths.run_folder(settings, run), model, onnx, detector, boxes),
         found,
-        top,
-        "same" if same_camera else "other" if other_cameras else "any",
-        as_json,
-        out,
     )
 
 

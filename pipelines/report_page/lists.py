@@ -13,10 +13,10 @@ from csip.config import Settings
 from csip.data.dataset import Dataset, Tracklet
 from csip.data.labels import LABELS, is_proposal, parse_labels
 from csip.errors import CsipError
+from csip.models.checkpoints import model_digest
 from csip.monitor import Monitor
 from csip.retrieval.descriptors import Descriptors
 from csip.retrieval.embedding import own_cameras
-from pipelines.embed_tracklets import model_digest
 from pipelines.report_page import heat, ranking, scatter, strips
 from pipelines.report_page.cards import camera_title
 from pipelines.report_page.content import Content
@@ -111,7 +111,7 @@ def add_attention(
     camera_rows = own_cameras(camera_rows, description["dataset"], dataset.name)
     tracklets = _by_name(dataset)
     titles = _titles(d, dataset, cameras)
-    chosen = heat.choose(lists, d.pids)
+    chosen = heat.choose(lists, d.identities)
     for number, one in enumerate(chosen):
         sides = [
             {
@@ -193,7 +193,7 @@ def _query(group: str, one: ranking.RankedList, index: Mapping[int, int]) -> dic
 def _tracklet(
     d: Descriptors, row: int, camera: str, maker: strips.StripMaker, people: Mapping[str, str], thumb: int | None
 ) -> dict[str, Any]:
-    name, pid = d.names[row], int(d.pids[row])
+    name, pid = d.names[row], int(d.identities[row])
     tracklet = maker.tracklets.get(name)
     return {
         "name": name,

@@ -15,11 +15,12 @@ from csip.config import Settings
 from csip.data.folder import camera_names
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
-from csip.files import digest
+from csip.files import digest, write_bytes
+from csip.loading import model_file
 from csip.models.checkpoints import load_model
 from csip.monitor import Monitor
 from csip.retrieval.descriptors import Descriptors, read_descriptors
-from pipelines.embed_tracklets import model_file
+from pipelines.embed_tracklets import own_model
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content
@@ -86,9 +87,7 @@ def save(content: Content, out: Path) -> Path:
     page = environment.get_template("page.html").render(
         content=content, style=style, script=script, bones=strips.BONES, sides=strips.sides()
     )
-    temporary = out.with_name(f".{out.name}.tmp")
-    temporary.write_bytes(page.encode(errors="replace"))  # a tracklet's name is a file's and need not be UTF-8
-    temporary.replace(out)
+    write_bytes(out, page.encode(errors="replace"))  # a tracklet's name is a file's and need not be UTF-8
     return out
 
 
@@ -116,7 +115,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     for file, about in of_others.items():
         if about not in (None, name):
             raise CsipError(f"{file}: of data set {about}, not {name}; give that --dataset, or another --run")
-    model = model_file(run_folder, named)
+    model = own_model(run_folder) if named is None else model_file(named)
     description, parameters = _description(model, must_exist=named is not None)
     skeletons = read_json(data / "skeletons.json")
 
@@ -203,7 +202,7 @@ def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> 
             f"{protocol['gallery_entries']:,} gallery {what} of people never trained on, other cameras only.{split}"
         )
     assert descriptors is not None
-    known = len(set(descriptors.pids.tolist()) - {0})
+    known = len(set(descriptors.identities.tolist()) - {0})
     if known:
         return f"{len(descriptors):,} tracklets of {known:,} people. `csip evaluate` would score them."
     return (

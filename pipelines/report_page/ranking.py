@@ -57,20 +57,20 @@ class CmcCurve:
 
 def people_known(descriptors: Descriptors) -> bool:
     """Tell whether some query's person has a gallery tracklet at another camera, so that right and wrong can be told."""
-    asked = np.flatnonzero(descriptors.query & (descriptors.pids > 0))
-    found = np.flatnonzero(descriptors.gallery & (descriptors.pids > 0))
+    asked = np.flatnonzero(descriptors.query & (descriptors.identities > 0))
+    found = np.flatnonzero(descriptors.gallery & (descriptors.identities > 0))
     cameras: dict[int, set[int]] = {}
     for row in found:
-        cameras.setdefault(int(descriptors.pids[row]), set()).add(int(descriptors.cameras[row]))
-    return any(cameras.get(int(descriptors.pids[row]), set()) - {int(descriptors.cameras[row])} for row in asked)
+        cameras.setdefault(int(descriptors.identities[row]), set()).add(int(descriptors.cameras[row]))
+    return any(cameras.get(int(descriptors.identities[row]), set()) - {int(descriptors.cameras[row])} for row in asked)
 
 
 def scores(descriptors: Descriptors) -> Ranking:
     """Score every query by the protocol of `csip evaluate`."""
     d = descriptors
     return rank(
-        d.features[d.query], d.pids[d.query], d.cameras[d.query],
-        d.features[d.gallery], d.pids[d.gallery], d.cameras[d.gallery],
+        d.features[d.query], d.identities[d.query], d.cameras[d.query],
+        d.features[d.gallery], d.identities[d.gallery], d.cameras[d.gallery],
     )  # fmt: skip
 
 
@@ -102,12 +102,12 @@ def ranked_lists(descriptors: Descriptors, ranking: Ranking | None) -> list[Rank
 def _nearest(descriptors: Descriptors, asked: np.ndarray, scored: bool) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Yield each query's row, and similarities and rows of its nearest candidates in order."""
     d = descriptors
-    gallery = np.flatnonzero(d.gallery & (d.pids != JUNK))
+    gallery = np.flatnonzero(d.gallery & (d.identities != JUNK))
     features = d.features[gallery]
     for block in parts(len(asked), _QUERIES):
         similar = d.features[asked[block]] @ features.T
         for row, values in zip(asked[block], similar, strict=True):
-            same = d.pids[gallery] == d.pids[row]
+            same = d.identities[gallery] == d.identities[row]
             removed = same & (d.cameras[gallery] == d.cameras[row]) if scored else gallery == row
             values[removed] = -np.inf
             count = min(TOP, int((~removed).sum()))
@@ -123,7 +123,7 @@ def _one(
     distances = np.sqrt(np.clip(2 - 2 * similar, 0, None))
     if ranking is None:
         return RankedList(row, found, distances, None)
-    right = (d.pids[found] == d.pids[row]) & (d.pids[row] > 0)
+    right = (d.identities[found] == d.identities[row]) & (d.identities[row] > 0)
     if not ranking.valid[number]:
         return RankedList(row, found, distances, right)
     return RankedList(
@@ -144,7 +144,11 @@ def cmc_curve(descriptors: Descriptors, ranking: Ranking, seed: int = 0) -> CmcC
     low, high = np.quantile(means, [0.025, 0.975], axis=0)
     d = descriptors
     by_chance = chance(
-        d.pids[d.query], d.cameras[d.query], d.pids[d.gallery], d.cameras[d.gallery], ranks=tuple(ranks.tolist())
+        d.identities[d.query],
+        d.cameras[d.query],
+        d.identities[d.gallery],
+        d.cameras[d.gallery],
+        ranks=tuple(ranks.tolist()),
     )
     return CmcCurve(reached.mean(axis=0), low, high, np.array([by_chance.cmc[int(k)] for k in ranks]))
 

@@ -29,7 +29,7 @@ def choose(descriptors: Descriptors, first: Sequence[int], limit: int = LIMIT) -
         return everyone
     rng = np.random.default_rng(SEED)
     # Nobody stands for a group of tracklets: each tracklet of an unknown person is one of its own.
-    group = np.where(d.pids > 0, d.pids, -1 - np.arange(len(d)))
+    group = np.where(d.identities > 0, d.identities, -1 - np.arange(len(d)))
     order = rng.permutation(np.unique(group[everyone]))
     wanted = list(dict.fromkeys([*group[np.asarray(first, np.int64)].tolist(), *order.tolist()]))
     members: dict[int, list[int]] = {}

@@ -8,8 +8,8 @@ a person is a point of 128 independent normal numbers, a tracklet adds normal no
 tracklets of one person have a cosine of about .7, and there are no groups of people that an index could follow, which is harder
 than what models say of real crowds. Queries are tracklets of the same people that the index has not seen.
 
-The index is `csip.retrieval.search`'s, which chooses by itself how hard to search. The peer is one matrix product and topk in
-torch, in parts, on the same array. Both are asked for the 10 nearest, many queries at once and one at a time, in turn;
+The index is `csip.retrieval.search_index`'s, which chooses by itself how hard to search. The peer is one matrix product and topk
+in torch, in parts, on the same array. Both are asked for the 10 nearest, many queries at once and one at a time, in turn;
 times are medians.
 The full size takes about 11 GB of memory and some minutes.
 """
@@ -29,7 +29,7 @@ import faiss
 import numpy as np
 import torch
 
-from csip.retrieval.search import build, load, recall, save
+from csip.retrieval.search_index import build, load, recall, save
 
 TOP, EACH, LATENT, CAMERAS, PART = 10, 10, 128, 6, 65_536
 

@@ -83,7 +83,7 @@ def run_chain(scene: Path, source: str, out: Path, model: Path, device: str) -> 
     told, _ = compare(out, names, true)
     chance = shuffled(groups, true)
     return Chained(
-        len(names), purity, matched, ari, told, float(chance.mean()), float(np.quantile(chance, 0.95)), found["people"],
+        len(names), purity, matched, ari, told, float(chance.mean()), float(np.quantile(chance, 0.95)), found.proposal.count,
         summary["frames_per_second"], summary["real_time_factor"],
     )  # fmt: skip
 

@@ -120,6 +120,7 @@ TEXTS = st.one_of(
 )
 
 
+@settings(max_examples=60, deadline=None)
 @given(name=TEXTS, root=TEXTS, model=TEXTS, weights=TEXTS.filter(lambda text: text != "null"))
 @example(name="null", root="null", model="null", weights="~")
 def test_names_and_paths_are_taken_as_they_stand(name: str, root: str, model: str, weights: str) -> None:
@@ -131,7 +132,7 @@ def test_names_and_paths_are_taken_as_they_stand(name: str, root: str, model: st
         assert (settings.vision.model, settings.vision.pretrained) == (model, weights)
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(name=TEXTS, root=TEXTS)
 def test_names_and_paths_survive_a_settings_file(
     name: str, root: str, tmp_path_factory: pytest.TempPathFactory

@@ -125,7 +125,7 @@ def figures_of(d: Descriptors) -> dict[str, object]:
     """What `csip evaluate` writes of these descriptors."""
     scores = ranking.scores(d)
     figures = {f"rank{k}": scores.cmc[k] for k in RANKS} | {"map": scores.map, "minp": scores.minp}
-    expected = chance(d.pids[d.query], d.cameras[d.query], d.pids[d.gallery], d.cameras[d.gallery])
+    expected = chance(d.identities[d.query], d.cameras[d.query], d.identities[d.gallery], d.cameras[d.gallery])
     cameras = by_camera(scores, d.cameras[d.query])
     return {
         "dataset": d.dataset,

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from pipelines.maintain import bootstrap
 from pipelines.maintain.bootstrap import SetupError
@@ -266,3 +268,27 @@ def test_an_environment_that_is_up_to_date_is_left_alone(tmp_path: Path) -> None
         text=True,
     )
     assert refused.returncode == 1 and "fix: rm -r .venv" in refused.stderr
+
+
+def test_constraints_name_all_that_is_installed() -> None:
+    """From the project's dependencies on; torch's own build brings its libraries along."""
+    constraints = {line.split("==")[0].lower().replace("_", "-") for line in bootstrap.CONSTRAINTS.read_text().splitlines()}
+    brought = {"torch", "torchvision", "triton", "setuptools", "csip", "mmcv-lite", "pip"}
+    project = bootstrap.read_pyproject()["project"]
+    todo, seen = [*project["dependencies"], *project["optional-dependencies"]["dev"]], set[str]()
+    while todo:
+        requirement = Requirement(todo.pop())
+        name = requirement.name.lower().replace("_", "-")
+        if name in seen or (requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        seen.add(name)
+        try:
+            needed = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:
+            continue
+        if name != "torch":
+            todo.extend(needed)
+        for extra in requirement.extras:
+            todo.extend(line.replace(f'extra == "{extra}"', "python_version > '3'") for line in needed if f'"{extra}"' in line)
+    assert len(seen) > 80
+    assert sorted(name for name in seen - constraints - brought if not name.startswith(("nvidia-", "cuda-"))) == []

@@ -12,12 +12,15 @@ from pathlib import Path
 
 import pytest
 import typer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from csip.config import load_settings
 from csip.config.listing import as_markdown, list_settings
 from pipelines.cli import app
+from pipelines.paths import run_folder, settings_for
 
 PROJECT = Path(__file__).parents[2]
 PANELS = ("Data", "Videos and search", "Train", "Evaluate", "Inspect", "Maintain")
@@ -158,3 +161,45 @@ def test_settings_as_a_file_that_is_read_back(arguments: list[str], tmp_path: Pa
 def test_a_typo_gets_a_suggestion() -> None:
     result = CliRunner().invoke(app, ["settings", "stage3"])
     assert "did you mean stage" in str(result.exception)
+
+
+# ---- names that are no YAML, no markup, no pattern -------------------------------------------------------------------
+
+AWKWARD = [
+    "people #2", "2024-11-25", "2024", "no", "1e3", "[old] people", "a: b", "null", "~", "a=b", "Bob [front]", "x[/x]", "-1",
+    "'q'", "*", "{a}", "%d", "ünï",
+]  # fmt: skip
+NAMES = st.one_of(
+    st.sampled_from(AWKWARD),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0/"), min_size=1, max_size=12).filter(
+        lambda name: name not in (".", "..") and not name.startswith("--")
+    ),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(name=NAMES, root=NAMES)
+def test_names_and_folders_reach_the_settings_as_they_are(
+    name: str, root: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    file = tmp_path_factory.mktemp("names") / "mine.yaml"
+    place = ("--config", str(PROJECT / "configs/demo.yaml"), f"--dataset={name}", f"--root={root}")
+    for arguments in (place, (*place[:2], "--set", f"dataset.name={name}", "--set", f"dataset.root={root}")):
+        file.write_text(run("settings", "--yaml", *arguments))
+        dataset = load_settings(file).dataset
+        assert (dataset.name, dataset.path) == (name, Path(root))
+    run("settings", "dataset", *place)  # and a table shows them
+
+
+@pytest.mark.parametrize("name", AWKWARD)
+def test_a_folder_data_set_of_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data" / name).mkdir(parents=True)
+    chosen = settings_for(name, None, None, [])
+    assert chosen.dataset.path == Path("data") / name
+    assert run_folder(chosen, None) == Path("runs") / name
+
+
+def test_an_empty_path_is_no_path() -> None:
+    result = CliRunner().invoke(app, ["settings", "--dataset", "demo", "--root", ""])
+    assert result.exit_code == 2 and "empty" in result.output

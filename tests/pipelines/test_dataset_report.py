@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from csip.config import Settings
-from csip.data import mars
+from csip.data import health, mars
 from csip.data.dataset import Dataset, Tracklet
+from csip.data.health import Finding
 from csip.data.sequences import SkeletonDataset, SkeletonSequence
 from csip.monitor import Silent
 from pipelines import check_dataset as dataset_report
-from pipelines.check_dataset import Finding, inspect
+from pipelines.check_dataset import inspect
 
 
 @pytest.fixture
@@ -90,7 +91,7 @@ def test_published_counts_can_be_met(copied: Settings, monkeypatch: pytest.Monke
     distractors = of("none", (0, 4, 11310 - len(query) - len(others)))
     dataset = Dataset("mars", copied.dataset.path, tuple(train), tuple(query), tuple(query + others + distractors))
     for policy, chosen in (("with_queries", dataset), ("without_queries", dataset.without_queries())):
-        finding = dataset_report._counts(chosen, named(copied, "mars", gallery=policy))
+        finding = health._counts(chosen, named(copied, "mars", gallery=policy))
         assert not finding.fix and "as published" in finding.text
 
 
@@ -139,7 +140,7 @@ def test_skeletons_of_other_data_are_noticed(copied: Settings) -> None:
 def test_people_who_train_and_are_tested_are_noticed() -> None:
     one = Tracklet("a", 3, 1, ("x.jpg",)), Tracklet("b", 4, 2, ("y.jpg",))
     assert "1 identities train and are tested, e.g. 4" in (
-        found := dataset_report._identities(Dataset("x", Path("x"), one, one[1:], one[1:]))
+        found := health._identities(Dataset("x", Path("x"), one, one[1:], one[1:]))
     ).text  # fmt: skip
     assert found.fix
 
@@ -181,7 +182,7 @@ def test_skeletons_alone_are_counted_against_the_published_ones(monkeypatch: pyt
 
     def found(train: list, probe: list, gallery: list) -> dict[str, Finding]:
         data = SkeletonDataset("kgbd", Path("x"), "kinect20", "split 0", tuple(train), tuple(probe), tuple(gallery))
-        monkeypatch.setattr(dataset_report, "load_skeleton_set", lambda *_: data)
+        monkeypatch.setattr(health, "load_skeleton_set", lambda *_: data)
         return {f.what: f for f in inspect(settings, Path("none"), None, Silent())}
 
     whole = found(walks[328:], walks[:164], walks[164:328])

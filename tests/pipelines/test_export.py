@@ -111,7 +111,7 @@ def test_a_run_becomes_files_that_describe_people_as_it_does(trained: Path, csip
     ours = found["torch"]
     assert {1, UNSEEN} == set(ours.cameras.tolist()) and len(ours.names) > 8
     for name in ("onnx", "slim"):
-        assert found[name].names == ours.names and np.array_equal(found[name].pids, ours.pids)
+        assert found[name].names == ours.names and np.array_equal(found[name].identities, ours.identities)
         assert np.abs(found[name].features - ours.features).max() < (1e-5 if name == "onnx" else 1e-7)
     assert (
         found["slim"].model

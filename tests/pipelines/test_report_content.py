@@ -42,8 +42,8 @@ def random_descriptors(count: int = 80, people: int = 9, seed: int = 0) -> Descr
 def ranked_by_hand(d: Descriptors, query: int, scored: bool) -> list[int]:
     entries = []
     for row in range(len(d.names)):
-        mine = d.pids[row] == d.pids[query]
-        if not d.gallery[row] or d.pids[row] == JUNK or (scored and mine and d.cameras[row] == d.cameras[query]):
+        mine = d.identities[row] == d.identities[query]
+        if not d.gallery[row] or d.identities[row] == JUNK or (scored and mine and d.cameras[row] == d.cameras[query]):
             continue
         if not scored and row == query:
             continue
@@ -63,12 +63,12 @@ def test_lists_are_what_sorting_by_hand_gives() -> None:
             [np.linalg.norm(d.features[one.query] - d.features[row]) for row in one.found], abs=1e-3
         )
         assert one.right is not None
-        hits = [n for n, row in enumerate(order, start=1) if d.pids[row] == d.pids[one.query]]
-        assert one.right.tolist() == [n in hits and d.pids[one.query] > 0 for n in range(1, len(one.found) + 1)]
+        hits = [n for n, row in enumerate(order, start=1) if d.identities[row] == d.identities[one.query]]
+        assert one.right.tolist() == [n in hits and d.identities[one.query] > 0 for n in range(1, len(one.found) + 1)]
         if one.first_hit is not None:
             assert one.first_hit == hits[0]
             near = -np.linalg.norm(d.features[order].astype(float) - d.features[one.query], axis=1)
-            labels = d.pids[order] == d.pids[one.query]
+            labels = d.identities[order] == d.identities[one.query]
             assert one.average_precision == pytest.approx(average_precision_score(labels, near), abs=1e-6)
     scored = [one.average_precision for one in lists if one.average_precision is not None]
     assert scored == sorted(scored) and all(one.average_precision is None for one in lists[len(scored) :])
@@ -125,10 +125,10 @@ def test_the_map_is_of_whole_people_the_wanted_first() -> None:
     assert scatter.choose(d, [], limit=400).tolist() == everyone.tolist()
     chosen = scatter.choose(d, [3, 8], limit=60)
     assert len(chosen) <= 60 and np.array_equal(chosen, scatter.choose(d, [3, 8], limit=60))
-    for pid in {int(d.pids[row]) for row in chosen} - {0, JUNK}:
-        assert set(everyone[d.pids[everyone] == pid]) <= set(chosen)
+    for pid in {int(d.identities[row]) for row in chosen} - {0, JUNK}:
+        assert set(everyone[d.identities[everyone] == pid]) <= set(chosen)
     for row in (3, 8):
-        assert d.pids[row] in d.pids[chosen]
+        assert d.identities[row] in d.identities[chosen]
 
 
 def test_people_who_are_alike_are_near_each_other_and_always_at_the_same_place() -> None:

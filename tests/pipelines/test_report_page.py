@@ -150,7 +150,7 @@ def test_right_and_wrong_are_told_by_sign_and_aloud(view: Callable[..., Any], re
     tab = view(report)
     tab.locator("#size").select_option("25")
     d = run.descriptors
-    person = dict(zip(d.names, d.pids.tolist(), strict=True))
+    person = dict(zip(d.names, d.identities.tolist(), strict=True))
     for query in tab.locator(".query").all()[:6]:
         asked = query.locator("h3").inner_text()
         for place, item in enumerate(query.locator(".found li").all(), start=1):

@@ -102,7 +102,7 @@ def test_unlabelled_tracklets_are_described(described: Path) -> None:
     assert set(descriptors.names) == set(truth(described)) and descriptors.dataset == "hall"
     assert descriptors.model == digest(described / "runs/demo/stage2/model.safetensors")
     assert np.allclose(np.linalg.norm(descriptors.features, axis=1), 1, atol=1e-5)
-    assert descriptors.query.all() and descriptors.gallery.all() and not descriptors.pids.any()
+    assert descriptors.query.all() and descriptors.gallery.all() and not descriptors.identities.any()
     assert not list((described / "runs/hall").glob(".*")), "nothing else is left"
 
 
@@ -270,7 +270,7 @@ def test_a_video_is_searched(described: Path, csip: Csip, tmp_path: Path) -> Non
         (("nobody", "--all"), "give a query"),
         (("--all", "--same-camera", "--other-cameras"), "give one of them"),
         (("configs", "--model", "runs/demo"), "configs: no images in it"),
-        (("configs", "--model", "runs/demo", "--other-cameras"), "configs: nobody knows its camera"),
+        (("configs", "--model", "runs/demo", "--other-cameras"), "configs: query camera unknown"),
         (("configs",), "runs/hall/stage2/model.safetensors: missing"),
         (("--all", "--run", "runs/none"), "runs/none/descriptors.h5: no such file; `csip embed`"),
     ],
@@ -324,7 +324,7 @@ def test_people_are_proposed_corrected_and_trained_with(described: Path, csip: C
     code, text = csip("evaluate")
     assert code == 0 and "Rank-1" in text and "nobody has corrected it" not in text
     evaluated = read_descriptors(described / "runs/hall/descriptors.h5")
-    assert evaluated.query.any() and (evaluated.pids > 0).all() and len(evaluated) < 40, "the tested people"
+    assert evaluated.query.any() and (evaluated.identities > 0).all() and len(evaluated) < 40, "the tested people"
     assert evaluated.model == digest(described / "runs/hall/stage2/model.safetensors")
     code, text = csip("embed", "--out", "runs/hall/again.h5")
     assert code == 0

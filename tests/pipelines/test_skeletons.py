@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from csip.data.dataset import Dataset, Tracklet
+from csip.data.skeletons import SPLITS, frame_sequences
 from csip.errors import CsipError
+from csip.synthetic.accuracy import compare_with_truth
 from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pipelines import extract_skeletons as skeletons
 from pose_cache.estimator import EstimatorSpec
@@ -42,10 +44,10 @@ def test_the_chosen_splits_are_extracted_once_each_and_reported(dataset: Dataset
     assert "3 tracklets, 9 frames" in printed and "frames/s" in printed
     assert skeletons.extract_skeletons(dataset, out, device="cpu", splits=("train", "query", "gallery")).up_to_date
     assert "up to date" in capsys.readouterr().out
-    only = skeletons.frame_sequences(dataset, ("train",))
+    only = frame_sequences(dataset, ("train",))
     assert [one.name for one in only] == ["p1/a"]
     with pytest.raises(CsipError, match="unknown split 'test': expected some of train, query, gallery"):
-        skeletons.frame_sequences(dataset, ("test",))
+        frame_sequences(dataset, ("test",))
 
 
 def test_broken_frames_are_named_in_the_summary(dataset: Dataset, tmp_path: Path, monkeypatch, capsys):
@@ -94,7 +96,7 @@ def test_json_skeletons_beside_the_images_are_found_and_what_is_missing_is_liste
     assert SkeletonStore(out).valid("p1/a").tolist() == [True, True, False]
     listed = (tmp_path / "out.import.txt").read_text()
     assert "p1/a/2.jpg: no JSON file" in listed and "\np1/a/other.json\n" in listed and "p2/b/: 1 files" in listed
-    skeletons.import_json(dataset, dataset.root / "skeleton_3d_hmr2.0", out, splits=skeletons.SPLITS, unit="mm")
+    skeletons.import_json(dataset, dataset.root / "skeleton_3d_hmr2.0", out, splits=SPLITS, unit="mm")
     listed = (tmp_path / "out.import.txt").read_text().splitlines()
     assert [line.partition(":")[0] for line in listed if ".jpg" in line] == [
         "p1/a/2.jpg", "p2/b/1.jpg", "p2/b/2.jpg", "p3/c/0.jpg", "p3/c/1.jpg", "p3/c/2.jpg",
@@ -142,7 +144,7 @@ def test_an_exported_cache_can_be_imported(dataset: Dataset, tmp_path: Path, cap
     skeletons.export_json(tmp_path / "k.h5", tmp_path / "json")
     printed = capsys.readouterr().out
     assert "exported 6 frames" in printed and "3 not valid and left out" in printed and "p1/a/1.jpg" in printed
-    report = skeletons.import_json(dataset, tmp_path / "json", tmp_path / "back.h5", splits=skeletons.SPLITS)
+    report = skeletons.import_json(dataset, tmp_path / "json", tmp_path / "back.h5", splits=SPLITS)
     assert report.valid == 6 and report.unused == ()
     for name in ("p1/a", "p2/b", "p3/c"):
         before, after = (SkeletonStore(tmp_path / file).read(name) for file in ("k.h5", "back.h5"))
@@ -166,7 +168,7 @@ def test_errors_against_the_truth_ignore_rotation_and_scale_and_grow_with_noise(
             valid = np.ones(count, bool)
             made.append(TrackletSkeletons(truth.name, truth.frames, joints.astype("f4"), keypoints.astype("f4"), valid))
         write_store(tmp_path / "s.h5", made, Provenance("x", H36M17.name, "m"))
-        figures = skeletons.compare_with_truth(SkeletonStore(tmp_path / "s.h5"), root)
+        figures = compare_with_truth(SkeletonStore(tmp_path / "s.h5"), root)
         assert figures["pck"] == 1.0
         errors.append(figures["pa_mpjpe_mm"])
     assert errors[0] < 0.1
@@ -174,4 +176,4 @@ def test_errors_against_the_truth_ignore_rotation_and_scale_and_grow_with_noise(
     assert 38 < errors[1] < 48
     write_store(tmp_path / "s.h5", [], Provenance("x", H36M17.name, "m"))
     with pytest.raises(CsipError, match="none of the rendered tracklets"):
-        skeletons.compare_with_truth(SkeletonStore(tmp_path / "s.h5"), root)
+        compare_with_truth(SkeletonStore(tmp_path / "s.h5"), root)

@@ -78,7 +78,8 @@ def _wait() -> None:
 
 def install() -> None:
     sys.modules["pose_cache.estimator"] = module = types.ModuleType("pose_cache.estimator")
-    module.__dict__.update(EstimatorSpec=EstimatorSpec, PoseEstimator=PoseEstimator, Precision=str)
+    stands_in = {"EstimatorSpec": EstimatorSpec, "PoseEstimator": PoseEstimator, "Precision": str}
+    module.__dict__.update(stands_in, resolve_device=lambda device: device)
     sys.modules["torch"] = torch = types.ModuleType("torch")
     torch.__dict__.update(get_num_threads=lambda: 1, set_num_threads=lambda count: None)
 

@@ -19,7 +19,7 @@ from csip.data.dataset import Dataset, Tracklet
 from csip.models.checkpoints import load_model
 from csip.models.factory import load_trained
 from csip.monitor import Silent
-from csip.retrieval.embedding import embed_tracklets
+from csip.retrieval.embedding import Embedder
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 from pose_cache.joints import joint_set
@@ -110,9 +110,10 @@ def test_people_cameras_and_joint_sets_are_data(
             model.vision.camera_embedding.normal_()
         strangers = [Tracklet(t.name, t.pid, 100, t.frames) for t in dataset.query]
         heard = Heard()
-        unknown = embed_tracklets(model, root, strangers, rows, tiny, torch.device("cpu"), heard)
+        embedder = Embedder(model, tiny, rows, torch.device("cpu"))
+        unknown = embedder.tracklets(root, strangers, heard)
         assert [text for text in heard.said if "100" in text] == heard.said and len(heard.said) == 1
         with torch.no_grad():
             model.vision.camera_embedding.zero_()
-        without = embed_tracklets(model, root, dataset.query, rows, tiny, torch.device("cpu"), Silent())
+        without = embedder.tracklets(root, dataset.query, Silent())
         np.testing.assert_allclose(unknown, without, rtol=1e-5, atol=1e-6)

@@ -181,7 +181,7 @@ def test_its_settings_are_those_that_tracklets_are_read_by(exported: OnnxModel) 
         assert getattr(applied.clips, name) == getattr(CLIPS, name)
     assert applied.runtime.embed_batch == 7 and applied.vision.model == "tower.json"
     other = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"part_norm": False})})
-    with pytest.raises(CsipError, match=r"csip export --no-part-norm"):
+    with pytest.raises(CsipError, match=r"export the model without part_norm"):
         exported.description.apply_to(other)
 
 

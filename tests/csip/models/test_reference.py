@@ -18,7 +18,7 @@ from csip.errors import CsipError
 from csip.models.authors import UNKNOWN, import_reference, read_reference
 from csip.models.factory import load_trained
 from csip.monitor import Silent
-from csip.retrieval.embedding import embed_tracklets
+from csip.retrieval.embedding import Embedder
 from pipelines import evaluate_run as evaluate
 from pipelines import import_checkpoint
 from pose_cache.shipped import CONFIGS
@@ -333,7 +333,7 @@ def test_the_run_that_is_written_evaluates_as_the_authors_do(
     trained = Settings.model_validate(description["settings"])
     dataset = load_dataset(settings.dataset)
     some = dataset.query[:2]
-    ours = embed_tracklets(model, dataset.root, some, cameras, trained, torch.device("cpu"), Silent())
+    ours = Embedder(model, trained, cameras, torch.device("cpu")).tracklets(dataset.root, some, Silent())
 
     from PIL import Image
 

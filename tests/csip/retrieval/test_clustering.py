@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from csip.data.folder import Sighting
 from csip.errors import CsipError
-from csip.retrieval.clustering import agreement, cluster, in_sight_together, without_cameras
+from csip.retrieval.clustering import agreement, cluster_features, in_sight_together, without_cameras
 
 
 def crowd(
@@ -24,11 +26,11 @@ def crowd(
 @pytest.mark.parametrize(("people", "each"), [(2, 2), (3, 6), (12, 4), (60, 3)])
 def test_separable_people_are_found(people: int, each: int) -> None:
     features, truth, names = crowd(people, each, noise=0.2)
-    found = cluster(features, names)
+    found = cluster_features(features, names)
     assert adjusted_rand_score(truth, found.people) > 0.9
     assert found.chosen_by == "silhouette" and found.silhouette > 0.5
     assert sorted(set(found.people)) == list(range(1, people + 1))
-    assert cluster(features, names, people=people).people.tolist() == found.people.tolist()
+    assert cluster_features(features, names, people=people).people.tolist() == found.people.tolist()
 
 
 @given(st.integers(0, 10_000), st.sampled_from([None, "threshold", "people"]))
@@ -40,10 +42,10 @@ def test_order_does_not_matter(seed: int, how: str | None) -> None:
     apart = np.sort(generator.choice(len(names), (5, 2), replace=True), axis=1)
     apart = apart[apart[:, 0] != apart[:, 1]]
     chosen = {"threshold": 0.5} if how == "threshold" else {"people": 9} if how == "people" else {}
-    one = cluster(features, names, cameras, apart, **chosen)
+    one = cluster_features(features, names, cameras, apart, **chosen)
     order = generator.permutation(len(names))
     place = np.argsort(order)
-    other = cluster(features[order], [names[i] for i in order], cameras[order], place[apart], **chosen)
+    other = cluster_features(features[order], [names[i] for i in order], cameras[order], place[apart], **chosen)
     assert adjusted_rand_score(one.people[order], other.people) == 1
     assert np.array_equal(one.confidence[order], other.confidence) and one.threshold == other.threshold
 
@@ -55,9 +57,9 @@ def test_people_are_found_over_cameras_that_look_different() -> None:
     generator = np.random.default_rng(1)
     seen = features + 1.5 * generator.normal(size=(3, 24))[cameras] / np.sqrt(24)
     seen /= np.linalg.norm(seen, axis=1, keepdims=True)
-    blind, found = cluster(seen, names), cluster(seen, names, cameras)
+    blind, found = cluster_features(seen, names), cluster_features(seen, names, cameras)
     assert adjusted_rand_score(truth, blind.people) < 0.7 and adjusted_rand_score(truth, found.people) > 0.9
-    one = cluster(seen, names, np.ones(len(names)))
+    one = cluster_features(seen, names, np.ones(len(names)))
     assert np.array_equal(one.people, blind.people)
     moved = without_cameras(features, cameras)
     assert np.allclose(np.linalg.norm(moved, axis=1), 1)
@@ -69,7 +71,7 @@ def first_of_each(people: np.ndarray) -> list[int]:
 
 def test_people_are_numbered_as_they_appear() -> None:
     features, _, names = crowd(5, 3, noise=0.1)
-    first = first_of_each(cluster(features, names).people)
+    first = first_of_each(cluster_features(features, names).people)
     assert first == sorted(first) and first[0] == 0
 
 
@@ -79,7 +81,7 @@ def test_a_threshold_gives_the_groups_of_scikit_learn(threshold: float) -> None:
     reference = AgglomerativeClustering(
         n_clusters=None, metric="cosine", linkage="average", distance_threshold=threshold
     ).fit_predict(features)
-    assert adjusted_rand_score(reference, cluster(features, names, threshold=threshold).people) == 1
+    assert adjusted_rand_score(reference, cluster_features(features, names, threshold=threshold).people) == 1
 
 
 @given(st.integers(0, 10_000), st.floats(0, 2))
@@ -89,7 +91,10 @@ def test_those_in_sight_together_are_never_one(seed: int, threshold: float) -> N
     generator = np.random.default_rng(seed)
     apart = generator.integers(len(names), size=(12, 2))
     apart = apart[apart[:, 0] != apart[:, 1]]
-    for found in (cluster(features, names, None, apart, threshold=threshold), cluster(features, names, None, apart)):
+    for found in (
+        cluster_features(features, names, None, apart, threshold=threshold),
+        cluster_features(features, names, None, apart),
+    ):
         assert (found.people[apart[:, 0]] != found.people[apart[:, 1]]).all()
         assert np.isfinite(found.confidence).all()
 
@@ -98,30 +103,30 @@ def test_two_that_look_alike_are_told_apart_by_having_been_seen_together() -> No
     features, truth, names = crowd(4, 6, noise=0.2)
     features[truth == 1] = features[truth == 0]
     twins = np.array([(i, j) for i in np.flatnonzero(truth == 0) for j in np.flatnonzero(truth == 1)])
-    assert cluster(features, names, threshold=0.3).people.max() == 3
-    found = cluster(features, names, None, twins, threshold=0.3)
+    assert cluster_features(features, names, threshold=0.3).people.max() == 3
+    found = cluster_features(features, names, None, twins, threshold=0.3)
     assert found.people.max() >= 4 and not set(found.people[truth == 0]) & set(found.people[truth == 1])
 
 
 def test_how_many_people_there_are_may_be_given() -> None:
     features, _, names = crowd(4, 3, noise=0.8)
     for people in range(1, 13):
-        assert cluster(features, names, people=people).people.max() == people
+        assert cluster_features(features, names, people=people).people.max() == people
     together = np.array([(0, 1), (1, 2), (0, 2)])
-    assert cluster(features, names, None, together, people=3).people.max() == 3
+    assert cluster_features(features, names, None, together, people=3).people.max() == 3
     with pytest.raises(
         CsipError, match="2 people are too few: with those in sight together apart, there are at least 3"
     ):
-        cluster(features, names, None, together, people=2)
+        cluster_features(features, names, None, together, people=2)
 
 
 def test_almost_nobody() -> None:
     features, _, names = crowd(3, 1, noise=0)
-    assert cluster(features[:1], names[:1]).people.tolist() == [1]
-    assert cluster(features[:2], names[:2]).people.tolist() == [1, 2]
-    assert cluster(features[:2], names[:2], people=1).people.tolist() == [1, 1]
+    assert cluster_features(features[:1], names[:1]).people.tolist() == [1]
+    assert cluster_features(features[:2], names[:2]).people.tolist() == [1, 2]
+    assert cluster_features(features[:2], names[:2], people=1).people.tolist() == [1, 1]
     same = np.repeat(features[:1], 4, axis=0)
-    assert len(cluster(same, ["a", "b", "c", "d"]).people) == 4
+    assert len(cluster_features(same, ["a", "b", "c", "d"]).people) == 4
 
 
 @pytest.mark.parametrize(
@@ -136,9 +141,9 @@ def test_almost_nobody() -> None:
 def test_what_cannot_be_asked_for(options: dict[str, float], words: str) -> None:
     features, _, names = crowd(3, 2, noise=0.2)
     with pytest.raises(CsipError, match=words):
-        cluster(features, names, **options)
+        cluster_features(features, names, **options)
     with pytest.raises(CsipError, match="no tracklets"):
-        cluster(features[:0], [])
+        cluster_features(features[:0], [])
 
 
 def test_who_was_in_sight_together() -> None:
@@ -171,6 +176,7 @@ def test_overlaps_as_by_comparing_all_pairs(spans: list[tuple[int, int, int]]) -
 
 
 def test_agreement() -> None:
-    assert agreement(np.array([3, 3, 1, 1]), np.array(["a", "a", "b", "b"])) == {"ari": 1, "nmi": 1, "purity": 1}
+    same = agreement(np.array([3, 3, 1, 1]), np.array(["a", "a", "b", "b"]))
+    assert asdict(same) == {"ari": 1, "nmi": 1, "purity": 1}
     mixed = agreement(np.array([1, 1, 1, 2]), np.array(["a", "a", "b", "b"]))
-    assert mixed["purity"] == 0.75 and mixed["ari"] == pytest.approx(0.0)
+    assert mixed.purity == 0.75 and mixed.ari == pytest.approx(0.0)

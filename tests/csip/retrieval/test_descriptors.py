@@ -31,7 +31,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     write_descriptors(path, written)
     read = read_descriptors(path)
     assert (read.names, read.dataset, read.model) == (written.names, written.dataset, written.model)
-    for column in ("features", "pids", "cameras", "query", "gallery"):
+    for column in ("features", "identities", "cameras", "query", "gallery"):
         one, two = getattr(read, column), getattr(written, column)
         assert one.dtype == two.dtype and np.array_equal(one, two), column
     assert [p.name for p in path.parent.iterdir()] == ["descriptors.h5"], "no temporary file is left"
@@ -60,7 +60,7 @@ def test_files_that_are_no_descriptors(tmp_path: Path) -> None:
         read_descriptors(path)
 
 
-@pytest.mark.parametrize("column", ["features", "pids", "cameras", "query", "gallery"])
+@pytest.mark.parametrize("column", ["features", "identities", "cameras", "query", "gallery"])
 def test_lengths_must_agree(column: str) -> None:
     whole = some()
     with pytest.raises(CsipError, match="tracklets must be"):

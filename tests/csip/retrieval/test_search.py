@@ -1,90 +1,28 @@
+"""Ranked lists as a table."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
-import numpy as np
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from csip.errors import CsipError
-from csip.retrieval import search
-from csip.retrieval.search import Effort, Index, build, load, recall, save
+from csip.data.csv_table import parse_table
+from csip.retrieval.search import Hit, SearchResult, write_table
 
-
-def crowd(people: int, each: int, width: int, noise: float = 0.5, seed: int = 0) -> np.ndarray:
-    generator = np.random.default_rng(seed)
-    centres = np.repeat(generator.normal(size=(people, width)), each, axis=0)
-    features = centres + noise * generator.normal(size=centres.shape)
-    return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
+NAMES = st.one_of(
+    st.sampled_from(["=1+1", "@x", "-1+2", "'=", "a,b", 'say "hi"', " x "]), st.text("=+-@'ab \t\n\r;,", min_size=1)
+)
 
 
-def by_sorting(features: np.ndarray, queries: np.ndarray, count: int) -> np.ndarray:
-    return np.argsort(-(queries.astype(np.float64) @ features.astype(np.float64).T), axis=1, kind="stable")[:, :count]
-
-
-@pytest.mark.parametrize("chunk", [7, 1000])
-def test_few_are_found_as_by_sorting(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr(search, "CHUNK", chunk)
-    monkeypatch.setattr(search, "QUERIES", 4)
-    features = crowd(20, 5, 16)
-    index = build(features)
-    assert index.exact
-    queries = crowd(3, 3, 16, seed=1)
-    similar, rows = index.search(queries, 12)
-    assert np.array_equal(rows, by_sorting(features, queries, 12))
-    assert np.allclose(similar, np.take_along_axis(queries @ features.T, rows, axis=1), atol=1e-6)
-    assert index.search(queries, 1000)[1].shape == (9, 100), "no more than there are"
-
-
-def test_equal_ones_come_in_the_order_of_rows() -> None:
-    features = np.repeat(np.eye(4, dtype=np.float32), 3, axis=0)
-    _, rows = build(features).search(features[4:5], 12)
-    assert rows[0].tolist() == [3, 4, 5, 0, 1, 2, 6, 7, 8, 9, 10, 11]
-
-
-def test_many_are_found_by_codes_of_which_enough_are_compared() -> None:
-    features = crowd(500, 8, 32)
-    index = build(features, exact=1000)
-    assert not index.exact and index.effort.recall >= search.RECALL
-    queries = crowd(500, 8, 32)[::40]
-    similar, rows = index.search(queries, 10)
-    truth = by_sorting(features, queries, 10)
-    assert recall(rows, truth) >= 0.99
-    assert np.allclose(similar, np.take_along_axis(queries @ features.T, rows, axis=1), atol=1e-6), (
-        "not the bytes' cosines"
-    )
-    assert (np.diff(similar, axis=1) <= 0).all()
-    assert len(index.search(queries[:1], 4000)[1][0]) == 4000, "all can be asked for"
-
-
-def test_where_codes_are_not_enough_everything_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "COMPONENTS", 2)
-    features = crowd(9000, 1, 32)
-    index = build(features, exact=1000)
-    assert index.exact
-    queries = crowd(5, 1, 32, seed=1)
-    assert np.array_equal(index.search(queries, 10)[1], by_sorting(features, queries, 10))
-
-
-def test_an_index_is_kept_and_not_used_for_other_descriptors(tmp_path: Path) -> None:
-    features = crowd(300, 8, 32)
-    built, path = build(features, exact=1000), tmp_path / "descriptors.h5.index"
-    save(built, path, "these")
-    kept = load(path, features, "these")
-    assert kept is not None and kept.effort == built.effort
-    for one, other in zip(kept.search(features[:9], 10), built.search(features[:9], 10), strict=True):
-        assert np.array_equal(one, other)
-    assert load(path, features, "those") is None
-    assert load(path, features[:-1], "these") is None
-    path.write_bytes(path.read_bytes()[:1000])
-    assert load(path, features, "these") is None, "cut short"
-    assert load(tmp_path / "nowhere", features, "these") is None
-    with pytest.raises(CsipError, match="nothing to write"):
-        save(build(features), path, "these")
-
-
-def test_recall_counts_what_was_found() -> None:
-    assert recall(np.array([[1, 2, 3], [4, 5, -1]]), np.array([[3, 2, 9], [5, 4, 6]])) == pytest.approx(4 / 6)
-
-
-def test_queries_of_another_width_are_refused() -> None:
-    index = Index(crowd(3, 1, 8), None, Effort(0, 1.0))
-    with pytest.raises(CsipError, match=r"must be \(Q, 8\) .* got \(1, 9\)"):
-        index.search(np.zeros((1, 9), np.float32), 3)
+@given(query=NAMES, tracklet=NAMES, camera=NAMES, person=NAMES)
+def test_names_in_a_table_are_no_formulas_and_are_read_back(
+    query: str, tracklet: str, camera: str, person: str, tmp_path_factory: object
+) -> None:
+    path: Path = tmp_path_factory.mktemp("search") / "search.csv"  # type: ignore[attr-defined]
+    hit = Hit(rank=1, tracklet=tracklet, camera=camera, cosine=-0.25, distance=1.25, identity=person, row=0)
+    write_table(path, [SearchResult(query, (hit,))])
+    text = path.read_bytes()
+    columns = ("query", "rank", "tracklet", "camera", "cosine", "distance", "person")
+    ((_, row),) = parse_table(text, path, columns)
+    assert tuple(row.values()) == (query, "1", tracklet, camera, "-0.25", "1.25", person)

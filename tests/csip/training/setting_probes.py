@@ -29,7 +29,7 @@ from csip.models.checkpoints import digest_tensors, load_model
 from csip.models.factory import build_model, empty_encoder, load_trained
 from csip.models.vision import create_vision
 from csip.monitor import Silent
-from csip.retrieval.embedding import embed_tracklets
+from csip.retrieval.embedding import Embedder
 from csip.runtime import make_fabric
 from csip.training.run_folder import RunFolder
 from csip.training.skeletons_alone import train_skeleton
@@ -271,9 +271,8 @@ def descriptors(settings: Settings, ground: Ground) -> Any:
 
     model.embed = embed  # type: ignore[method-assign]
     dataset = load_dataset(settings.dataset)
-    embed_tracklets(
-        model, dataset.root, dataset.query[:1], cameras, settings, torch.device("cpu"), Silent(), sampling="dense"
-    )
+    embedder = Embedder(model, settings, cameras, torch.device("cpu"))
+    embedder.tracklets(dataset.root, dataset.query[:1], Silent(), sampling="dense")
     return calls
 
 

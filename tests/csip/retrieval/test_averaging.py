@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from csip.errors import CsipError
+from csip.retrieval.averaging import METRICS
 from pipelines import average_runs as average
-from pipelines.average_runs import FIGURES
 
 PROTOCOL = {"gallery": "without_queries", "level": "tracklet", "sampling": "dense", "gallery_tracklets": 150}
 
@@ -15,7 +15,7 @@ PROTOCOL = {"gallery": "without_queries", "level": "tracklet", "sampling": "dens
 def make_run(root: Path, split: int | None, rank1: float, **protocol: object) -> Path:
     folder = root / f"split{split}-{rank1}"
     folder.mkdir()
-    figures = dict.fromkeys(FIGURES, rank1) | {"map": rank1 / 2}
+    figures = dict.fromkeys(METRICS, rank1) | {"map": rank1 / 2}
     scored = {"dataset": "ilidsvid", "protocol": PROTOCOL | {"split": split} | protocol, "figures": figures}
     (folder / "metrics.json").write_text(json.dumps(scored))
     return folder
@@ -23,18 +23,18 @@ def make_run(root: Path, split: int | None, rank1: float, **protocol: object) ->
 
 def test_mean_and_spread_of_the_divisions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [make_run(tmp_path, split, rank1) for split, rank1 in enumerate((0.8, 0.9, 1.0))]
-    result = average.run(runs, tmp_path / "mean.json")
+    result = average.run(runs, tmp_path / "mean.json").as_dict()
     assert result["rank1"] == {"mean": pytest.approx(0.9), "std": pytest.approx(0.1), "min": 0.8, "max": 1.0}
     assert result["map"]["mean"] == pytest.approx(0.45) and result["map"]["std"] == pytest.approx(0.05)
     assert result["splits"] == [0, 1, 2] and json.loads((tmp_path / "mean.json").read_text()) == result
     printed = capsys.readouterr().out
     assert "90.0 ± 10.0" in printed and "mean of 3 runs" in printed
-    assert average.run(runs[:1], None)["rank1"]["std"] == 0
+    assert average.run(runs[:1], None).metrics["rank1"].std == 0
 
 
 def test_seeds_have_no_divisions(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, None, 0.5), make_run(tmp_path, None, 0.7)]
-    assert average.run(runs, None)["rank1"]["mean"] == pytest.approx(0.6)
+    assert average.run(runs, None).metrics["rank1"].mean == pytest.approx(0.6)
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:

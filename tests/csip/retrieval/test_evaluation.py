@@ -1,4 +1,4 @@
-"""What the evaluation stage says it measured, on descriptors that are made up."""
+"""What an evaluation says it measured, on descriptors that are made up."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from csip.data import mars
 from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
 from csip.monitor import Silent
-from csip.retrieval.embedding import clips_of
-from pipelines.evaluate_run import cameras_table, chance_scores, describe, figures_table, protocol, score, side
+from csip.retrieval.embedding import Embedder, clips_of
+from csip.retrieval.evaluation import Evaluation, chance_scores, embed_sides, protocol, score, side
+from pipelines.tables import rich_table
 from pipelines.write_report import _ranking
 
 
@@ -32,16 +33,23 @@ def with_evaluation(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update=changes)})
 
 
-def evaluated(settings: Settings, dataset: Dataset, groups: dict[int, int] | None = None) -> dict:
+def measured(settings: Settings, dataset: Dataset, groups: dict[int, int] | None = None) -> Evaluation:
     query, gallery = side(dataset.query, settings), side(dataset.gallery, settings)
-    found = describe(Colours(), dataset.root, query, gallery, {}, settings, torch.device("cpu"), Silent())
+    embedder = Embedder(Colours(), settings, {}, torch.device("cpu"))
+    found = embed_sides(embedder, dataset.root, query, gallery, Silent())
     assert [len(one) for one in found] == [len(query.ids), len(gallery.ids)]
-    return {
-        "dataset": dataset.name,
-        "protocol": protocol(dataset, query, gallery, settings),
-        "figures": score(*found, query, gallery, groups or {}, settings.evaluation, "cpu"),
-        "compared": {"chance": chance_scores(query, gallery, groups or {})},
-    }
+    return Evaluation(
+        dataset.name,
+        protocol(dataset, query, gallery, settings),
+        "",
+        score(*found, query, gallery, groups or {}, settings.evaluation, "cpu"),
+        {"chance": chance_scores(query, gallery, groups or {})},
+        0.0,
+    )
+
+
+def evaluated(settings: Settings, dataset: Dataset) -> dict:
+    return measured(settings, dataset).as_dict()
 
 
 def test_tracklets_and_clips_are_ranked_as_what_they_are(settings: Settings) -> None:
@@ -78,13 +86,14 @@ def test_reranking_and_intervals_are_beside_the_plain_figures(settings: Settings
     plain = evaluated(with_evaluation(settings, bootstrap=0), dataset)
     assert plain["figures"]["intervals"] is None and "reranked" not in plain["figures"]
     assert plain["protocol"]["intervals"] is None and plain["protocol"]["reranking"] is None
-    both = evaluated(with_evaluation(settings, rerank=True, rerank_k1=3, rerank_k2=2), dataset)
+    evaluation = measured(with_evaluation(settings, rerank=True, rerank_k1=3, rerank_k2=2), dataset)
+    both = evaluation.as_dict()
     assert both["protocol"]["reranking"] == {"k1": 3, "k2": 2, "mix": 0.3}
     assert both["figures"]["map"] == plain["figures"]["map"]
     assert both["figures"]["reranked"]["map"] != both["figures"]["map"]
     low, high = both["figures"]["intervals"]["map"]
     assert low <= both["figures"]["map"] <= high
-    text = render(both)
+    text = render(evaluation)
     assert "re-ranked" in text and "95% interval" in text and "mINP" in text
     assert "trained, re-ranked" in "\n".join(_ranking(json.loads(json.dumps(both))))
 
@@ -92,14 +101,15 @@ def test_reranking_and_intervals_are_beside_the_plain_figures(settings: Settings
 def test_cameras_add_up_and_a_query_without_a_match_is_counted(settings: Settings) -> None:
     dataset = mars.load(settings.dataset.path)
     lonely = [t for t in dataset.gallery if t.pid != dataset.query[0].pid]
-    result = evaluated(settings, Dataset(dataset.name, dataset.root, (), dataset.query, tuple(lonely)))
+    evaluation = measured(settings, Dataset(dataset.name, dataset.root, (), dataset.query, tuple(lonely)))
+    result = evaluation.as_dict()
     table = result["figures"]["cameras"]
     assert sum(row["queries"] for row in table.values()) == len(dataset.query)
     assert sum(row["valid_queries"] for row in table.values()) == result["figures"]["valid_queries"]
     assert result["figures"]["valid_queries"] == sum(t.pid != dataset.query[0].pid for t in dataset.query)
     total = sum(row["map"] * row["valid_queries"] for row in table.values())
     assert total / result["figures"]["valid_queries"] == pytest.approx(result["figures"]["map"])
-    assert f"{result['figures']['valid_queries']} valid queries of {len(dataset.query)}" in render(result)
+    assert f"{result['figures']['valid_queries']} valid queries of {len(dataset.query)}" in render(evaluation)
     report = "\n".join(_ranking(json.loads(json.dumps(result))))
     assert "| query's camera |" in report and "mINP" in report
 
@@ -117,10 +127,10 @@ def test_lookalikes_are_ranked_against_their_own_group() -> None:
     asked = np.array([[0.0], [1], [10], [11], [50]])
     found = np.array([[1.0], [0], [10], [11], [50], [0]])
     groups = {1: 0, 2: 0, 3: 1, 4: 1}
-    figures = score(asked, found, query, gallery, groups, settings.evaluation, "cpu")
+    figures = score(asked, found, query, gallery, groups, settings.evaluation, "cpu").as_dict()
     assert figures["lookalikes"]["pair_rank1"] == 0.5
     assert figures["lookalikes"]["valid_queries"] == 4 and figures["rank1"] == 3 / 5
-    chance = chance_scores(query, gallery, groups)["lookalikes"]["pair_rank1"]
+    chance = chance_scores(query, gallery, groups).as_dict()["lookalikes"]["pair_rank1"]
     assert chance == pytest.approx((1 / 2 + 1 / 3 + 1 / 2 + 1 / 2) / 4)
 
 
@@ -129,10 +139,13 @@ def test_clip_counts_are_those_of_the_clips() -> None:
     assert len(clips_of(9, 4, "rrs")) == 1
 
 
-def render(result: dict) -> str:
+def render(evaluation: Evaluation) -> str:
     from rich.console import Console
 
     console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(figures_table(result))
-    console.print(cameras_table(result))
-    return console.export_text()
+    console.print(rich_table(evaluation.table(), bold="trained"))
+    console.print(rich_table(evaluation.camera_table()))
+    text = console.export_text()
+    cells = [cell for table in (evaluation.table(), evaluation.camera_table()) for row in table.rows for cell in row]
+    assert all(cell in text and cell in str(evaluation) for cell in cells), "plain text says the same"
+    return text

@@ -1,0 +1,393 @@
+"""What is wrong with a data set on this disk, found before a stage trips over it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+
+from csip.config import Settings
+from csip.data.dataset import DISTRACTOR, Dataset, Tracklet, is_image
+from csip.data.folder import unread_parts
+from csip.data.index import Tree
+from csip.data.labels import LABELS
+from csip.data.matching import Matching
+from csip.data.names import canonical
+from csip.data.readers import is_labelled, load_dataset
+from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
+from csip.errors import CsipError
+from csip.monitor import Monitor
+from pose_cache.errors import PoseCacheError
+from pose_cache.images import load_frame
+from pose_cache.sources import FrameKind
+from pose_cache.store import SkeletonStore
+
+MEND = "correct what is named here; the documentation shows how the files should lie"
+AGAIN = "unpack the archive again; a download that was cut short is the usual reason"
+# As published, whole training tracklets; where two numbers are given, with and without the queries in the gallery.
+PUBLISHED: dict[str, dict[str, int | tuple[int, int]]] = {
+    "mars": {
+        "training identities": 625,
+        "training tracklets": 8298,
+        "queries": 1980,
+        "gallery tracklets": (11310, 9330),
+        "queries with a match": (1980, 1840),
+        "cameras": 6,
+    },
+    "lsvid": {
+        "training identities": 842,
+        "training tracklets": 2831,
+        "queries": 3504,
+        "gallery tracklets": (11333, 7829),
+        "cameras": 15,
+    },
+    "ilidsvid": {
+        "training identities": 150,
+        "training tracklets": 300,
+        "queries": 150,
+        "gallery tracklets": 150,
+        "queries with a match": 150,
+        "cameras": 2,
+    },
+    "prid2011": {
+        "training identities": 89,
+        "training tracklets": 178,
+        "queries": 89,
+        "gallery tracklets": 89,
+        "queries with a match": 89,
+        "cameras": 2,
+    },
+    "kgbd": {"people": 164, "sequences": 822, "skeletons": 491_747},
+}
+
+
+class Remedy(Enum):
+    """What a stage of the chain can do about a finding; who runs stages knows its command."""
+
+    EXTRACT = "extract the skeletons"
+    EXTRACT_ANEW = "replace the skeleton cache"
+    NAME_PEOPLE = "cluster the tracklets into people"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    what
+        What was looked at.
+    text
+        What was found.
+    fix
+        What to do; empty where nothing is wrong.
+    hint
+        What comes next although nothing is wrong; empty where nothing does.
+    remedy
+        The stage that does it, where one does.
+    """
+
+    what: str
+    text: str
+    fix: str = ""
+    hint: str = ""
+    remedy: Remedy | None = None
+
+
+def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monitor) -> list[Finding]:
+    """Look at the index, the frames and the skeletons of a data set.
+
+    Parameters
+    ----------
+    cache
+        Where the skeletons should be.
+    frames
+        How many frames to decode, chosen at random with a fixed seed; None decodes all. Whether frames are there is always
+        asked of all.
+    """
+    if settings.dataset.layout in LAYOUTS:
+        return inspect_sequences(settings)
+    try:
+        dataset = load_dataset(settings.dataset)
+        whole = load_dataset(settings.dataset.model_copy(update={"piece_frames": None}))
+    except CsipError as error:
+        return [Finding("index", str(error), MEND)]
+    everyone = list({t.name: t for t in (*whole.train, *whole.query, *whole.gallery)}.values())
+    people = [_counts(whole, settings), _cameras(whole), _lengths(whole, settings), _identities(whole)]
+    return [
+        *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
+        *_layout(settings, everyone),
+        _missing(whole.root, everyone),
+        _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
+        _skeletons(cache, dataset),
+    ]
+
+
+def inspect_sequences(settings: Settings) -> list[Finding]:
+    """Look at a data set of skeletons alone; its readers refuse coordinates that are not finite."""
+    try:
+        dataset = load_skeleton_set(settings.dataset, settings.runtime.seed)
+    except CsipError as error:
+        return [Finding("index", str(error), MEND)]
+    parts = {"training": dataset.train, "probe": dataset.probe, "gallery": dataset.gallery}
+    everything = [sequence for part in parts.values() for sequence in part]
+    lengths = {part: np.array([len(s.joints) for s in sequences]) for part, sequences in parts.items()}
+    found = {
+        "people": len({s.pid for s in everything}),
+        "sequences": len(everything),
+        "skeletons": sum(len(s.joints) for s in everything),
+    }
+    text = ", ".join(f"{value:,} {what}" for what, value in found.items()) + f"; {dataset.joint_set}"
+    expected = PUBLISHED.get(settings.dataset.name, {})
+    wrong = [f"{value:,} {what}, found {found[what]:,}" for what, value in expected.items() if found[what] != value]
+    unknown = {s.pid for s in dataset.probe} - {s.pid for s in dataset.gallery}
+    # A sensor that has lost a person repeats the last skeleton.
+    still = sum(int((np.diff(s.joints, axis=0) == 0).all(axis=(1, 2)).sum()) for s in everything)
+    return [
+        Finding("counts", text, f"published are {'; '.join(wrong)}: {AGAIN}" if wrong else ""),
+        Finding("split", f"{dataset.protocol}; " + ", ".join(f"{len(s):,} {part}" for part, s in parts.items())),
+        Finding(
+            "frames a sequence",
+            "\n".join(f"{part}: {n.min()} to {n.max()}, median {np.median(n):.0f}" for part, n in lengths.items()),
+        ),
+        Finding("skeletons", f"all finite; {still:,} ({still / found['skeletons']:.1%}) repeat the one before"),
+        Finding(
+            "people",
+            f"{len(unknown):,} people of the probe are not in the gallery" if unknown else "every probe has a match",
+            "their sequences can never be found: check the split" if unknown else "",
+        ),
+    ]
+
+
+def _counts(dataset: Dataset, settings: Settings) -> Finding:
+    found = {
+        "training identities": len({t.pid for t in dataset.train}),
+        "training tracklets": len(dataset.train),
+        "queries": len(dataset.query),
+        "gallery tracklets": len(dataset.gallery),
+        "queries with a match": int(_matching(dataset).valid().sum()),
+        "cameras": len({t.camera for part in (dataset.train, dataset.query, dataset.gallery) for t in part}),
+    }
+    text = ", ".join(f"{value:,} {what}" for what, value in found.items())
+    text += f" ({settings.dataset.gallery}; {sum(t.pid == DISTRACTOR for t in dataset.gallery):,} distractors)"
+    policy = settings.dataset.gallery == "without_queries"
+    expected = {
+        what: value[policy] if isinstance(value, tuple) else value
+        for what, value in PUBLISHED.get(settings.dataset.name, {}).items()
+    }
+    wrong = [f"{value:,} {what}, found {found[what]:,}" for what, value in expected.items() if found[what] != value]
+    if wrong:
+        return Finding("counts", text, f"published are {'; '.join(wrong)}: {AGAIN}")
+    if not found["queries with a match"]:
+        return Finding(
+            "counts", text, "no query has a match at another camera: check identities, cameras, dataset.gallery"
+        )
+    return Finding("counts", f"{text}; as published" if expected else text)
+
+
+def _nobody(tracklets: Sequence[Tracklet], settings: Settings) -> Finding:
+    """Look at tracklets of which nobody says whose they are."""
+    cameras = sorted(Counter(t.camera for t in tracklets).items())
+    lengths = np.array([len(t.frames) for t in tracklets])
+    return Finding(
+        "people",
+        f"nobody is named on any of {len(tracklets):,} tracklets: they can be described, searched and clustered, but not train "
+        "or be scored\n"
+        f"cameras (tracklets): {', '.join(f'{camera} ({count:,})' for camera, count in cameras)}\n"
+        f"frames per tracklet: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}",
+        hint=f"cluster the tracklets: that proposes people in {settings.dataset.path / LABELS}, to review and correct",
+        remedy=Remedy.NAME_PEOPLE,
+    )
+
+
+def _matching(dataset: Dataset) -> Matching:
+    """Return who matches whom in the test, as the scores count it."""
+    query, gallery = dataset.query, dataset.gallery
+    return Matching(
+        [t.pid for t in query], [t.camera for t in query], [t.pid for t in gallery], [t.camera for t in gallery]
+    )
+
+
+def _cameras(dataset: Dataset) -> Finding:
+    parts = {"training": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
+    lines = [
+        f"{part}: "
+        + ", ".join(f"{camera} ({count:,})" for camera, count in sorted(Counter(t.camera for t in tracklets).items()))
+        for part, tracklets in parts.items()
+    ]
+    seen: dict[int, set[int]] = {}
+    for tracklet in dataset.train:
+        seen.setdefault(tracklet.pid, set()).add(tracklet.camera)
+    single = sum(len(cameras) == 1 for cameras in seen.values())
+    lines.append(f"{single:,} of {len(seen):,} training identities were seen by one camera only")
+    unknown = {t.camera for t in (*dataset.query, *dataset.gallery)} - {t.camera for t in dataset.train}
+    if unknown:
+        lines.append(f"tested, but not trained: {', '.join(map(str, sorted(unknown)))}; these get no camera embedding")
+    return Finding("cameras (tracklets)", "\n".join(lines))
+
+
+def _lengths(dataset: Dataset, settings: Settings) -> Finding:
+    lines = []
+    for part, tracklets in (("training", dataset.train), ("query", dataset.query), ("gallery", dataset.gallery)):
+        if not tracklets:
+            lines.append(f"{part}: none")
+            continue
+        lengths = np.array([len(t.frames) for t in tracklets])
+        short = int((lengths < settings.clips.frames).sum())
+        lines.append(
+            f"{part}: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}, {lengths.sum():,} frames; "
+            f"{short:,} tracklets shorter than a clip of {settings.clips.frames}"
+        )
+    return Finding("frames a tracklet", "\n".join(lines))
+
+
+def _identities(dataset: Dataset) -> Finding:
+    trained, tested = ({t.pid: t.name for t in part} for part in (dataset.train, (*dataset.query, *dataset.gallery)))
+    shared = sorted(trained.keys() & tested.keys())
+    if not shared:
+        return Finding("identities", "nobody who trains is tested")
+    example = f"{shared[0]} ({trained[shared[0]]}, {tested[shared[0]]})"
+    text = f"{len(shared):,} identities train and are tested, e.g. {example}"
+    return Finding("identities", text, "figures would be of people seen in training: divide the data by identity")
+
+
+def _layout(settings: Settings, tracklets: Sequence[Tracklet]) -> list[Finding]:
+    """Look for what an index and the names on the disk cannot both mean."""
+    found = []
+    owners: dict[str, str] = {}
+    twice = [
+        (frame, owner, t.name)
+        for t in tracklets
+        for frame in t.frames
+        if (owner := owners.setdefault(frame, t.name)) != t.name
+    ]
+    if twice:
+        frame, one, other = twice[0]
+        text = f"{len(twice):,} frames are in two tracklets, e.g. {frame} in {one} and {other}"
+        found.append(
+            Finding("tracklets", text, "the index is damaged or of another version: each frame is in one tracklet")
+        )
+    if settings.dataset.layout == "mars":
+        mixed = [t for t in tracklets if len({frame.rpartition("F")[0] for frame in t.frames}) > 1]
+        if mixed:
+            text = f"{len(mixed):,} tracklets hold frames of several tracklets by their names, e.g. {mixed[0].name}"
+            found.append(
+                Finding("tracklets", text, "the index and the names are of different versions: unpack both again")
+            )
+    if settings.dataset.layout == "folder" and (beside := unread_parts(settings.dataset.path)):
+        text = f"beside train and test there are people in {', '.join(beside)}, whom nothing reads"
+        found.append(Finding("folders", text, "move them into train or test, or out of the data set"))
+    return found
+
+
+def _missing(root: Path, tracklets: Sequence[Tracklet]) -> Finding:
+    tree = Tree(root)
+    there: dict[str, set[str]] = {}
+    missing, total = [], 0
+    for tracklet in tracklets:
+        for frame in tracklet.frames:
+            folder, _, name = frame.rpartition("/")
+            if folder not in there:
+                there[folder] = set(tree.files(folder))
+            total += 1
+            if name not in there[folder]:
+                missing.append(frame)
+    frames = {frame for tracklet in tracklets for frame in tracklet.frames}
+    others = [
+        f"{folder}/{name}"
+        for folder, names in there.items()
+        for name in sorted(names)
+        if f"{folder}/{name}" not in frames
+    ]
+    known = sum(map(is_image, others))
+    text = f"all {total:,}, in {len(there):,} folders"
+    if others:
+        text += f"; {len(others):,} more files there are no frames of these tracklets ({known:,} pictures), e.g. {others[0]}"
+    if not missing:
+        return Finding("frames there", text)
+    text = f"{len(missing):,} of {total:,} are missing, e.g. {root / missing[0]}"
+    if _has_twin(tree, missing[0]):
+        return Finding(
+            "frames there", text, "the names differ from those on the disk in their Unicode form (NFC, NFD): rename"
+        )
+    return Finding("frames there", text, AGAIN)
+
+
+def _has_twin(tree: Tree, frame: str) -> bool:
+    """Whether a missing frame is on the disk under another Unicode form of its path."""
+    folder = ""
+    *parents, name = frame.split("/")
+    for parent in parents:
+        same = [found for found in tree.folders(folder) if canonical(found) == canonical(parent)]
+        if not same:
+            return False
+        folder = f"{folder}/{same[0]}".lstrip("/")
+    return canonical(name) in map(canonical, tree.files(folder))
+
+
+def _unreadable(
+    root: Path, tracklets: Sequence[Tracklet], count: int | None, workers: int, monitor: Monitor
+) -> Finding:
+    frames = sorted({frame for tracklet in tracklets for frame in tracklet.frames})
+    total = len(frames)
+    if count is not None and count < total:
+        frames = [frames[i] for i in sorted(np.random.default_rng(0).choice(total, count, replace=False))]
+    kinds: Counter[FrameKind] = Counter()
+    heights, widths, bad = [], [], []
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (frame, (image, source)) in enumerate(
+            zip(frames, pool.map(lambda frame: load_frame(root / frame), frames), strict=True), start=1
+        ):
+            kinds[source.kind] += 1
+            if image is None or not source.kind.usable:
+                bad.append((frame, source.kind))
+            else:
+                heights.append(image.shape[0])
+                widths.append(image.shape[1])
+            monitor.progress("decoding frames", done, len(frames))
+    text = f"{len(frames):,} of {total:,} decoded: " + ", ".join(
+        f"{n:,} {kind.label}" for kind, n in kinds.most_common()
+    )
+    if heights:
+        text += (
+            f"; height {min(heights)} to {max(heights)}, median {np.median(heights):.0f}; width {min(widths)} to "
+            f"{max(widths)}, median {np.median(widths):.0f}"
+        )
+    if not bad:
+        return Finding("frames readable", text)
+    text += f"; e.g. {root / bad[0][0]} ({bad[0][1].label})"
+    return Finding("frames readable", text, f"{AGAIN}, or take these frames out")
+
+
+def _skeletons(cache: Path, dataset: Dataset) -> Finding:
+    if not cache.exists():
+        return Finding("skeletons", f"{cache}: none yet; training needs them", remedy=Remedy.EXTRACT)
+    try:
+        with SkeletonStore(cache) as store:
+            wanted, who = (
+                (dataset.train, "training tracklets") if is_labelled(dataset) else (dataset.query, "tracklets")
+            )
+            known = [t for t in wanted if t.name in store]
+            paired = valid = without = 0
+            for tracklet in known:
+                posed = dict(zip(store.frames(tracklet.name), store.valid(tracklet.name).tolist(), strict=True))
+                found = [posed[frame] for frame in tracklet.frames if frame in posed]
+                paired, valid, without = paired + len(found), valid + sum(found), without + (not any(found))
+            joint_set = store.joint_set.name
+    except PoseCacheError as error:
+        return Finding("skeletons", str(error), "make the cache again", remedy=Remedy.EXTRACT_ANEW)
+    frames = sum(len(t.frames) for t in wanted)
+    text = (
+        f"{len(known):,} of {len(wanted):,} {who}, {paired:,} of {frames:,} frames, "
+        f"{valid / max(frames, 1):.1%} with a pose ({joint_set}); {without:,} tracklets without any"
+    )
+    if len(known) < len(wanted) or paired < frames:
+        return Finding(
+            "skeletons", text, "the cache was made from other data: extract the skeletons again", remedy=Remedy.EXTRACT
+        )
+    return Finding("skeletons", text)

@@ -1,0 +1,160 @@
+"""From names, folders and files to models and data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_args
+
+from csip.config import DatasetSettings, EvaluationSettings, Override, RuntimeSettings, Settings, load_settings
+from csip.data import readers
+from csip.data.dataset import Dataset
+from csip.data.folder import TABLE
+from csip.errors import CsipError
+from csip.export.onnx_model import OnnxModel
+from csip.files import digest
+from csip.models.checkpoints import MODEL, load_model, model_digest
+from csip.models.factory import restore
+from csip.retrieval.embedding import Precision
+from csip.retrieval.model import Model, pick_device
+from pose_cache.shipped import CONFIGS
+
+# ---- models ----------------------------------------------------------------------------------------------------------
+
+
+def load(
+    path: Path | str,
+    device: str = "auto",
+    precision: Precision = "32-true",
+    *,
+    evaluation: EvaluationSettings | None = None,
+    runtime: RuntimeSettings | None = None,
+) -> Model:
+    """Load a trained model.
+
+    Parameters
+    ----------
+    path
+        A run, its folder ``stage2``, the folder of an export, a ``.safetensors`` file, whole or slim, or an ``.onnx`` file.
+        What `csip import-checkpoint` makes of other weights is a run, too.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``; see `Model.to`. An ONNX file runs on the CPU.
+    precision
+        ``bf16-mixed`` and ``16-mixed`` are faster on a GPU, and change descriptors by rounding.
+    evaluation, runtime
+        How the model is used; by default as the run's settings say.
+
+    Raises
+    ------
+    CsipError
+        The file is missing or damaged, or is no model of images; there is no such device or precision.
+    """
+    path = Path(path)
+    if precision not in get_args(Precision):
+        raise CsipError(f"precision: expected {', '.join(get_args(Precision))}, found {precision!r}")
+    if path.suffix == ".onnx":
+        return _load_onnx(path, precision, evaluation, runtime)
+    file = model_file(path)
+    if not file.exists() and (path / "skeleton" / MODEL).exists():
+        raise CsipError(f"{path}: a model of skeletons alone; expected one of images, which stage 2 trains")
+    tensors, description = load_model(file, "stage2")
+    settings = _used(Settings.model_validate(description["settings"]), evaluation, runtime)
+    description["settings"] = settings.model_dump(mode="json")
+    return Model(
+        network=restore(tensors, description),
+        settings=settings,
+        trained_on=str(description["dataset"]),
+        camera_rows={int(camera): row for camera, row in description["cameras"].items()},
+        digest=model_digest(file, description),
+        file_digest=digest(file),
+        device=pick_device(device),
+        precision=precision,
+        description=description,
+    )
+
+
+def model_file(path: Path) -> Path:
+    """Return the model's file in a run, in a folder of a model, or the file itself."""
+    if path.suffix and not path.is_dir():
+        return path
+    own = path / MODEL
+    return own if own.exists() or path.name == "stage2" else path / "stage2" / MODEL
+
+
+def _load_onnx(
+    path: Path, precision: Precision, evaluation: EvaluationSettings | None, runtime: RuntimeSettings | None
+) -> Model:
+    if precision != "32-true":
+        raise CsipError(f"{path}: an ONNX file computes in 32-true alone, found precision {precision}")
+    network = OnnxModel(path)
+    about = network.description
+    plain = Settings(dataset=DatasetSettings(name=about.dataset))
+    if evaluation is None:
+        evaluation = plain.evaluation.model_copy(update={"part_norm": about.part_norm})
+    settings = about.apply_to(_used(plain, evaluation, runtime))
+    return Model(
+        network=network,
+        settings=settings,
+        trained_on=about.dataset,
+        camera_rows=about.cameras,
+        digest=about.model,
+        file_digest=digest(path),
+        device=pick_device("cpu"),
+    )
+
+
+def _used(settings: Settings, evaluation: EvaluationSettings | None, runtime: RuntimeSettings | None) -> Settings:
+    """Return a model's own settings with how it is used now."""
+    update = {"evaluation": evaluation or settings.evaluation, "runtime": runtime or settings.runtime}
+    return settings.model_copy(update=update)
+
+
+# ---- data sets -------------------------------------------------------------------------------------------------------
+
+
+def load_dataset(
+    source: Path | str | Dataset, root: Path | str | None = None, overrides: Iterable[Override] = ()
+) -> Dataset:
+    """Read the index of a data set; no image is opened.
+
+    Parameters
+    ----------
+    source
+        A name: the data set of ``configs/NAME.yaml``, here or of this package, or of the folder ``data/NAME``; otherwise a folder
+        ``PERSON/CAMERA/[TRACKLET/]FRAME.jpg``, or one with ``tracklets.csv``, or that table. A `Dataset` is returned as it is.
+    root
+        The folder of a data set that is known by its name, if not ``data/NAME``.
+    overrides
+        Settings, e.g. ``dataset.split=3`` or ``dataset.layout=mars``.
+
+    Raises
+    ------
+    CsipError
+        There is no such data set, or its content is not what its layout says.
+    """
+    if isinstance(source, Dataset):
+        return source
+    return readers.load_dataset(dataset_settings(source, root, overrides))
+
+
+def dataset_settings(
+    source: Path | str, root: Path | str | None = None, overrides: Iterable[Override] = ()
+) -> DatasetSettings:
+    """Return which reader reads which folder, for `load_dataset`; parameters as there."""
+    changes: list[Override] = [*overrides, *([] if root is None else [("dataset.root", Path(root))])]
+    for folder in (Path("configs"), CONFIGS):
+        file = folder / f"{source}.yaml"
+        if file.is_file():
+            return load_settings(file, changes).dataset
+    place = Path(source)
+    if root is None and not (Path("data") / place).is_dir():
+        root = place.absolute().parent if place.name == TABLE and place.is_file() else place
+        if not root.is_dir():
+            known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
+            raise CsipError(
+                f"unknown data set {str(source)!r}: expected one of {known}, a folder data/{source}, a folder with "
+                f"PERSON/CAMERA/[TRACKLET/]FRAME.jpg, or a table {TABLE}"
+            )
+        place = root.absolute()
+        changes.append(("dataset.root", root))
+    return load_settings(CONFIGS / "folder.yaml", [("dataset.name", place.name), *changes]).dataset
