@@ -160,7 +160,7 @@ def install(torch: str, operators: str) -> None:
     say("installing MMPose, OpenCLIP and the rest")
     installer.install("--no-deps", f"mmpose=={bundled()['mmpose']}")
     # pip is for those who use the environment, where uv has made it.
-    installer.install(*installer.compile, "-c", str(CONSTRAINTS), "pip", "-e", f"{PROJECT}[dev]")
+    installer.install("-c", str(CONSTRAINTS), "pip", "-e", f"{PROJECT}[dev]")
     if sys.platform == "linux" and not loads("libGL.so.1"):
         say("there is no libGL here: OpenCV's build without windows is laid over the other")
         version = pins["opencv-python"]
@@ -177,8 +177,6 @@ class Installer:
         self.uv = uv
         self.name = "pip" if uv is None else "uv"
         self.again = "--force-reinstall" if uv is None else "--reinstall"
-        # Once here, as pip does, instead of by every process that is the first to import a file.
-        self.compile = [] if uv is None else ["--compile-bytecode"]
         self.pips = pip_settings()
         self.environment = os.environ | ({} if uv is None else uv_settings(os.environ, self.pips))
 
