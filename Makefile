@@ -2,7 +2,7 @@
 #   make demo                      everything on rendered people
 #   make evaluate DATASET=mars     everything on MARS, from data/mars on
 #   make report DATASET=kgbd       skeletons alone: train, evaluate, report
-#   make splits DATASET=ilidsvid   everything on each of its ten divisions, and the mean
+#   make splits DATASET=ilidsvid   everything on each of its ten splits, and the mean
 #   make search DATASET=hall VIDEOS=visits FROM=runs/mars   people in videos, described by another run's model, and searched
 #   make ablate                    what each part of the method adds, on rendered people: hours
 DATASET ?= demo
@@ -39,7 +39,7 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test lint bench wheel clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench wheel clean
 .DELETE_ON_ERROR:
 
 # Asks each time whether what is there is what is wanted, which takes a moment; other targets ask when its inputs change.
@@ -111,7 +111,7 @@ ablate:
 	@$(MAKE) --no-print-directory skeletons DATASET=ablation
 	$(CSIP) ablate --dataset ablation --seeds $(SEEDS) --workers 2 $(foreach setting,$(SET),--set $(setting))
 
-# Who trains in one division is tested in another: skeletons of all are needed.
+# Training identities of one split are test identities of another: skeletons of all are needed.
 splits: | .venv/csip-setup.sha256
 	$(CSIP) skeletons $(FLAGS) --test-too
 	@for split in $(SPLITS); do $(MAKE) --no-print-directory evaluate DATASET=$(DATASET) RUN=$(RUN)/split$$split \
@@ -124,6 +124,9 @@ demo:
 
 test: setup
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+quick: setup
+	.venv/bin/python -m pytest -m "not slow" --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: setup
 	.venv/bin/ruff check .

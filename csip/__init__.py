@@ -8,17 +8,18 @@
     gallery = model.embed(mars.gallery)
     hits = csip.search(model.embed("crops/"), gallery, top=10)
 
-Everything below is imported when it is first used, so that ``import csip`` takes no time and no torch.
+Names are imported on first use, so ``import csip`` is fast and does not import torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csip.config import EvaluationSettings, RuntimeSettings, Settings, load_settings
+    from csip.config import EvaluationSettings, RuntimeSettings, Settings
     from csip.data.dataset import Dataset, Tracklet
     from csip.errors import CsipError
-    from csip.loading import load, load_dataset
+    from csip.loading import load, load_dataset, load_settings
+    from csip.monitor import Monitor, Silent
     from csip.retrieval.clustering import Proposal, cluster
     from csip.retrieval.descriptors import Descriptors, read_descriptors
     from csip.retrieval.evaluation import Evaluation, evaluate
@@ -32,10 +33,11 @@ if TYPE_CHECKING:
 
 # Where each name is defined, as above.
 _MODULES = {
-    "csip.config": ("EvaluationSettings", "RuntimeSettings", "Settings", "load_settings"),
+    "csip.config": ("EvaluationSettings", "RuntimeSettings", "Settings"),
     "csip.data.dataset": ("Dataset", "Tracklet"),
     "csip.errors": ("CsipError",),
-    "csip.loading": ("load", "load_dataset"),
+    "csip.loading": ("load", "load_dataset", "load_settings"),
+    "csip.monitor": ("Monitor", "Silent"),
     "csip.retrieval.clustering": ("Proposal", "cluster"),
     "csip.retrieval.descriptors": ("Descriptors", "read_descriptors"),
     "csip.retrieval.evaluation": ("Evaluation", "evaluate"),
@@ -54,10 +56,12 @@ __all__ = [
     "Evaluation",
     "EvaluationSettings",
     "Model",
+    "Monitor",
     "Proposal",
     "RuntimeSettings",
     "SearchResult",
     "Settings",
+    "Silent",
     "Tracklet",
     "__version__",
     "cluster",

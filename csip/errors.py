@@ -1,4 +1,4 @@
-"""What this package raises for what its user can mend."""
+"""Errors that the user can fix."""
 
 from pose_cache.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Files that must survive, and files known by their content."""
+"""Atomic writes and content digests of files."""
 
 from __future__ import annotations
 

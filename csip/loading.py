@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
-from csip.config import DatasetSettings, EvaluationSettings, Override, RuntimeSettings, Settings, load_settings
+from csip.config import DatasetSettings, EvaluationSettings, Override, RuntimeSettings, Settings
+from csip.config import load_settings as read_settings
 from csip.data import readers
 from csip.data.dataset import Dataset
 from csip.data.folder import TABLE
@@ -109,7 +110,7 @@ def _used(settings: Settings, evaluation: EvaluationSettings | None, runtime: Ru
     return settings.model_copy(update=update)
 
 
-# ---- data sets -------------------------------------------------------------------------------------------------------
+# ---- data sets and settings ------------------------------------------------------------------------------------------
 
 
 def load_dataset(
@@ -134,20 +135,24 @@ def load_dataset(
     """
     if isinstance(source, Dataset):
         return source
-    return readers.load_dataset(dataset_settings(source, root, overrides))
+    return readers.load_dataset(load_settings(source, root, overrides).dataset)
 
 
-def dataset_settings(
-    source: Path | str, root: Path | str | None = None, overrides: Iterable[Override] = ()
-) -> DatasetSettings:
-    """Return which reader reads which folder, for `load_dataset`; parameters as there."""
-    changes: list[Override] = [*overrides, *([] if root is None else [("dataset.root", Path(root))])]
-    for folder in (Path("configs"), CONFIGS):
-        file = folder / f"{source}.yaml"
-        if file.is_file():
-            return load_settings(file, changes).dataset
+def load_settings(source: Path | str, root: Path | str | None = None, overrides: Iterable[Override] = ()) -> Settings:
+    """Read the settings of a data set, as the commands find them; parameters as those of `load_dataset`, or a YAML file.
+
+    Raises
+    ------
+    CsipError
+        There is no such data set or file, or a setting cannot be used.
+    """
     place = Path(source)
-    if root is None and not (Path("data") / place).is_dir():
+    changes: list[Override] = [*overrides, *([] if root is None else [("dataset.root", Path(root))])]
+    named = (folder / f"{source}.yaml" for folder in (Path("configs"), CONFIGS))
+    file = place if place.suffix in (".yaml", ".yml") else next((file for file in named if file.is_file()), None)
+    if file is not None:
+        return read_settings(file, changes)
+    if root is None and not (len(place.parts) == 1 and (Path("data") / place).is_dir()):
         root = place.absolute().parent if place.name == TABLE and place.is_file() else place
         if not root.is_dir():
             known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
@@ -157,4 +162,4 @@ def dataset_settings(
             )
         place = root.absolute()
         changes.append(("dataset.root", root))
-    return load_settings(CONFIGS / "folder.yaml", [("dataset.name", place.name), *changes]).dataset
+    return read_settings(CONFIGS / "folder.yaml", [("dataset.name", place.name), *changes])

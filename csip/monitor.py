@@ -1,4 +1,4 @@
-"""How long work tells its caller where it stands; the one protocol of both packages, so that a monitor serves either."""
+"""Progress of long work, reported to the caller; the one protocol of both packages."""
 
 from pose_cache.monitor import Monitor, Silent
 

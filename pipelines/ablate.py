@@ -1,7 +1,7 @@
 """What each part of the method adds: the same training with parts left out, over several seeds, in one table.
 
 The rows add one part at a time. Each row and seed is a run of its own below the output folder, trained and scored as the
-stages do it; what is finished stays finished, and a stopped ablation goes on. Runs go side by side, a process each.
+stages do it; finished runs are kept, and an interrupted study resumes. Runs are parallel, one process each.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def first_stage(settings: Settings, seed: int, out: Path) -> Path:
 
 
 def table(found: dict[str, list[dict[str, Any]]], seeds: Sequence[int]) -> str:
-    """Lay out the figures as Markdown: mean and standard deviation over the seeds, in per cent."""
+    """Lay out the metrics as Markdown: mean and standard deviation over the seeds, in per cent."""
     alike = all("lookalikes" in one for row in found.values() for one in row)
     columns: list[tuple[str, tuple[str, ...]]] = [(name, (key,)) for key, name in COLUMNS]
     columns += [(f"look-alikes: {name}", ("lookalikes", key)) for key, name in COLUMNS] if alike else []

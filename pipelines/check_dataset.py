@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
 
 
 def _advised(finding: Finding, name: str) -> Finding:
+    name = shlex.quote(name)
     make = f"`csip skeletons --dataset {name}`"
     match finding.remedy:
         case Remedy.EXTRACT if not finding.fix:

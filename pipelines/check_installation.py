@@ -35,7 +35,7 @@ def run() -> bool:
     problems = []
     checks: list[tuple[str, Callable[[], str], str]] = [
         ("packages", check_versions, SETUP),
-        ("devices", check_devices, "install a CUDA build of torch that fits the driver, or go on with the CPU"),
+        ("devices", check_devices, "install a CUDA build of torch that fits the driver, or use the CPU"),
         ("mmcv operators", check_operators, SETUP),
         ("2D pose model", check_pose, SETUP),
         ("3D lifter", check_lifter, SETUP),
@@ -152,7 +152,7 @@ def check_vision() -> str:
     vision = create_vision(str(CONFIGS / "vision" / "demo.json"), None, (128, 64)).eval()
     with torch.inference_mode():
         output = vision(torch.zeros(1, 3, 128, 64))
-    return f"OpenCLIP: {output.tokens.shape[1]} tokens, {output.projected.shape[1]} numbers an image"
+    return f"OpenCLIP: {output.tokens.shape[1]} tokens, {output.projected.shape[1]} values per image"
 
 
 def check_demo_weights() -> str:

@@ -108,11 +108,11 @@ def _check_described(
     table = root / folder.TABLE
     if sightings and not set(descriptors.names) <= sightings.keys():
         strange = next(name for name in descriptors.names if name not in sightings)
-        raise CsipError(f"{path}: tracklet {strange} is not in {table}; make it anew with `csip embed`")
+        raise CsipError(f"{path}: tracklet {strange} is not in {table}; rerun `csip embed`")
     if labels is not None and len(descriptors) < len(sightings):
         raise CsipError(
             f"{path}: describes {len(descriptors):,} of the {len(sightings):,} tracklets of {table}; the others would be "
-            f"left out of {labels}; embed all by `csip embed --part all`, or name another file with --out"
+            f"left out of {labels}; embed all of them with `csip embed --part all`, or name another file with --out"
         )
 
 
@@ -125,7 +125,7 @@ def _show(result: Clustered) -> None:
         soft_wrap=True,
     )
     console.print(
-        f"  joined up to a mean distance of {proposal.threshold:.4f} (1 - cosine; {_CHOSEN_BY[proposal.chosen_by]}), "
+        f"  clusters up to a mean distance of {proposal.threshold:.4f} (1 - cosine; {_CHOSEN_BY[proposal.chosen_by]}), "
         f"silhouette {proposal.silhouette:.3f}; {result.apart:,} pairs in sight together were kept apart",
         soft_wrap=True,
     )

@@ -13,7 +13,7 @@ from pipelines.console import RichMonitor, console
 
 
 def run(settings: Settings, run_folder: Path) -> None:
-    """Fill the feature cache ``RUN/stage1/features.h5``; goes on where it was stopped."""
+    """Fill the feature cache ``RUN/stage1/features.h5``; an interrupted run resumes."""
     started = time.monotonic()
     dataset = load_labelled(settings.dataset, "training")
     fabric = make_fabric(settings.runtime)
@@ -22,6 +22,6 @@ def run(settings: Settings, run_folder: Path) -> None:
     if fabric.is_global_zero:
         frames = sum(len(tracklet) for tracklet in features)
         console.print(
-            f"frame features: {len(features):,} tracklets, {frames:,} frames of {features[0].shape[1]} numbers, "
+            f"frame features: {len(features):,} tracklets, {frames:,} frames of {features[0].shape[1]} values each, "
             f"{time.monotonic() - started:.0f} s -> {run_folder / 'stage1' / 'features.h5'}"
         )

@@ -11,7 +11,6 @@ from csip.config import Settings
 from csip.data.dataset import Dataset, Tracklets
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
-from csip.export.onnx_model import PartNormMismatch
 from csip.loading import model_file
 from csip.retrieval.descriptors import check_suffix
 from csip.retrieval.embedding import remove_shards
@@ -55,10 +54,7 @@ def run(
     """
     started = time.monotonic()
     out = out if out is not None else run_folder / DESCRIPTORS
-    try:
-        check_suffix(out)
-    except CsipError as error:
-        raise CsipError(f"{error}; give --out a name that ends so") from error
+    check_suffix(out)
     trained = load(settings, run_folder, model, onnx)
     dataset = load_dataset(settings.dataset)
     tracklets = tracklets_of(dataset, part)
@@ -72,7 +68,7 @@ def run(
     descriptors.save(out)
     remove_shards(shards)
     console.print(
-        f"embed: {len(descriptors):,} tracklets, {descriptors.features.shape[1]:,} numbers each, "
+        f"embed: {len(descriptors):,} tracklets, {descriptors.features.shape[1]:,} values each, "
         f"{time.monotonic() - started:.0f} s -> {out}",
         soft_wrap=True,
     )
@@ -90,12 +86,7 @@ def load(settings: Settings, run_folder: Path, model: Path | None = None, onnx: 
     path = onnx if onnx is not None else model_file(model) if model is not None else own_model(run_folder)
     if onnx is None and not path.exists():
         raise CsipError(f"{path}: missing; `csip train-stage2` makes it, or name another model with --model RUN/stage2")
-    try:
-        return csip.loading.load(
-            path, settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime
-        )
-    except PartNormMismatch as error:
-        raise CsipError(f"{error}: `csip export --no-part-norm`") from error
+    return csip.loading.load(path, settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime)
 
 
 def own_model(run_folder: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csip.errors import CsipError
-from csip.export.model_export import ExportedFile, WholeModelInTheWay, export_model
+from csip.export.model_export import ExportedFile, export_model
 from csip.export.onnx_export import Comparison
 from csip.loading import model_file
 from csip.retrieval.tables import TextTable
@@ -26,11 +26,8 @@ def run(run_folder: Path, out: Path, part_norm: bool | None = None) -> None:
     started = time.monotonic()
     path = model_file(run_folder)
     with RichMonitor() as monitor:
-        monitor.say(f"{path}: as ONNX, then compared with torch ...")
-        try:
-            exported = export_model(path, out, part_norm)
-        except WholeModelInTheWay as error:
-            raise CsipError(f"{error}; give another --out folder") from error
+        monitor.say(f"{path}: exporting to ONNX, then comparing with torch ...")
+        exported = export_model(path, out, part_norm)
     console.print(rich_table(_comparison_table(exported.comparisons)))
     console.print(rich_table(_size_table(exported.files)))
     console.print(f"export: {time.monotonic() - started:.0f} s -> {out}", soft_wrap=True)
@@ -47,7 +44,7 @@ def run_of(dataset: str | None, run_folder: Path | None) -> Path:
     if run_folder is not None:
         return run_folder
     if dataset is None:
-        raise CsipError("name what to export: a run (--run RUN) or a data set (--dataset NAME, for runs/NAME)")
+        raise CsipError("expected a run (--run RUN) or a data set (--dataset NAME, for runs/NAME), found neither")
     return Path("runs") / dataset
 
 
@@ -67,4 +64,4 @@ def _size_table(files: Sequence[ExportedFile]) -> TextTable:
         (str(file.path), "" if file.numbers is None else f"{file.numbers:,}", f"{file.bytes / 1e6:,.1f}")
         for file in files
     )
-    return TextTable("", ("file", "numbers", "MB"), rows)
+    return TextTable("", ("file", "parameters", "MB"), rows)

@@ -42,7 +42,7 @@ def extract_skeletons(
     precision: Precision = "32",
     force: bool = False,
 ) -> ExtractSummary:
-    """Extract the skeletons of a data set into `out`, and write the figures of it to `out` with the suffix .json.
+    """Extract the skeletons of a data set into `out`, and write its metrics to `out` with the suffix .json.
 
     Parameters
     ----------
@@ -71,9 +71,7 @@ def extract_skeletons(
     sequences = frame_sequences(dataset, splits)
     with RichMonitor() as monitor:
         if estimator == "demo" and not has_truth(dataset.root):
-            monitor.say(
-                "the demo's estimator was trained on rendered people: skeletons of real people are poor; human3d is for them"
-            )
+            monitor.say("estimator demo was trained on rendered people; for photographs use --set estimator=human3d")
         summary = extract(
             sequences, dataset.root, spec, out, device=device, batch_size=batch_size, shard_frames=shard_frames,
             flip_test=flip_test, precision=precision, workers=workers, threads=threads, backend=backend, share=share,
@@ -90,7 +88,7 @@ def extract_skeletons(
 def merge(
     dataset: Dataset, out: Path, *, estimator: str = "human3d", splits: Sequence[str] = ("train",), force: bool = False
 ) -> ExtractSummary:
-    """Join what the jobs of a data set have extracted into `out`, and write its figures as `extract_skeletons` does."""
+    """Join what the jobs of a data set have extracted into `out`, and write its metrics as `extract_skeletons` does."""
     summary = merge_shards(frame_sequences(dataset, splits), dataset.root, out, force=force)
     _say_summary(summary)
     _write_record(summary, estimator, dataset.root)
@@ -151,13 +149,13 @@ def import_json(
 
 
 def export_json(cache: Path, folder: Path, *, workers: int = 1) -> ExportReport:
-    """Write one JSON file a frame, mirroring the folders of the images; goes on where it was stopped."""
+    """Write one JSON file per frame, mirroring the folders of the images; an interrupted run resumes."""
     with SkeletonStore(cache) as store, RichMonitor() as monitor:
         report = interchange.export_json(
             store, folder, workers=workers,
             progress=lambda done, total: monitor.progress("exporting skeletons", done, total),
         )  # fmt: skip
-    kept = f" ({report.kept:,} there already)" if report.kept else ""
+    kept = f" ({report.kept:,} kept)" if report.kept else ""
     console.print(f"exported {report.written + report.kept:,} frames{kept}, {report.tracklets:,} tracklets -> {folder}")
     _say_list(report.invalid, f"not valid and left out, all in {folder / 'invalid.txt'}")
     return report
@@ -175,7 +173,7 @@ def info(cache: Path, *, as_json: bool = False) -> CacheSummary:
     rows = {
         "tracklets": f"{found.tracklets:,}, {found.without_pose:,} without a pose",
         "frames": f"{found.frames:,}, {found.valid:,} valid{share}",
-        "frames a tracklet": lengths or "-",
+        "frames per tracklet": lengths or "-",
         "gaps": gaps,
         "joints": f"{found.joint_set}, {found.joints} in 3D, {found.keypoints2d} keypoints in 2D",
         "unit": found.unit,
@@ -189,7 +187,7 @@ def info(cache: Path, *, as_json: bool = False) -> CacheSummary:
         "created": found.created,
         "format": f"version {found.version}",
         "size": f"{found.bytes / 1e6:,.1f} MB"
-        + (f", {found.bytes / found.frames:,.0f} bytes a frame" if found.frames else ""),
+        + (f", {found.bytes / found.frames:,.0f} bytes per frame" if found.frames else ""),
     }
     console.print(found.path, markup=False, soft_wrap=True)
     for name, text in rows.items():
@@ -242,7 +240,7 @@ def _say_summary(summary: ExtractSummary) -> None:
     if summary.up_to_date:
         console.print(f"skeletons: up to date, {what} -> {summary.out}")
     else:
-        kept = f" ({summary.kept_frames:,} frames kept from before)" if summary.kept_frames else ""
+        kept = f" ({summary.kept_frames:,} frames kept)" if summary.kept_frames else ""
         speed = f"{summary.seconds:.0f} s, {summary.frames_per_second:,.0f} frames/s"
         part = "" if summary.share is None else f"share {summary.share} of "
         console.print(f"skeletons: {part}{what}{kept}, {speed} -> {summary.out}", markup=False)
@@ -253,7 +251,7 @@ def _say_summary(summary: ExtractSummary) -> None:
         if counts:
             console.print(f"  {title}: " + ", ".join(f"{count:,} {label}" for label, count in counts.items()))
     for example in summary.examples:
-        console.print(f"  no usable picture: {example}", markup=False, soft_wrap=True)
+        console.print(f"  unreadable image: {example}", markup=False, soft_wrap=True)
     if summary.share is not None and not summary.up_to_date:
         console.print("  when all shares are done: csip skeletons merge")
 
@@ -263,7 +261,7 @@ def _say_report(report: ImportReport) -> ImportReport:
         f"imported skeletons of {report.valid:,} of {report.frames:,} frames, {report.tracklets:,} tracklets -> {report.out}"
     )
     _say_list(report.problems, "without a skeleton")
-    _say_list(report.unused, "in the source, but of no frame")
+    _say_list(report.unused, "in the source without a frame")
     listing = report.out.with_suffix(".import.txt")
     report.write(listing)
     if report.problems or report.unused:
@@ -273,11 +271,11 @@ def _say_report(report: ImportReport) -> ImportReport:
 
 @contextmanager
 def _replacing(out: Path, kind: str, force: bool) -> Iterator[None]:
-    """Refuse to replace a cache that was not made by an import of this kind; once replaced, its figures go, too."""
+    """Refuse to replace a cache that was not made by an import of this kind; its metrics are deleted with it."""
     other = interchange.other_maker(out, kind)
     if other is not None and not force:
         raise CsipError(
-            f"{out} is there already, made by {other}: replace it with --force, or write to another file with --out"
+            f"{out} already exists, made by {other}: replace it with --force, or write to another file with --out"
         )
     yield
     if other is not None:

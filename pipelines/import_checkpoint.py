@@ -32,7 +32,9 @@ def paper_settings(dataset: str | None, config: Path | None, overrides: list[str
         return load_settings(config, [*named, *overrides])
     if dataset is None:
         known = sorted(path.stem for path in PAPER.glob("*.yaml") if path.stem != "common")
-        raise CsipError(f"name the data set that the weights were trained on: --dataset {', '.join(known)} or another")
+        raise CsipError(
+            f"expected the data set that the weights were trained on, found none: --dataset {', '.join(known)} or another"
+        )
     own = PAPER / f"{dataset}.yaml"
     return load_settings(own if own.exists() else PAPER / "common.yaml", [*named, *overrides])
 
@@ -43,7 +45,7 @@ def camera_numbers(text: str | None) -> list[int] | None:
     Raises
     ------
     CsipError
-        It is no list of numbers.
+        It is not a list of numbers.
     """
     if text is None:
         return None
@@ -72,13 +74,13 @@ def run(file: Path, out: Path, settings: Settings, cameras: list[int] | None, ov
     """
     path = out / MODEL
     if path.exists() and not overwrite:
-        raise CsipError(f"{path}: there is a model already; give --overwrite to replace it, or another --out folder")
+        raise CsipError(f"{path}: already exists; give --overwrite to replace it, or another --out folder")
     imported = import_reference(read_reference(file), settings)
     numbers = cameras if cameras is not None else list(range(1, imported.cameras + 1))
     if imported.cameras != len(set(numbers)):
         raise CsipError(
-            f"{file}: a camera embedding of {imported.cameras} rows, but --cameras names {len(set(numbers))}: one number "
-            "a row, in the rows' order"
+            f"{file}: a camera embedding of {imported.cameras} rows, but --cameras names {len(set(numbers))}: expected "
+            "one number per row, in their order"
         )
     source = {"file": file.name, "sha256": digest(file)}
     rows = {str(camera): row for row, camera in enumerate(numbers)}
@@ -133,7 +135,7 @@ def fates_table(imported: Imported, file: Path) -> Table:
     table = Table(title=f"{file.name}: {len(imported.keys)} parameters", title_justify="left")
     table.add_column("theirs")
     table.add_column("parameters", justify="right")
-    table.add_column("numbers", justify="right")
+    table.add_column("values", justify="right")
     table.add_column("ours")
     rows: dict[tuple[str, str], list[int]] = {}
     for key in imported.keys:

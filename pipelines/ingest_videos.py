@@ -63,7 +63,7 @@ def run(
     camera: str | None = None,
     force: bool = False,
 ) -> dict[str, Any]:
-    """Make ``out/crops``, ``out/tracklets.csv`` and ``out/ingest.json``; goes on where it was stopped.
+    """Make ``out/crops``, ``out/tracklets.csv`` and ``out/ingest.json``; an interrupted run resumes.
 
     Parameters
     ----------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,15 +37,18 @@ def settings_for(
     if config is not None:
         return load_settings(config, [*name, *changes])
     if dataset is None:
-        raise CsipError("name a data set (--dataset NAME) or a settings file (--config FILE)")
+        raise CsipError("expected a data set (--dataset NAME) or a settings file (--config FILE), found neither")
     for folder in (Path("configs"), CONFIGS):
         if (folder / f"{dataset}.yaml").exists():
             return load_settings(folder / f"{dataset}.yaml", changes)
     if root is None and not (Path("data") / dataset).is_dir():
         known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+        places = [*known, *(path.name for path in Path("data").glob("*/"))]
+        close = difflib.get_close_matches(dataset, places, n=1)
         raise CsipError(
             f"unknown data set {dataset!r}: there is no configs/{dataset}.yaml (known: {', '.join(known)}) and no folder "
             f"data/{dataset} with PERSON/CAMERA/[TRACKLET/]FRAME.jpg in it"
+            + (f"; did you mean {close[0]}?" if close else "")
         )
     return load_settings(CONFIGS / "folder.yaml", [*name, *changes])
 

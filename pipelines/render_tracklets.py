@@ -1,12 +1,16 @@
-"""The stage that makes a data set of rendered people."""
+"""The stage that makes a data set of rendered people, and what a motion world says of itself."""
 
 from __future__ import annotations
 
-import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+from rich.table import Table
+
 from csip.errors import CsipError
+from csip.files import write_json
+from csip.synthetic.ceilings import Ceilings, measure_ceilings
 from csip.synthetic.world import SyntheticSpec, render_mars
 from pipelines.console import RichMonitor, console
 
@@ -14,9 +18,9 @@ from pipelines.console import RichMonitor, console
 def run(out: Path, spec: SyntheticSpec, workers: int, force: bool) -> None:
     """Render into ``out``, which must be new or empty unless ``force``."""
     if out.exists() and any(out.iterdir()) and not force:
-        raise CsipError(f"{out}: is not empty; give --force to replace what is there, or another --out folder")
+        raise CsipError(f"{out}: not empty; give --force to replace its content, or another --out folder")
     if out.exists() and any(out.iterdir()) and not (out / "truth.npz").exists():
-        raise CsipError(f"{out}: holds something else than rendered people; --force replaces only those")
+        raise CsipError(f"{out}: expected rendered people, found other files; --force replaces only rendered people")
     started = time.monotonic()
     with RichMonitor() as monitor:
         render_mars(
@@ -24,5 +28,38 @@ def run(out: Path, spec: SyntheticSpec, workers: int, force: bool) -> None:
         )
     seconds = time.monotonic() - started
     crops = sum(1 for part in ("bbox_train", "bbox_test") for _ in (out / part).glob("*/*.jpg"))
-    (out / "synth.json").write_text(json.dumps({"crops": crops, "seconds": seconds}))
+    write_json(out / "synth.json", {"crops": crops, "seconds": seconds})
     console.print(f"synth: {crops:,} crops of {spec.train_ids} + {spec.test_ids} people, {seconds:.0f} s -> {out}")
+    if spec.world == "motion":
+        run_ceilings(out, None)
+
+
+def run_ceilings(root: Path, skeletons: Path | None) -> None:
+    """Print what each cue tells about the twins of a motion world, and write it beside."""
+    found = measure_ceilings(root, skeletons)
+    name = "ceilings.json" if skeletons is None else "ceilings_estimated.json"
+    write_json(root / name, asdict(found))
+    _show(found, "true" if skeletons is None else "estimated")
+
+
+def _show(found: Ceilings, joints: str) -> None:
+    without = f", {found.missing} without skeleton left out" if found.missing else ""
+    table = Table(
+        "frames",
+        "cue",
+        title=f"{found.part} people, {joints} joints: own twin told apart, % [95 % interval, bootstrap over pairs] and "
+        f"Rank-1; nearest neighbour at other cameras, chance 50 %; {found.people} people, {found.tracklets} tracklets{without}",
+        title_justify="left",
+    )
+    strata = dict.fromkeys(row.stratum for row in found.rows)
+    for stratum in strata:
+        table.add_column(f"differ in {stratum}", justify="right")
+    for frames, cue in dict.fromkeys((row.frames, row.cue) for row in found.rows):
+        cells = [found.find(cue, frames, stratum) for stratum in strata]
+        table.add_row(
+            str(frames),
+            cue,
+            *(f"{c.own_twin:.1%} [{100 * c.low:.0f}, {100 * c.high:.0f}]  {c.rank1:6.1%}" for c in cells),
+            end_section=cue == found.rows[-1].cue,
+        )
+    console.print(table)

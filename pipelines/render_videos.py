@@ -14,9 +14,11 @@ def run(out: Path, spec: SceneSpec, workers: int, force: bool) -> None:
     """Render into ``out``, which must be new or empty unless ``force``."""
     if out.exists() and any(out.iterdir()):
         if not force:
-            raise CsipError(f"{out}: is not empty; give --force to replace what is there, or another --out folder")
+            raise CsipError(f"{out}: not empty; give --force to replace its content, or another --out folder")
         if not (out / "scenes.json").exists():
-            raise CsipError(f"{out}: holds something else than rendered videos; --force replaces only those")
+            raise CsipError(
+                f"{out}: expected rendered videos, found other files; --force replaces only rendered videos"
+            )
     started = time.monotonic()
     with RichMonitor() as monitor:
         render_videos(

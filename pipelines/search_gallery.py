@@ -133,7 +133,7 @@ def _queries(request: Request, gallery: Descriptors, settings: Settings, source:
     if trained.digest != gallery.model:
         raise CsipError(
             f"{path}: descriptors of another model ({gallery.model}) than the one that would embed {query} "
-            f"({trained.digest}); make them anew with `csip embed`, or name their model with --model"
+            f"({trained.digest}); recompute them with `csip embed`, or name their model with --model"
         )
     with RichMonitor() as monitor:
         for text in trained.cautions(place, settings.dataset.name):

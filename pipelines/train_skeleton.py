@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from csip.retrieval.metrics import RANKS, chance
 from csip.runtime import make_fabric
 from csip.training.skeletons_alone import embed_windows, load_skeleton_model, rank_windows, train_skeleton
 from pipelines.console import RichMonitor, console
+from pipelines.markdown import code, plain
 from pose_cache.joints import joint_set
 
 FOLDER = "skeleton"  # of the run
@@ -186,7 +188,7 @@ def figures_table(result: dict[str, Any]) -> Table:
 def report(result: dict[str, Any], run_folder: Path) -> None:
     """Write ``RUN/report.md`` from ``metrics.json`` and what training left."""
     trained = json.loads((run_folder / FOLDER / "metrics.json").read_text())
-    lines = [f"# {result['dataset']}: people by their skeletons alone", "", _title(result) + ".", ""]
+    lines = [f"# {plain(result['dataset'])}: people by their skeletons alone", "", plain(_title(result)) + ".", ""]
     lines += ["| model | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     lines += [
         f"| {'**trained**' if label == 'trained' else label} | {' | '.join(cells)} |" for label, cells in _rows(result)
@@ -197,7 +199,7 @@ def report(result: dict[str, Any], run_folder: Path) -> None:
         f"Windows: {result['protocol']['windows']}. Epoch {trained['chosen_epoch']}, chosen {chosen}. "
         f"Training {trained['seconds']:.0f} s, evaluation {result['seconds']:.0f} s.",
         "",
-        f"Training curves: `.venv/bin/tensorboard --logdir {run_folder}`",
+        "Training curves: " + code(f".venv/bin/tensorboard --logdir {shlex.quote(str(run_folder))}"),
         "",
     ]
     out = run_folder / "report.md"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import metadata
-
+import csip
 from pose_cache.shipped import revision
 
 
 def describe_version() -> str:
     """Return the version, and the git revision it was made from where that is known, e.g. ``0.1.0 (1a2b3c4d5e6f)``."""
-    version, commit = metadata.version("csip"), revision()
-    return version if commit is None else f"{version} ({commit})"
+    commit = revision()
+    return csip.__version__ if commit is None else f"{csip.__version__} ({commit})"

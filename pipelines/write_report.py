@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from csip.files import write_text as write_text_file
 from pipelines import train_skeleton as skeleton_reid
 from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
+from pipelines.markdown import code, plain
 from pipelines.report_page import page
 
 
@@ -26,7 +28,7 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
     Raises
     ------
     CsipError
-        The run has neither figures nor descriptors.
+        The run has neither metrics nor descriptors.
     """
     scored = page.read_json(run_folder / "metrics.json")
     if scored is not None and scored.get("kind") == "skeletons":
@@ -46,7 +48,7 @@ def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> 
     synth, skeletons = (page.read_json(data / f"{name}.json") for name in ("synth", "skeletons"))
     stage1, stage2 = (page.read_json(run_folder / name / "metrics.json") for name in ("stage1", "stage2"))
     lines = [
-        f"# {settings.dataset.name}: from frames to ranks",
+        f"# {plain(settings.dataset.name)}: from frames to ranks",
         "",
         *_ranking(scored),
         *_skeletons(skeletons),
@@ -63,18 +65,19 @@ def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> 
     }
     times = {name: record["seconds"] for name, record in stages.items() if record is not None}
     lines += [f"| {name} | {seconds:.0f} |" for name, seconds in times.items()]
-    lines += [f"| together | {sum(times.values()):.0f} |", ""]
+    lines += [f"| total | {sum(times.values()):.0f} |", ""]
 
     lines += ["## Files", ""]
     files = {
         "skeletons": data / "skeletons.h5",
         "skeleton encoder (stage 1)": run_folder / "stage1" / "model.safetensors",
         "model (stage 2)": run_folder / "stage2" / "model.safetensors",
-        "figures": run_folder / "metrics.json",
+        "metrics": run_folder / "metrics.json",
         "training curves": run_folder,
     }
-    lines += [f"* {what}: `{path}`" for what, path in files.items() if path.exists()]
-    lines += [f"\nTraining curves: `.venv/bin/tensorboard --logdir {run_folder}`", ""]
+    lines += [f"* {what}: {code(path)}" for what, path in files.items() if path.exists()]
+    curves = code(f".venv/bin/tensorboard --logdir {shlex.quote(str(run_folder))}")
+    lines += [f"\nTraining curves: {curves}", ""]
     if (data / "skeletons.h5").exists():
         preview(data / "skeletons.h5", data, run_folder / "skeletons.png")
         lines += [
@@ -116,7 +119,7 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
     lines += ["", "| query's camera | queries | valid | Rank-1 | mAP |", "|---|---:|---:|---:|---:|"]
     for camera, row in figures["cameras"].items():
         shares = [f"{100 * row[key]:.1f}" if key in row else "" for key in ("rank1", "map")]
-        lines.append(f"| {camera} | {row['queries']} | {row['valid_queries']} | {' | '.join(shares)} |")
+        lines.append(f"| {plain(camera)} | {row['queries']} | {row['valid_queries']} | {' | '.join(shares)} |")
     if alike:
         lines += [
             "",

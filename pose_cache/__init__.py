@@ -5,7 +5,7 @@
     poses = pose_cache.PoseEstimator.load("human3d").estimate(["0.jpg", "1.jpg"])
     pose_cache.open("skeletons.h5")["train/0001C1T0001"].joints
 
-Everything below is imported when it is first used.
+Names are imported on first use.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Crops as a Python user has them: paths, arrays, Pillow images."""
+"""Crops from Python: paths, arrays, Pillow images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias

@@ -1,4 +1,4 @@
-"""Frames decoded and warped ahead of the estimator, in threads, straight into the arrays that it takes.
+"""Decoding and warping of frames ahead of the estimator, in threads, into its input arrays.
 
 OpenCV decodes and warps outside Python's global lock, so that threads are as good as processes here and nothing is
 copied between them. What is decoded ahead is bounded: memory does not grow with the dataset.

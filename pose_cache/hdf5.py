@@ -18,8 +18,10 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from pose_cache.errors import PoseCacheError
+from pose_cache.errors import PoseCacheError, UserError
 from pose_cache.files import atomic
+from pose_cache.hdf5_checks import check_dataset, check_rows
+from pose_cache.joints import joint_set
 from pose_cache.sources import SOURCE, unknown_sources
 
 FORMAT: Final = "csip-skeletons"
@@ -137,28 +139,80 @@ def open_file(path: Path) -> Iterator[h5py.File]:
     except OSError as error:
         raise PoseCacheError(f"{path} is not a readable HDF5 file ({error}): delete it and make it again") from error
     with file:
-        if file.attrs.get("format") != FORMAT:
-            raise PoseCacheError(f"{path} is an HDF5 file, but not a skeleton cache (no attribute format={FORMAT!r})")
-        version = int(file.attrs.get("version", 0))
-        if version != VERSION:
-            raise PoseCacheError(
-                f"{path} has format version {version}, this program reads version {VERSION}: make it again"
-            )
-        missing = [
-            key for key in ("joints", "keypoints2d", "valid", "frames", "tracklets", "checksums") if key not in file
-        ]
-        if missing:
-            raise PoseCacheError(f"{path} lacks {', '.join(missing)}: delete it and make it again")
-        yield file
+        try:
+            _check_file(file, path)
+            yield file
+        except UserError:
+            raise
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            raise PoseCacheError(f"{path} is damaged ({error}): delete it and make it again") from error
+
+
+def _check_file(file: h5py.File, path: Path) -> None:
+    """See that an open file is a cache of this version, whole and by itself."""
+    if _text(file.attrs.get("format")) != FORMAT:
+        raise PoseCacheError(f"{path} is an HDF5 file, but not a skeleton cache (no attribute format={FORMAT!r})")
+    version = file.attrs.get("version", 0)
+    if version != VERSION:
+        raise PoseCacheError(
+            f"{path} has format version {version}, this program reads version {VERSION}: make it again"
+        )
+    keys = ("joints", "keypoints2d", "valid", "frames", "tracklets", "checksums")
+    if missing := [key for key in keys if file.get(key, getlink=True) is None]:
+        raise PoseCacheError(f"{path} lacks {', '.join(missing)}: delete it and make it again")
+    optional = ("sources",) if file.get("sources", getlink=True) is not None else ()
+    found = {key: check_dataset(file, key, path, contiguous=True) for key in (*keys, *optional)}
+    for key, shape, dtype in (
+        ("joints", (None, None, 3), np.dtype("<f4")),
+        ("keypoints2d", (None, None, 3), np.dtype("<f4")),
+        ("valid", (None,), np.dtype(bool)),
+        ("checksums", (None,), np.dtype("<u4")),
+        *((key, (None,), SOURCE) for key in optional),
+    ):
+        check_rows(path, key, found[key], shape, dtype)
+    frames, table = found["frames"], found["tracklets"]
+    if frames.ndim != 1 or frames.dtype.kind != "S":
+        raise PoseCacheError(f"{path}: /frames has the shape {frames.shape} of {frames.dtype}, expected (N,) texts")
+    fields = table.dtype.fields or {}
+    numbers = [fields[name][0] for name in ("start", "length") if name in fields]
+    if table.ndim != 1 or "name" not in fields or fields["name"][0].kind != "S" or numbers != [np.dtype("<i8")] * 2:
+        raise PoseCacheError(
+            f"{path}: /tracklets has the shape {table.shape} of {table.dtype}, expected (M,) of name, start and length"
+        )
+
+
+def check_table(path: Path, table: np.ndarray, frames: int, checksums: int) -> None:
+    """Refuse a table whose tracklets do not lie one after the other over all frames, each with a checksum.
+
+    Raises
+    ------
+    PoseCacheError
+    """
+    lengths, starts = table["length"], table["start"]
+    # Sums of hostile lengths may run over: no length alone exceeds the frames, and the starts then tell.
+    whole = not len(table) or (lengths.min() >= 0 and lengths.max() <= frames)
+    ends = np.cumsum(lengths)
+    if not whole or not np.array_equal(starts, ends - lengths) or (int(ends[-1]) if len(table) else 0) != frames:
+        raise PoseCacheError(
+            f"{path}: /tracklets does not cover the {frames} frames one after the other; make it again"
+        )
+    if checksums != len(table):
+        raise PoseCacheError(f"{path}: /checksums has {checksums} entries for {len(table)} tracklets; make it again")
+
+
+def _text(value: Any) -> str | None:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value if isinstance(value, str) else None
 
 
 def read_provenance(file: h5py.File) -> Provenance:
     """Read the attributes of an open file."""
     try:
-        details = json.loads(file.attrs["details"])
-        software = json.loads(file.attrs["software"])
+        details, software = json.loads(file.attrs["details"]), json.loads(file.attrs["software"])
         texts = [str(file.attrs[key]) for key in ("estimator", "joint_set", "unit", "dataset")]
-    except (KeyError, ValueError, OSError) as error:
+        if not isinstance(details, dict) or not isinstance(software, dict):
+            raise ValueError(f"details and software should be JSON objects, found {details!r:.40} and {software!r:.40}")
+        joint_set(texts[1])
+    except (KeyError, ValueError, TypeError, OSError, RuntimeError, RecursionError) as error:
         raise PoseCacheError(f"{file.filename}: its attributes are damaged ({error}): make it again") from error
     return Provenance(texts[0], texts[1], texts[2], {**details, "software": software}, texts[3])
 
@@ -215,7 +269,7 @@ def read_created(file: h5py.File) -> datetime.datetime:
     """Read when the first of a file's frames was read."""
     try:
         return datetime.datetime.fromisoformat(str(file.attrs["created"])).astimezone(datetime.UTC)
-    except (KeyError, ValueError, OSError) as error:
+    except (KeyError, ValueError, OSError, RuntimeError, OverflowError) as error:
         raise PoseCacheError(f"{file.filename}: its attributes are damaged ({error}): make it again") from error
 
 

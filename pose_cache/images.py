@@ -1,4 +1,4 @@
-"""Frames on the disk, whatever their format, and what becomes of those that are odd.
+"""Reading of frames in any format, and what becomes of unusual ones.
 
     greyscale, CMYK, palette              converted to 8-bit BGR
     with alpha                            composed on plain grey (`BACKGROUND`): the colours that it hides do not count
@@ -106,6 +106,11 @@ def load_frame(path: Path | str) -> tuple[np.ndarray | None, FrameSource]:
     if image is not None and min(image.shape[:2]) < MIN_SIDE:
         kind = FrameKind.TOO_SMALL
     return image, source._replace(kind=kind)
+
+
+def read_source(path: Path | str) -> FrameSource:
+    """Read a file's size and the CRC-32 of its bytes; nothing is decoded, and the kind says only whether it was read."""
+    return _read(path)[1]
 
 
 def has_changed(path: Path | str, size: int, crc: int, kind: int, since: float) -> bool:

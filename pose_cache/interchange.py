@@ -1,10 +1,9 @@
-"""Skeletons in other programs' formats: Kinect arrays into the cache, one JSON file a frame into it and out of it.
+"""Skeletons in other programs' formats: Kinect arrays into the cache, one JSON file per frame into it and out of it.
 
 What does not fit together is listed in the report, never skipped in silence; its frames are in the cache, not valid.
 """
 
 import json
-import zipfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 from joblib import Parallel, delayed
 
+from pose_cache.arrays import read_npz
 from pose_cache.errors import PoseCacheError
 from pose_cache.files import write_text
 from pose_cache.joints import H36M17, KINECT20, kinect20_to_h36m
@@ -109,11 +109,7 @@ def import_kinect(
     PoseCacheError
         If the file cannot be read or none of its arrays belongs to a tracklet.
     """
-    try:
-        with np.load(arrays, allow_pickle=False) as file:
-            found = {key: file[key] for key in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise PoseCacheError(f"{arrays}: not a readable .npz file of arrays ({error})") from error
+    found = read_npz(arrays)
     problems: list[str] = []
     used: set[str] = set()
 
@@ -206,7 +202,7 @@ def export_json(
     """Write one JSON file a frame, as `import_json` reads them, mirroring all the folders of the images.
 
     Frames that are not valid get no file: they are listed in `folder`/invalid.txt. 2D keypoints are not exported. An
-    export that was stopped goes on where it was: each file appears whole or not at all.
+    An interrupted export resumes: each file appears whole or not at all.
 
     Parameters
     ----------
@@ -327,6 +323,8 @@ def _kinect_points(array: np.ndarray, frames: int, mirrored: bool) -> tuple[np.n
     """Turn Kinect's axes (x right, y up, z forward) and joints into ours."""
     if array.shape != (frames, KINECT20.size, 3):
         return None, f"its array has the shape {array.shape}, expected ({frames}, {KINECT20.size}, 3)"
+    if array.dtype.kind not in "iuf":
+        return None, f"its array is of {array.dtype}, expected numbers"
     points = array.astype(np.float32) * np.array([1, -1, 1], np.float32)
     return kinect20_to_h36m(points[:, KINECT20.mirror_order] if mirrored else points), None
 

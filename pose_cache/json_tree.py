@@ -1,4 +1,4 @@
-"""Folders of JSON files, one a frame, {"keypoints": [[x, y, z] x 17]}: how the method's authors keep skeletons.
+"""Folders of JSON files, one per frame, {"keypoints": [[x, y, z] x 17]}: how the method's authors keep skeletons.
 
 Such a folder mirrors the folders of the images: the frame `bbox_train/0001/F1.jpg` is at `bbox_train/0001/F1.json` in it,
 or, where the first folders are left out, at `0001/F1.json` or `F1.json`. A data set has more than a million of these
@@ -122,7 +122,7 @@ class _Listing:
             raise PoseCacheError(f"{folder.path}: no such folder of JSON skeletons")
         self._folder, self._skip = folder, len(PurePosixPath(folder.under).parts)
         self._files: dict[str, dict[str, str | None]] = {}
-        for place, _, names in os.walk(folder.path, onerror=_refuse, followlinks=True):
+        for place, names in _walk(str(folder.path)):
             stems: dict[str, str | None] = {n.removesuffix(_SUFFIX): None for n in names if n.endswith(_SUFFIX)}
             if stems:
                 relative = os.path.relpath(place, folder.path)
@@ -176,6 +176,21 @@ class _Listing:
             first = next((index for index, part in enumerate(parts) if part in self._top), nowhere)
             self._places[folder] = "/".join(parts[first:])
         return self._places[folder], _stem(name)
+
+
+def _walk(top: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield all folders below one and the files in them; a link that leads back to where it is passes for no folder."""
+    above = {top: frozenset({os.path.realpath(top)})}
+    for place, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
+        yield place, names
+        came_from, inside = above.pop(place), []
+        for name in folders:
+            path = f"{place}/{name}"
+            target = os.path.realpath(path)
+            if target not in came_from:
+                inside.append(name)
+                above[path] = came_from | {target}
+        folders[:] = inside
 
 
 def _stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""One writer at a time: locks that the system gives back when their process ends, however it ends."""
+"""Locks for one writer at a time, released by the system when their process ends."""
 
 import datetime
 import errno

@@ -12,6 +12,7 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.hdf5 import (
     Layout,
     Provenance,
+    check_table,
     create_file,
     lasting_details,
     open_file,
@@ -110,9 +111,7 @@ def _copy_frames(source: h5py.File, rows: slice, target: h5py.File, frame: int) 
 def _table(path: Path, file: h5py.File) -> np.ndarray:
     """Read a file's table, refused if it does not fit the file's frames."""
     table: np.ndarray = file["tracklets"][()]
-    ends = np.cumsum(table["length"])
-    if not np.array_equal(table["start"], ends - table["length"]) or int(table["length"].sum()) != len(file["valid"]):
-        raise PoseCacheError(f"{path}: its tracklets do not cover its {len(file['valid'])} frames; make it again")
+    check_table(path, table, len(file["valid"]), len(file["checksums"]))
     return table
 
 

@@ -1,4 +1,4 @@
-"""How long work tells its caller where it stands. Libraries print nothing themselves."""
+"""Progress of long work, reported to the caller. Libraries print nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an extraction found: frames counted by what became of them."""
+"""The result of an extraction: frames counted by outcome."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What an extraction has to do: its shards, a share of them, and the tracklets that are finished already."""
+"""The plan of an extraction: its shards, a share of them, and the finished tracklets."""
 
 import hashlib
 import os

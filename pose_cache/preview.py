@@ -1,4 +1,4 @@
-"""A picture to look at: crops with their 2D keypoints drawn on them, and their 3D skeletons from two sides."""
+"""A contact sheet: crops with their 2D keypoints, and their 3D skeletons from two sides."""
 
 from collections.abc import Sequence
 from pathlib import Path

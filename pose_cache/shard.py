@@ -1,4 +1,4 @@
-"""One shard of a dataset after the other: decode ahead, estimate, lift, write."""
+"""Extraction of shards: decode ahead, estimate, lift, write."""
 
 import datetime
 from collections.abc import Callable, Iterator, Sequence
@@ -55,7 +55,7 @@ def make_shards(
     batch_size, decoders : int
         Crops estimated at once, and threads that decode.
     settings : dict
-        Goes into the files beside the versions of programs: what may decide the last bits.
+        Goes into the files beside the versions of programs: what may change results by rounding.
     progress : callable
         Called with the frames estimated, of all jobs.
     """

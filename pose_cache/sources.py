@@ -1,4 +1,4 @@
-"""What is known of the image files behind skeletons: their kinds, and what tells an edited file."""
+"""Records of the image files behind skeletons: their kinds, and how an edited file is noticed."""
 
 from enum import IntEnum
 from typing import Final

@@ -1,4 +1,4 @@
-"""The skeleton cache: one HDF5 file a dataset.
+"""The skeleton cache: one HDF5 file per data set.
 
 Arrays are flat over all N frames, the frames of a tracklet next to each other, so that a clip is one slice.
 All arrays are stored contiguously, uncompressed and little-endian, and are read by mapping the file into memory:
@@ -34,6 +34,7 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.hdf5 import (
     Layout,
     Provenance,
+    check_table,
     create_file,
     map_dataset,
     open_file,
@@ -111,9 +112,20 @@ class SkeletonStore:
             self._keypoints2d = map_dataset(self.path, file["keypoints2d"])
             self._frames = map_dataset(self.path, file["frames"])
             self._sources = map_dataset(self.path, file["sources"]) if "sources" in file else None
-        self.names: tuple[str, ...] = tuple(name.decode() for name in table["name"].tolist())
+        mapped = (self._joints, self._keypoints2d, self._frames, *([] if self._sources is None else [self._sources]))
+        if any(len(array) != len(self._valid) for array in mapped) or self._joints.shape[1] != self.joint_set.size:
+            raise PoseCacheError(
+                f"{self.path}: its arrays differ in length, or its joints are not those of {self.joint_set.name}: "
+                f"{', '.join(str(array.shape) for array in (self._valid, *mapped))}; make it again"
+            )
+        check_table(self.path, table, len(self._valid), len(self._checksums))
+        self.names: tuple[str, ...] = tuple(self._decoded(name, "/tracklets") for name in table["name"].tolist())
         spans = np.stack([table["start"], table["start"] + table["length"]], axis=1).tolist()
         self._slices = {name: slice(*span) for name, span in zip(self.names, spans, strict=True)}
+        if len(self._slices) < len(self.names):
+            raise PoseCacheError(
+                f"{self.path}: {len(self.names) - len(self._slices)} tracklet names occur more than once; make it again"
+            )
 
     def __len__(self) -> int:
         """Count the tracklets, M."""
@@ -166,7 +178,7 @@ class SkeletonStore:
 
     def frames(self, name: str) -> tuple[str, ...]:
         """Return the paths of a tracklet's frames, relative to the dataset root."""
-        return tuple(value.decode() for value in self._frames[self._slice(name)].tolist())
+        return tuple(self._decoded(value, "/frames") for value in self._frames[self._slice(name)].tolist())
 
     def sources(self, name: str) -> np.ndarray:
         """Return (T,) `pose_cache.sources.SOURCE`: what the files of a tracklet's frames were."""
@@ -179,6 +191,12 @@ class SkeletonStore:
         rows = self._slice(name)
         arrays = self._frames[rows], self._joints[rows], self._keypoints2d[rows], self._valid[rows], self.sources(name)
         return bool(tracklet_checksum(name.encode(), *arrays) == self._checksums[row])
+
+    def _decoded(self, name: bytes, where: str) -> str:
+        try:
+            return name.decode()
+        except UnicodeDecodeError as error:
+            raise PoseCacheError(f"{self.path}: {where} holds {name!r:.60}, no UTF-8 text; make it again") from error
 
     def _slice(self, name: str) -> slice:
         try:
@@ -253,12 +271,13 @@ def verify_store(path: Path) -> list[str]:
             return [f"{path}: {problem}" for problem in _problems(file)]
     except PoseCacheError as error:
         return [str(error)]
-    except (OSError, KeyError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, RuntimeError, KeyError, ValueError, MemoryError) as error:
         return [f"{path}: cannot be read: {error}"]
 
 
 def _problems(file: h5py.File) -> Iterator[str]:
     layout = Layout.of(file)
+    read_created(file)
     expected = joint_set(read_provenance(file).joint_set).size
     if layout.joints != expected:
         yield f"/joints has {layout.joints} joints, but the joint set has {expected}"

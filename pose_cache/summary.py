@@ -1,4 +1,4 @@
-"""What is in a skeleton cache, in figures."""
+"""Summary of a skeleton cache."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def summarize_store(path: Path) -> CacheSummary:
     with open_file(path) as file:
         made, layout = read_provenance(file), Layout.of(file)
         version, created = int(file.attrs["version"]), str(file.attrs.get("created", "unknown"))
-        lengths, valid = file["tracklets"]["length"], file["valid"][()]
+        lengths, valid = file["tracklets"][()]["length"], file["valid"][()]
     store = SkeletonStore(path)
     gaps = _inner_gaps(valid, lengths)
     spread = {

@@ -137,7 +137,7 @@ def _make_one(job: ShardJob, recipe: Recipe, devices: tuple[str, ...], locks: Pa
 
 
 def _settings(recipe: Recipe, device: str) -> dict[str, str]:
-    """Return what may decide the last bits, for the file's record of software."""
+    """Return what may change results by rounding, for the file's record of software."""
     return {"device": device, "threads": str(torch.get_num_threads()), "batch_size": str(recipe.batch_size)}
 
 
@@ -169,7 +169,7 @@ def _estimator(spec: EstimatorSpec, device: str, flip_test: bool, precision: Pre
 
 @contextmanager
 def _torch_threads(count: int | None) -> Iterator[None]:
-    """Let torch use that many threads: sums differ in their last bits with another number."""
+    """Let torch use that many threads; another number may change results by rounding."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -53,6 +53,8 @@ class ClipSettings(Section):
 
     frames: int = Field(8, ge=1)
     """Frames per clip, T (paper: 8)."""
+    stride: int | None = Field(None, ge=1)
+    """Step in frames between the frames of a clip, in training and test; null: training clips span the tracklet (paper)."""
     height: int = Field(256, ge=16)
     """Height of an image in pixels after resizing (paper: 256)."""
     width: int = Field(128, ge=16)
@@ -106,8 +108,8 @@ class SkeletonEncoderSettings(Section):
 class EvaluationSettings(Section):
     """Embedding, ranking and metrics."""
 
-    sampling: Literal["dense", "rrs"] = "dense"
-    """Test clips per tracklet: dense covers every frame, rrs takes one clip of the chunks' centre frames."""
+    sampling: Literal["dense", "interleaved", "rrs"] = "dense"
+    """Test clips: every frame in consecutive clips, in clips with the time step of training, or one clip of chunk centres."""
     level: Literal["tracklet", "clip"] = "tracklet"
     """Unit that is ranked: tracklets (the mean descriptor of their clips) or single clips."""
     bootstrap: int = Field(1000, ge=0)

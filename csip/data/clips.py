@@ -1,4 +1,4 @@
-"""From a tracklet on disk to a clip in memory: which frames, how they are decoded, how training varies them."""
+"""From a tracklet on disk to a clip in memory: sampling, decoding and augmentation."""
 
 from __future__ import annotations
 
@@ -44,18 +44,49 @@ def sample_restricted(length: int | np.ndarray, frames: int, rng: np.random.Gene
     return rng.integers(bounds[..., 0], bounds[..., 1])
 
 
-def sample_centres(length: int, frames: int) -> np.ndarray:
-    """Test, ``rrs``: the centre frame of each chunk; shape (1, frames)."""
-    bounds = chunk_bounds(length, frames)
-    return ((bounds[:, 0] + bounds[:, 1] - 1) // 2)[None]
+def sample_strided(length: int | np.ndarray, frames: int, stride: int, rng: np.random.Generator) -> np.ndarray:
+    """Training with a fixed step: frames ``stride`` apart from a random start; shape (frames,), or (M, frames) for M lengths.
+
+    Where the tracklet ends before the clip does, the frames that there are repeat evenly.
+    """
+    length = np.asarray(length)
+    starts = length - (frames - 1) * stride
+    start = rng.integers(np.where(starts > 0, starts, np.minimum(stride, length)))
+    count = np.minimum(-(-(length - start) // stride), frames)
+    return start[..., None] + stride * chunk_bounds(count, frames)[..., 0]
 
 
-def sample_dense(length: int, frames: int) -> np.ndarray:
-    """Test, ``dense``: every frame, in consecutive clips; the last clip repeats its frames evenly; shape (clips, frames)."""
+def sample_training(length: int | np.ndarray, frames: int, stride: int | None, rng: np.random.Generator) -> np.ndarray:
+    """Draw a training clip: with a fixed step, or spread over the tracklet where ``stride`` is None."""
+    return sample_restricted(length, frames, rng) if stride is None else sample_strided(length, frames, stride, rng)
+
+
+def sample_centres(length: int, frames: int, stride: int | None = None) -> np.ndarray:
+    """Test, ``rrs``: the centre frame of each chunk, or with a fixed step the middle of the tracklet; shape (1, frames)."""
+    if stride is None:
+        bounds = chunk_bounds(length, frames)
+        return ((bounds[:, 0] + bounds[:, 1] - 1) // 2)[None]
+    count = min(-(-length // stride), frames)
+    start = (length - 1 - (count - 1) * stride) // 2
+    return (start + stride * chunk_bounds(count, frames)[:, 0])[None]
+
+
+def sample_dense(length: int, frames: int, stride: int = 1) -> np.ndarray:
+    """Test, every frame once, in clips of frames that are ``stride`` apart.
+
+    With a stride above 1 the clips interleave: first those of frames 0, ``stride``, ..., then those that start with frame 1.
+    The last clip of each such row repeats its frames evenly.
+
+    Returns
+    -------
+    ndarray, shape (clips, frames)
+    """
     clips = []
-    for start in range(0, length, frames):
-        left = min(frames, length - start)
-        clips.append(start + chunk_bounds(left, frames)[:, 0])
+    for first in range(min(stride, length)):
+        row = np.arange(first, length, stride)
+        for start in range(0, len(row), frames):
+            left = min(frames, len(row) - start)
+            clips.append(row[start + chunk_bounds(left, frames)[:, 0]])
     return np.stack(clips)
 
 
@@ -171,7 +202,7 @@ class TrainingClips(TorchDataset):
     def __getitem__(self, draw: Draw) -> dict[str, Tensor]:
         rng = np.random.default_rng(draw.seed)
         tracklet = self.tracklets[draw.tracklet]
-        chosen = sample_restricted(len(tracklet.frames), self.settings.frames, rng)
+        chosen = sample_training(len(tracklet.frames), self.settings.frames, self.settings.stride, rng)
         images = read_frames(self.root, [tracklet.frames[i] for i in chosen], self.settings)
         joints, valid = self.skeletons.clip(draw.tracklet, chosen)
         images, joints = augment(images, joints, self.skeletons.joint_set, self.settings, rng)

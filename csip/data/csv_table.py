@@ -1,4 +1,4 @@
-"""Tables as people and their spreadsheets save them: CSV, UTF-8 with or without a mark, commas, semicolons or tabs.
+"""CSV tables: UTF-8 with or without a byte-order mark; commas, semicolons or tabs.
 
 A spreadsheet takes a cell that begins with ``=``, ``+``, ``-`` or ``@`` for a formula, and runs it. Names come from outside,
 so `format_rows` writes such a cell with an apostrophe before it, and `parse_table` takes that apostrophe off again. Names

@@ -1,12 +1,12 @@
-"""Your own people: one folder a person, a camera, and optionally a tracklet; or a table.
+"""Your own pictures: one folder per person, per camera, and optionally per tracklet; or a table.
 
     root/PERSON/CAMERA/FRAME.jpg             one tracklet of this person at this camera
     root/PERSON/CAMERA/TRACKLET/FRAME.jpg    several
-    root/train/PERSON/...  root/test/PERSON/...   where you decide who trains; otherwise a share of the people does
+    root/train/PERSON/...  root/test/PERSON/...   your split; otherwise a share of the people is used for training
 
-    root/tracklets.csv                       instead: a frame a line, wherever the files are below the root
+    root/tracklets.csv                       instead: one frame per row; the files may be anywhere below the root
         tracklet,person,camera,frame,part    part is optional: train, or test, or query and gallery
-    root/labels.csv                          who is who, where the table leaves it open or is wrong; see `csip.data.labels`
+    root/labels.csv                          identities that fill or replace those of the table; see `csip.data.labels`
 
 A tracklet without a person is a distractor in the gallery. Where no tracklet has one, nobody can train: query and gallery
 are all tracklets. More columns are welcome; ``video``, ``number`` (of the frame in it) and ``time`` (seconds) tell which

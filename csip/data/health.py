@@ -1,4 +1,4 @@
-"""What is wrong with a data set on this disk, found before a stage trips over it."""
+"""Checks of a data set on disk: counts, cameras, lengths, frames, skeletons."""
 
 from __future__ import annotations
 
@@ -379,6 +379,8 @@ def _skeletons(cache: Path, dataset: Dataset) -> Finding:
                 found = [posed[frame] for frame in tracklet.frames if frame in posed]
                 paired, valid, without = paired + len(found), valid + sum(found), without + (not any(found))
             joint_set = store.joint_set.name
+            rows = {name: row for row, name in enumerate(store.names)}
+            damaged = [t.name for t in known if not store.is_intact(rows[t.name]) or not _finite(store, t.name)]
     except PoseCacheError as error:
         return Finding("skeletons", str(error), "make the cache again", remedy=Remedy.EXTRACT_ANEW)
     frames = sum(len(t.frames) for t in wanted)
@@ -386,8 +388,17 @@ def _skeletons(cache: Path, dataset: Dataset) -> Finding:
         f"{len(known):,} of {len(wanted):,} {who}, {paired:,} of {frames:,} frames, "
         f"{valid / max(frames, 1):.1%} with a pose ({joint_set}); {without:,} tracklets without any"
     )
+    if damaged:
+        text += f"; {len(damaged):,} tracklets are damaged, e.g. {damaged[0]}"
+        return Finding(
+            "skeletons", text, "extract the skeletons again, which makes the damaged ones anew", remedy=Remedy.EXTRACT
+        )
     if len(known) < len(wanted) or paired < frames:
         return Finding(
             "skeletons", text, "the cache was made from other data: extract the skeletons again", remedy=Remedy.EXTRACT
         )
     return Finding("skeletons", text)
+
+
+def _finite(store: SkeletonStore, name: str) -> bool:
+    return bool(np.isfinite(store.joints(name)[store.valid(name)]).all())

@@ -1,8 +1,8 @@
-"""iLIDS-VID (Wang et al., ECCV 2014): 300 people, two cameras, ten divisions into people who train and are tested.
+"""iLIDS-VID (Wang et al., ECCV 2014): 300 identities, two cameras, ten splits into training and test identities.
 
 i-LIDS-VID/sequences/cam1/person001/cam1_person001_00317.png
 i-LIDS-VID/sequences/cam2/person001/...
-train-test people splits/train_test_splits_ilidsvid.mat    `ls_set` (10, 300): 1-based people, the first half trains
+train-test people splits/train_test_splits_ilidsvid.mat    `ls_set` (10, 300): 1-based; the first half is for training
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CAMERAS = {"cam1": 1, "cam2": 2}
 
 
 def load(root: Path, split: int = 0, name: str = "ilidsvid") -> Dataset:
-    """Read the names of the frames and one division; no image is opened.
+    """Read the names of the frames and one split; no image is opened.
 
-    The identity is the person's place among the person folders, from 1: the divisions count like that. Camera 1 is the
+    The identity is the person's place among the person folders, from 1: the splits count like that. Camera 1 is the
     query, camera 2 the gallery.
 
     Parameters
@@ -32,12 +32,12 @@ def load(root: Path, split: int = 0, name: str = "ilidsvid") -> Dataset:
     root
         The folder that holds ``i-LIDS-VID`` and ``train-test people splits``.
     split
-        Which of the ten divisions, from 0.
+        Index of the split, 0 to 9.
 
     Raises
     ------
     CsipError
-        A file or folder is missing or empty, a person is not in both cameras, or the divisions are not of these people.
+        A file or folder is missing or empty, a person is not in both cameras, or the splits are not of these people.
     """
     root = Path(root)
     return indexed(root, "ilidsvid", name, {"split": split}, lambda tree: _read(tree, name, split))
@@ -58,11 +58,11 @@ def _read(tree: Tree, name: str, split: int) -> Dataset:
     divisions = read_matrix(tree, SPLITS, "ls_set")
     if divisions.ndim != 2 or divisions.shape[1] != len(people):
         raise CsipError(
-            f"{where}: ls_set has shape {divisions.shape}, expected a row a division with the {len(people)} people of "
+            f"{where}: ls_set has shape {divisions.shape}, expected one row per split with the {len(people)} people of "
             f"{SEQUENCES}"
         )
     if not 0 <= split < len(divisions):
-        raise CsipError(f"dataset.split is {split}, but {where} has divisions 0 to {len(divisions) - 1}")
+        raise CsipError(f"dataset.split is {split}, but {where} has splits 0 to {len(divisions) - 1}")
     row = divisions[split]
     if (np.sort(row) != np.arange(1, len(people) + 1)).any():
         raise CsipError(

@@ -1,4 +1,4 @@
-"""The index of a data set, kept beside it: listing a million frames takes a while, and a slow disk makes it minutes.
+"""The index cache of a data set: listing a million frames is slow, so the list is kept beside them.
 
 A reader looks at files and folders through a `Tree`, which notes what it looked at: a file by the digest of its content, a
 folder by the times of its last change. Those are looked at again before a kept index is used, so that one whose tree has
@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import time
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -179,8 +178,8 @@ def _load(path: Path, root: Path, name: str) -> Dataset | None:
                 for title, pid, camera, start, end in zip(*columns, [0, *ends[:-1]], ends, strict=True)
             ]
             parts = [tuple(tracklets[row] for row in arrays[part].tolist()) for part in _PARTS]
-    except (OSError, EOFError, KeyError, ValueError, IndexError, zipfile.BadZipFile):
-        # Missing, cut short, or of another format: it is made anew.
+    except Exception:  # NumPy and zipfile raise whatever they stumble over
+        # Missing, damaged, or of another format: it is made anew.
         return None
     return Dataset(name, root, *parts)
 

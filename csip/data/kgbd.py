@@ -1,6 +1,6 @@
 """KGBD, the Kinect Gait Biometry Dataset (Andersson and Araujo, AAAI 2015): 164 people, 822 walks, Kinect v1.
 
-    root/PersonNNN/K.txt      a walk: lines "Joint;x;y;z" in metres, 20 a frame, always in the order of `FILE_ORDER`
+    root/PersonNNN/K.txt      a walk: lines "Joint;x;y;z" in metres, 20 per frame, always in the order of `FILE_ORDER`
     root/kgbd.npz             the same as arrays PersonNNN_K, (frames, 20, 3): metres as floats, or int16 in units of 0.1 mm
                               measured from (0, 0, 2.2)
 
@@ -10,7 +10,6 @@ The folders may also lie in ``root/Data`` or in ``root/kinect gait raw dataset``
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import numpy as np
 
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, from_sensor, random_split
 from csip.errors import CsipError
+from pose_cache.arrays import read_npz
+from pose_cache.errors import PoseCacheError
 from pose_cache.joints import KINECT20
 
 FILE_ORDER = (
@@ -56,20 +57,21 @@ def load(root: Path, seed: int, name: str = "kgbd") -> SkeletonDataset:
 
 def _from_archive(path: Path) -> Iterator[SkeletonSequence]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                match = re.fullmatch(r"(?i)person(\d+)_(\d+)", key)
-                if match is None:
-                    raise CsipError(f"{path}: array {key!r}: expected names PersonNNN_K")
-                stored = file[key]
-                joints = stored.astype(np.float32)
-                if stored.dtype == np.int16:
-                    joints = joints * UNIT + ORIGIN
-                yield _walk(int(match[1]), int(match[2]), joints, f"{path}: {key}")
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, CsipError):
-            raise
-        raise CsipError(f"{path}: not a readable .npz file of arrays ({error})") from error
+        arrays = read_npz(path)
+    except PoseCacheError as error:
+        raise CsipError(str(error)) from error
+    for key, stored in arrays.items():
+        match = re.fullmatch(r"(?i)person(\d+)_(\d+)", key)
+        if match is None:
+            raise CsipError(f"{path}: array {key!r}: expected names PersonNNN_K")
+        if stored.dtype.kind not in "iuf" or stored.ndim != 3 or stored.shape[2] != 3:
+            raise CsipError(
+                f"{path}: array {key!r} has the shape {stored.shape} of {stored.dtype}, expected (frames, 20, 3)"
+            )
+        joints = stored.astype(np.float32)
+        if stored.dtype == np.int16:
+            joints = joints * UNIT + ORIGIN
+        yield _walk(int(match[1]), int(match[2]), joints, f"{path}: {key}")
 
 
 def _from_text(root: Path) -> Iterator[SkeletonSequence]:

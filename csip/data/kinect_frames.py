@@ -1,4 +1,4 @@
-"""BIWI RGBD-ID, IAS-Lab RGBD-ID and KS20: one text file a frame, one comma-separated line a joint.
+"""BIWI RGBD-ID, IAS-Lab RGBD-ID and KS20: one text file per frame, one comma-separated line per joint.
 
 Each line begins with ``id,x,y,z`` in metres; BIWI and IAS-Lab go on with ``x2d,y2d,TrackingState,QualityFlag,...``, where
 state 0 is a joint that was not tracked: such frames are left out, as are frames without a skeleton (an empty file).

@@ -1,8 +1,8 @@
-"""Who is who, said apart from the table of tracklets: ``labels.csv``, which `csip cluster` proposes and people correct.
+"""Identities of tracklets in a file of their own: ``labels.csv``, which `csip cluster` proposes and you correct.
 
     tracklet,person             more columns, such as `csip cluster`'s confidence, are for people and not read
 
-A line fills the person of a tracklet that ``tracklets.csv`` leaves open, and goes before one that it names.
+A row fills the person that ``tracklets.csv`` leaves open, and overrides one that it names.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ def write_labels(path: Path, rows: Iterable[tuple[str, str, float]], force: bool
     try:
         content = text.encode()
     except UnicodeEncodeError as error:
-        raise CsipError(f"{path}: the name of a tracklet or person is not UTF-8; rename its folder ({error})") from error
+        raise CsipError(
+            f"{path}: the name of a tracklet or person is not UTF-8; rename its folder ({error})"
+        ) from error
     # The digest first: a run that is stopped in between leaves the old labels, which then look changed, never new ones
     # that pass for a person's.
     write_bytes(_note(path), hashlib.sha256(content).hexdigest().encode())
@@ -92,8 +94,9 @@ def check_replaceable(path: Path) -> None:
     """
     if path.exists() and not is_proposal(path):
         raise CsipError(
-            f"{path}: somebody has changed or written it; rename it to keep it, or give --force to replace it with a new "
-            "proposal"
+            f"{path}: somebody has changed or written it; rename it to keep it, or force its replacement by a new "
+            "proposal",
+            parameter="force",
         )
 
 

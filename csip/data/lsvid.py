@@ -2,7 +2,7 @@
 
 tracklet_train/0000/0000_0000_07_000001.jpg    identity, tracklet, camera, frame
 tracklet_test/0842/...
-list_sequence/list_seq_train.txt               a tracklet a line: what its frames' names begin with, and the identity
+list_sequence/list_seq_train.txt               one tracklet per line: the prefix of its frames' names, and the identity
 list_sequence/list_seq_test.txt
 test/data/info_test.mat                        HDF5; `query`: 1-based lines of list_seq_test.txt that are queries
 
@@ -90,7 +90,7 @@ def cut(tracklet: Tracklet, frames: int | None) -> list[Tracklet]:
 def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
     path = f"list_sequence/list_seq_{part}.txt"
     where = tree.root / path
-    text = tree.read(path, "LS-VID's list of tracklets, a path and an identity a line").decode(errors="replace")
+    text = tree.read(path, "LS-VID's list of tracklets, one path and identity per line").decode(errors="replace")
     tracklets: list[Tracklet] = []
     lines: dict[str, int] = {}
     identities: dict[str, tuple[str, int]] = {}

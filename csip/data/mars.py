@@ -2,7 +2,7 @@
 
 bbox_train/0001/0001C1T0001F001.jpg      identity, camera, tracklet, frame
 bbox_test/0002/...                       identity 0000: distractors; folder 00-1: junk
-info/train_name.txt, info/test_name.txt  file names, one a line
+info/train_name.txt, info/test_name.txt  file names, one per line
 info/tracks_train_info.mat               rows start, end, identity, camera; start and end are 1-based, inclusive
 info/tracks_test_info.mat                the same for the test tracklets
 info/query_IDX.mat                       1-based rows of tracks_test_info that are queries

@@ -1,4 +1,4 @@
-"""Which gallery entries show the person of a query: the count that checks and scores share."""
+"""Valid matches of a query in the gallery: the count that checks and metrics share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of files and people, as people write them."""
+"""Names of files and people: natural order, Unicode forms."""
 
 from __future__ import annotations
 

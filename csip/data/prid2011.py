@@ -2,7 +2,7 @@
 
 prid_2011/multi_shot/cam_a/person_0001/0001.png
 prid_2011/multi_shot/cam_b/person_0001/...
-splits_prid2011.json     optional: ten divisions, [{"train": ["person_0001", ...], "test": [...]}, ...]
+splits_prid2011.json     optional: ten splits, [{"train": ["person_0001", ...], "test": [...]}, ...]
 
 People 1 to 200 are the same in both cameras. As is usual, those of them count who have more than 21 frames in both: 178.
 """
@@ -33,13 +33,13 @@ def load(root: Path, split: int = 0, name: str = "prid2011") -> Dataset:
     root
         The folder that holds ``prid_2011``.
     split
-        Which division, from 0: of ``splits_prid2011.json`` where it is there, otherwise a random half trains, drawn with
-        this number as the seed (0 to 9).
+        Index of the split: of ``splits_prid2011.json`` if that file exists; otherwise a random half is the training split, drawn
+        with this number as the seed (0 to 9).
 
     Raises
     ------
     CsipError
-        A folder is missing or empty, there is no such division, or it names people who are not there.
+        A folder is missing or empty, there is no such split, or it names people who are missing.
     """
     root = Path(root)
     return indexed(root, "prid2011", name, {"split": split}, lambda tree: _read(tree, name, split))
@@ -92,14 +92,14 @@ def _division(tree: Tree, people: list[str], split: int) -> tuple[list[str], lis
     except (ValueError, TypeError, KeyError) as error:
         raise CsipError(f'{where}: expected a JSON list of {{"train": [...], "test": [...]}} ({error!r})') from error
     if not 0 <= split < len(divisions):
-        raise CsipError(f"dataset.split is {split}, but {where} has divisions 0 to {len(divisions) - 1}")
+        raise CsipError(f"dataset.split is {split}, but {where} has splits 0 to {len(divisions) - 1}")
     train, test = divisions[split]
     unknown = sorted({*train, *test} - set(people))
     if unknown:
         raise CsipError(
-            f"{where}: division {split} names {unknown[0]}, who is not among the {len(people)} people of {FRAMES}"
+            f"{where}: split {split} names {unknown[0]}, who is not among the {len(people)} people of {FRAMES}"
         )
     both = sorted(set(train) & set(test))
     if both:
-        raise CsipError(f"{where}: division {split} has {both[0]} both train and be tested")
+        raise CsipError(f"{where}: split {split} has {both[0]} in both train and test")
     return train, test

@@ -1,4 +1,4 @@
-"""What a data set's list of queries must not hold."""
+"""Checks of a data set's list of queries."""
 
 from __future__ import annotations
 

@@ -24,7 +24,8 @@ def load_dataset(settings: DatasetSettings) -> Dataset:
     if not settings.path.is_dir():
         raise CsipError(
             f"{settings.path}: no such folder; put data set {settings.name} ({settings.layout} layout) there, or name its "
-            "folder with --root"
+            "folder",
+            parameter="root",
         )
     dataset = _read(settings)
     # Where nobody is known, every tracklet is in both parts: there is nothing to take out.

@@ -1,4 +1,4 @@
-"""In which order clips are drawn. An epoch's order is a pure function of the seed and the epoch."""
+"""Samplers of training clips. An epoch's order is a pure function of the seed and the epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sequences of skeletons, the data of skeleton-only re-identification, and how they are divided and cut."""
+"""Sequences of skeletons, the data of skeleton-only re-identification: splits and windows."""
 
 from __future__ import annotations
 
@@ -81,6 +81,8 @@ def from_sensor(joints: np.ndarray, count: int, source: str) -> np.ndarray:
         raise CsipError(f"{source}: expected joints of the shape (frames, {count}, 3), got {joints.shape}")
     if not len(joints):
         raise CsipError(f"{source}: no frames in it")
+    with np.errstate(over="ignore"):
+        joints = joints.astype(np.float32)
     if not np.isfinite(joints).all():
         bad = int((~np.isfinite(joints)).any(axis=(1, 2)).sum())
         raise CsipError(f"{source}: {bad} of {len(joints)} frames have coordinates that are not finite")
@@ -91,7 +93,7 @@ def from_sensor(joints: np.ndarray, count: int, source: str) -> np.ndarray:
             f"{source}: a body is {size:,.0f} units from end to end, expected about 2 metres; these look like {unit}: divide all "
             f"coordinates by {factor}"
         )
-    return joints.astype(np.float32) * np.array([1, -1, 1], np.float32)
+    return joints * np.array([1, -1, 1], np.float32)
 
 
 def random_split(

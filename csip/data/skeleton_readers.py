@@ -31,8 +31,8 @@ def load_skeleton_set(settings: DatasetSettings, seed: int) -> SkeletonDataset:
         )
     if not root.exists():
         raise CsipError(
-            f"{root}: no such folder; put data set {settings.name} ({settings.layout} layout) there, or name its folder with "
-            "--root"
+            f"{root}: no such folder; put data set {settings.name} ({settings.layout} layout) there, or name its folder",
+            parameter="root",
         )
     if settings.layout == "kgbd":
         return kgbd.load(root, seed, settings.name)

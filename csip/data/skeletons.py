@@ -79,6 +79,11 @@ def load_skeletons(path: Path, tracklets: Sequence[Tracklet], max_gap: int = 0) 
             row = {frame: i for i, frame in enumerate(stored.frames)}
             rows = np.array([row.get(frame, -1) for frame in tracklet.frames])
             seen = (rows >= 0) & stored.valid[rows]
+            if not np.isfinite(stored.joints[stored.valid]).all():
+                raise CsipError(
+                    f"{path}: tracklet {tracklet.name} has joints that are not finite where its pose is valid; the cache is "
+                    "damaged: `csip skeletons verify` lists what is, and `csip skeletons` makes it again"
+                )
             centred = stored.joints[rows] - stored.joints[rows][:, root : root + 1]
             points, known = fill_gaps(np.where(seen[:, None, None], centred, 0).astype(np.float32), seen, max_gap)
             joints.append(points)

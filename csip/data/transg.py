@@ -19,6 +19,8 @@ import numpy as np
 
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, from_sensor
 from csip.errors import CsipError
+from pose_cache.arrays import read_npy
+from pose_cache.errors import PoseCacheError
 from pose_cache.joints import KINECT20, KINECT25
 
 _SIZES = {joints.size: joints for joints in (KINECT20, KINECT25)}
@@ -104,8 +106,6 @@ def _read(folder: Path, prefix: str, label: str) -> tuple[SkeletonSequence, ...]
 
 def _array(path: Path) -> np.ndarray:
     try:
-        return np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise CsipError(f"{path}: missing") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise CsipError(f"{path}: not a readable .npy array of numbers ({error})") from error
+        return read_npy(path)
+    except PoseCacheError as error:
+        raise CsipError(str(error)) from error

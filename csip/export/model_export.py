@@ -20,10 +20,6 @@ from csip.retrieval.embedding import PixelModel
 ONNX, DESCRIPTION = "model.onnx", "model.json"
 
 
-class WholeModelInTheWay(CsipError):
-    """An export would replace a model that can still be trained from."""
-
-
 @dataclass(frozen=True)
 class ExportedFile:
     """A file, its size in bytes, and how many numbers are in it, where that is known."""
@@ -67,9 +63,8 @@ def export_model(file: Path, out: Path, part_norm: bool | None = None) -> Export
     Raises
     ------
     CsipError
-        The model is missing or damaged, cannot be exported, or the exported one computes something else.
-    WholeModelInTheWay
-        A model that is no export is in the folder.
+        The model is missing or damaged, cannot be exported, or the exported one computes something else; or a model that is
+        no export is in the folder.
     """
     slim, onnx = out / MODEL, out / ONNX
     tensors, description = load_model(file, "stage2")
@@ -127,7 +122,10 @@ def _as_exported(description: Mapping[str, Any], part_norm: bool | None) -> Sett
 def _check_free(path: Path) -> None:
     """Refuse to write slim weights over a model that can still be trained from or was never exported."""
     if path.exists() and not load_model(path, "stage2")[1].get("slim"):
-        raise WholeModelInTheWay(f"{path}: a whole model, which the export would replace with a slim one")
+        raise CsipError(
+            f"{path}: a whole model, which the export would replace with a slim one; name another folder",
+            parameter="out",
+        )
 
 
 def _report(described: OnnxDescription, comparisons: Sequence[Comparison], files: Sequence[Path]) -> dict[str, Any]:

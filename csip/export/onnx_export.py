@@ -1,4 +1,4 @@
-"""From a trained model to an ONNX file, which must compute what the model does before it gets its name."""
+"""Export of a trained model to an ONNX file, compared with the model before it gets its final name."""
 
 from __future__ import annotations
 

@@ -25,10 +25,6 @@ IMAGES, CAMERA, DESCRIPTORS = "images", "camera", "descriptors"
 _SILENT = 4  # onnxruntime's level for what ends the process; it prints lesser errors as well as raising them
 
 
-class PartNormMismatch(CsipError):
-    """Parts of a descriptor are not to be normalised, and the file does it inside."""
-
-
 class OnnxDescription(BaseModel):
     """What a file says of itself.
 
@@ -78,13 +74,14 @@ class OnnxDescription(BaseModel):
 
         Raises
         ------
-        PartNormMismatch
+        CsipError
             Parts are not to be normalised, and in the file they are.
         """
         if self.part_norm and not settings.evaluation.part_norm:
-            raise PartNormMismatch(
+            raise CsipError(
                 "evaluation.part_norm is false, and the ONNX file normalises the parts of a descriptor; export the model "
-                "without part_norm"
+                "without part_norm",
+                parameter="no-part-norm",
             )
         clips = ClipSettings(frames=self.frames, height=self.height, width=self.width, mean=self.mean, std=self.std)
         vision = VisionSettings(model=self.vision, pretrained=self.pretrained)

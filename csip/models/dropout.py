@@ -1,4 +1,4 @@
-"""Dropout that does not spend a third of a training step on random numbers."""
+"""Dropout with cheap random numbers: one byte per element."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""Prototype Fusion Updater: one prototype an identity, fused from both modalities and adapted to each clip."""
+"""Prototype Fusion Updater: one prototype per identity, fused from both modalities and adapted to each clip."""
 
 import torch
 from torch import Tensor, nn

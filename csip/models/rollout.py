@@ -1,4 +1,4 @@
-"""Where the image encoder looks: attention rollout over its patches (Abnar and Zuidema, ACL 2020).
+"""Attention rollout of the image encoder over its patches (Abnar and Zuidema, ACL 2020).
 
 Fused attention never forms the attention maps. The encoder runs here as it always does, while each block's input is kept and
 its map formed beside it by the explicit softmax(QK); nothing of this stays behind in the model.

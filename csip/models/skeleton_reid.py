@@ -1,4 +1,4 @@
-"""People by their skeletons alone: an encoder of short windows, and the losses that train it.
+"""Re-identification from skeletons alone: encoders of short windows, and their losses.
 
 Two encoders. `GraphWindows` is the Skeleton Graph Transformer, which stage 1 can pretrain; prototype contrast (GPC) and masked
 reconstruction (STPR) train it. `WindowNetwork` is a residual perceptron over all coordinates, bones and bone lengths of a

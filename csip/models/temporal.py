@@ -45,7 +45,7 @@ class TokenAggregation(nn.Module):
         self.score = nn.Linear(width, 1)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return one vector a frame, (F, D), of F frames' tokens (F, M, D); masked tokens (F, M) do not count."""
+        """Return one vector per frame, (F, D), of F frames' tokens (F, M, D); masked tokens (F, M) do not count."""
         x = tokens + self.attention(self.norm(tokens), mask=mask)
         x = x + self.mlp(self.mlp_norm(x))
         weights = self.score(x).float().sigmoid()
@@ -55,7 +55,7 @@ class TokenAggregation(nn.Module):
 
 
 class SkeletonGuidedTemporalModel(nn.Module):
-    """Turn a clip's visual tokens, and in training its skeleton's, into one vector a frame.
+    """Turn a clip's visual tokens, and in training its skeleton's, into one vector per frame.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class SkeletonGuidedTemporalModel(nn.Module):
         self.residual = nn.Parameter(torch.zeros(width)) if settings.temporal_residual else None
 
     def forward(self, visual: Tensor, skeleton: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
-        """Return one vector a frame.
+        """Return one vector per frame.
 
         Parameters
         ----------

@@ -1,1 +1,1 @@
-"""Descriptors of tracklets, and what is done with them: ranking, search, clustering, metrics."""
+"""Descriptors of tracklets: embedding, ranking, search, clustering, metrics."""

@@ -1,4 +1,4 @@
-"""Descriptors of a data set's tracklets in one HDF5 file: what search, clusters and reports start from.
+"""Descriptors of a data set's tracklets in one HDF5 file, which search, clustering and reports read.
 
 /features  (tracklets, D)  float32   unit length
 /names     (tracklets,)    string    names of the tracklets
@@ -22,6 +22,7 @@ import numpy as np
 from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
 from csip.files import atomic
+from pose_cache.hdf5_checks import check_dataset
 
 FORMAT = 1
 # By attribute: the name in the file, and the type.
@@ -137,7 +138,9 @@ def check_suffix(path: Path) -> None:
         It ends in neither ``.h5`` nor ``.npz``.
     """
     if path.suffix not in (".h5", ".npz"):
-        raise CsipError(f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so")
+        raise CsipError(
+            f"{path}: descriptors are written as .h5 or .npz; expected a name that ends so", parameter="out"
+        )
 
 
 def write_descriptors(path: Path, descriptors: Descriptors) -> None:
@@ -167,7 +170,7 @@ def write_arrays(path: Path, descriptors: Descriptors) -> None:
         )
 
 
-def read_descriptors(path: Path, mapped: bool = False) -> Descriptors:
+def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
     """Read what `write_descriptors` wrote.
 
     Parameters
@@ -180,22 +183,38 @@ def read_descriptors(path: Path, mapped: bool = False) -> Descriptors:
     CsipError
         The file is missing, damaged, or no such file.
     """
+    path = Path(path)
     if not path.is_file():
         raise CsipError(f"{path}: no such file; `csip embed` and `csip evaluate` make RUN/descriptors.h5")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
                 raise CsipError(f"{path}: no descriptors of format {FORMAT}; make the file anew with `csip embed`")
-            names = tuple(name.decode(errors="surrogateescape") for name in file["names"][()])
-            columns = {attribute: file[column][()].astype(dtype) for attribute, (column, dtype) in _COLUMNS.items()}
-            stored = file["features"]
+            stored = check_dataset(file, "features", path)
+            if stored.ndim != 2 or stored.dtype.kind != "f":
+                raise CsipError(
+                    f"{path}: /features has the shape {stored.shape} of {stored.dtype}, expected (tracklets, D) of float32; make "
+                    "the file anew with `csip embed`"
+                )
+            rows, names_of = len(stored), check_dataset(file, "names", path)
+            listed = {attribute: check_dataset(file, column, path) for attribute, (column, _) in _COLUMNS.items()}
+            for dataset in (names_of, *listed.values()):
+                if dataset.shape != (rows,):
+                    raise CsipError(
+                        f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor; make the "
+                        "file anew with `csip embed`"
+                    )
+            names = tuple(name.decode(errors="surrogateescape") for name in names_of[()])
+            columns = {attribute: listed[attribute][()].astype(dtype) for attribute, (_, dtype) in _COLUMNS.items()}
             offset = stored.id.get_offset()  # None where they are not in one piece
             if mapped and offset is not None and stored.dtype == np.float32:
                 features = np.memmap(path, np.float32, "r", offset, stored.shape)
             else:
                 features = stored[()].astype(np.float32, copy=False)
             dataset, model = str(file.attrs["dataset"]), str(file.attrs["model"])
-    except (OSError, KeyError, AttributeError, RuntimeError, ValueError) as error:
+    except CsipError:
+        raise
+    except (OSError, KeyError, AttributeError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise CsipError(
             f"{path}: damaged or no file of descriptors ({error}); make it anew with `csip embed`"
         ) from error

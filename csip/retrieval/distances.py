@@ -1,4 +1,4 @@
-"""Distances between queries and gallery entries, computed where they are needed, a block at a time."""
+"""Distances between queries and gallery entries, computed one block at a time."""
 
 from collections.abc import Iterator
 from typing import Protocol

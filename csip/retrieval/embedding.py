@@ -19,13 +19,14 @@ from torch.utils.data import Dataset as TorchDataset
 
 from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
+from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
 from csip.files import write_bytes
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 
 SHARD = 64  # tracklets: what an interrupted run can lose at most
-Sampling = Literal["dense", "rrs"]
+Sampling = Literal["dense", "interleaved", "rrs"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -75,9 +76,21 @@ def own_cameras(camera_rows: dict[int, int], trained_on: str, dataset: str) -> d
     return camera_rows if trained_on == dataset else {}
 
 
-def clips_of(length: int, frames: int, sampling: Sampling) -> np.ndarray:
-    """Return the frames of each clip that a tracklet of `length` frames is tested as, (clips, frames)."""
-    return sample_dense(length, frames) if sampling == "dense" else sample_centres(length, frames)
+def clips_of(length: int, frames: int, sampling: Sampling, stride: int | None = None) -> np.ndarray:
+    """Return the frames of each clip that a tracklet of `length` frames is tested as, (clips, frames).
+
+    Parameters
+    ----------
+    sampling
+        ``rrs``: one clip. ``dense``: every frame once, in clips with the step `stride`, of consecutive frames without one.
+        ``interleaved``: the same, but without `stride` each clip spreads over the tracklet, as training clips then do.
+    stride
+        Step of the training clips; None where they spread over the tracklet.
+    """
+    if sampling == "rrs":
+        return sample_centres(length, frames, stride)
+    spread = -(-length // frames) if sampling == "interleaved" else 1
+    return sample_dense(length, frames, spread if stride is None else stride)
 
 
 class TestClips(TorchDataset):
@@ -93,7 +106,7 @@ class TestClips(TorchDataset):
 
     def __getitem__(self, index: int) -> tuple[int, Tensor]:
         frames = self.tracklets[index].frames
-        clips = clips_of(len(frames), self.settings.frames, self.sampling)
+        clips = clips_of(len(frames), self.settings.frames, self.sampling, self.settings.stride)
         used, position = np.unique(clips, return_inverse=True)
         images = read_frames(self.root, [frames[i] for i in used], self.settings)
         return index, torch.from_numpy(images[position.reshape(clips.shape)])
@@ -133,7 +146,7 @@ class Embedder:
         root
             The folder that frames are relative to.
         sampling
-            ``dense`` or ``rrs``; by default ``evaluation.sampling``.
+            As `clips_of` takes it; by default ``evaluation.sampling``.
 
         Returns
         -------
@@ -166,7 +179,8 @@ class Embedder:
         ndarray, shape (2 D + C,), float32
             Unit length.
         """
-        clips = clips_of(len(images), self.settings.clips.frames, self.settings.evaluation.sampling)
+        settings, sampling = self.settings.clips, self.settings.evaluation.sampling
+        clips = clips_of(len(images), settings.frames, sampling, settings.stride)
         return _mean(next(self._describe([torch.from_numpy(images[clips])], [-1])))
 
     def in_shards(
@@ -182,11 +196,14 @@ class Embedder:
             Of the model's file: shards that another model has left are not used.
         """
         clips, sampling = self.settings.clips, self.settings.evaluation.sampling
-        parts = [fingerprint(tracklets), str(root.absolute()), model_digest, sorted(self.camera_rows.items()), sampling,
+        parts = [fingerprint(tracklets), content_of(root, tracklets), str(root.absolute()), model_digest,
+                 sorted(self.camera_rows.items()), sampling,
                  self.settings.evaluation.part_norm, clips.frames, clips.height, clips.width, clips.mean,
                  clips.std]  # fmt: skip
         if self.precision != "32-true":
             parts.append(self.precision)
+        if clips.stride is not None:
+            parts.append(["stride", clips.stride])
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
         missing = [number for number, shard in enumerate(shards) if not shard.exists()]

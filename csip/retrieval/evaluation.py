@@ -1,4 +1,4 @@
-"""Evaluation: rank the gallery for every query, and say how good the rankings are."""
+"""Evaluation: rank the gallery for every query and compute metrics with intervals."""
 
 from __future__ import annotations
 
@@ -165,6 +165,7 @@ class Protocol:
     gallery_entries: int
     sampling: str
     clip_frames: int
+    clip_stride: int | None
     removed: str
     ties: str
     distance: str
@@ -356,7 +357,7 @@ def side(tracklets: Sequence[Tracklet], settings: Settings) -> Side:
     if settings.evaluation.level == "tracklet":
         return Side(tracklets, np.ones(len(tracklets), dtype=np.int64))
     sampling = settings.evaluation.sampling
-    counts = [len(clips_of(len(t.frames), settings.clips.frames, sampling)) for t in tracklets]
+    counts = [len(clips_of(len(t.frames), settings.clips.frames, sampling, settings.clips.stride)) for t in tracklets]
     return Side(tracklets, np.array(counts, dtype=np.int64))
 
 
@@ -467,6 +468,7 @@ def protocol(dataset: Dataset, query: Side, gallery: Side, settings: Settings) -
         gallery_entries=len(gallery.ids),
         sampling=evaluation.sampling,
         clip_frames=settings.clips.frames,
+        clip_stride=settings.clips.stride,
         removed="gallery entries of the query's own identity and camera; junk",
         ties="a tie never helps: at equal distance the non-matches come first",
         distance="Euclidean between L2-normalised descriptors",

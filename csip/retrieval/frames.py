@@ -1,4 +1,4 @@
-"""One person's frames as a Python user has them: paths, arrays, Pillow images, or a folder of crops."""
+"""Frames of one person from Python: paths, arrays, Pillow images, or a folder of crops."""
 
 from __future__ import annotations
 

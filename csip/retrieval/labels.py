@@ -1,4 +1,4 @@
-"""What a data set calls the cameras and identities of described tracklets, now."""
+"""The current names of cameras and identities of embedded tracklets."""
 
 from __future__ import annotations
 

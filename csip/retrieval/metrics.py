@@ -1,4 +1,4 @@
-"""Retrieval figures of a ranked gallery: CMC, mean average precision, mean inverse negative penalty.
+"""Retrieval metrics of a ranked gallery: CMC, mean average precision, mean inverse negative penalty.
 
 Protocol: gallery entries of the query's own identity *and* camera are removed, because they are the query seen again;
 junk (pid -1) is dropped from both sides; distractors (MARS has pid 0) are an identity that no query has and stay.
@@ -8,7 +8,7 @@ precision after the whole step, as scikit-learn does; for the rank of the first 
 step's non-matches come before its matches, so that a tie never helps: a model that says the same of everybody has
 Rank-1 0.
 
-No ranking is ever sorted out in full. The figures depend on how many non-matches are as near as each match, and those are
+No ranking is ever sorted out in full. The metrics depend on how many non-matches are as near as each match, and those are
 counted block by block, so that memory depends neither on the number of queries nor on the size of the gallery.
 """
 
@@ -29,8 +29,29 @@ _ROWS = 4096  # rows of features that are checked at once
 
 
 @dataclass(frozen=True)
+class RankOptions:
+    """How rankings are scored.
+
+    Attributes
+    ----------
+    ranks : tuple of int
+        The k of the CMC; a k beyond the gallery counts the whole gallery.
+    camera_filter : bool
+        Whether to remove gallery entries of a query's own identity and camera.
+    chunk, gallery_chunk : int
+        Queries and gallery entries compared at once; memory is O((chunk + gallery_chunk) D + chunk gallery_chunk), and
+        beside it a few numbers for each query, each gallery entry, and each match of the queries of a chunk.
+    """
+
+    ranks: tuple[int, ...] = RANKS
+    camera_filter: bool = True
+    chunk: int = 1024
+    gallery_chunk: int = 8192
+
+
+@dataclass(frozen=True)
 class Ranking:
-    """How well Q queries found their identity. Figures are fractions, 0 to 1, means over the valid queries.
+    """How well Q queries found their identity. Metrics are fractions, 0 to 1, means over the valid queries.
 
     Attributes
     ----------
@@ -65,7 +86,7 @@ class Ranking:
         return self.cmc[1]
 
     def subset(self, chosen: ArrayLike) -> "Ranking":
-        """Return the figures of the queries where `chosen`, (Q,) bool, holds; the rankings stay as they are."""
+        """Return the metrics of the queries where `chosen`, (Q,) bool, holds; the rankings stay as they are."""
         mask = np.asarray(chosen, dtype=bool)
         if mask.shape != self.valid.shape:
             raise CsipError(f"subset: expected {len(self.valid)} booleans, one a query, got shape {mask.shape}")
@@ -94,11 +115,7 @@ def rank(
     gallery_features: ArrayLike,
     gallery_ids: ArrayLike,
     gallery_cameras: ArrayLike,
-    *,
-    ranks: tuple[int, ...] = RANKS,
-    camera_filter: bool = True,
-    chunk: int = 1024,
-    gallery_chunk: int = 8192,
+    options: RankOptions = RankOptions(),
     device: str | torch.device = "cpu",
 ) -> Ranking:
     """Rank the gallery for each query by Euclidean distance and score the rankings.
@@ -112,13 +129,8 @@ def rank(
         (Q, D) and (G, D); memory-mapped arrays are read in parts.
     query_ids, query_cameras, gallery_ids, gallery_cameras : array_like
         (Q,) and (G,) integers.
-    ranks : tuple of int
-        The k of the CMC; a k beyond the gallery counts the whole gallery.
-    camera_filter : bool
-        Whether to remove gallery entries of a query's own identity and camera.
-    chunk, gallery_chunk : int
-        Queries and gallery entries compared at once; memory is O((chunk + gallery_chunk) D + chunk gallery_chunk), and
-        beside it a few numbers for each query, each gallery entry, and each match of the queries of a chunk.
+    options : RankOptions
+        What counts, and how much is compared at once.
     device : str or torch.device
         Where the distances are computed.
 
@@ -135,7 +147,7 @@ def rank(
         )
     labels = Matching(query_ids, query_cameras, gallery_ids, gallery_cameras, len(queries), len(gallery))
     distances = FeatureDistances(queries, gallery, torch.device(device))
-    return _score(distances, labels, ranks, camera_filter, chunk, gallery_chunk)
+    return _score(distances, labels, options)
 
 
 def rank_distances(
@@ -144,11 +156,7 @@ def rank_distances(
     query_cameras: ArrayLike,
     gallery_ids: ArrayLike,
     gallery_cameras: ArrayLike,
-    *,
-    ranks: tuple[int, ...] = RANKS,
-    camera_filter: bool = True,
-    chunk: int = 1024,
-    gallery_chunk: int = 8192,
+    options: RankOptions = RankOptions(),
 ) -> Ranking:
     """Score the rankings that a matrix of distances (Q, G) gives; the rest as in :func:`rank`.
 
@@ -160,11 +168,11 @@ def rank_distances(
     matrix = np.asarray(distances)
     if matrix.ndim != 2:
         raise CsipError(f"distances: expected (queries, gallery entries), got shape {matrix.shape}")
-    for part in parts(len(matrix), chunk):
+    for part in parts(len(matrix), options.chunk):
         if not np.isfinite(matrix[part]).all():
             raise CsipError(f"distances: some of the rows {part.start} to {part.stop - 1} are not finite")
     labels = Matching(query_ids, query_cameras, gallery_ids, gallery_cameras, *matrix.shape)
-    return _score(GivenDistances(matrix), labels, ranks, camera_filter, chunk, gallery_chunk)
+    return _score(GivenDistances(matrix), labels, options)
 
 
 def chance(
@@ -176,15 +184,17 @@ def chance(
     ranks: tuple[int, ...] = RANKS,
     camera_filter: bool = True,
 ) -> ChanceScores:
-    """Return the exact expectation of the figures over all orders of the gallery.
+    """Return the exact expectation of the metrics over all orders of the gallery.
 
     For n entries of which m match: ``E[hit within k] = 1 - C(n - m, k) / C(n, k)`` and
     ``E[AP] = (H_n + (m - 1) (n - H_n) / (n - 1)) / n`` with the harmonic number ``H_n``.
 
     Parameters
     ----------
-    query_ids, query_cameras, gallery_ids, gallery_cameras, ranks, camera_filter
+    query_ids, query_cameras, gallery_ids, gallery_cameras
         As in :func:`rank`.
+    ranks, camera_filter
+        As in `RankOptions`.
 
     Raises
     ------
@@ -214,13 +224,13 @@ def chance(
     return ChanceScores(cmc, float(expected_ap.mean()))
 
 
-# ---- how good the figures are ----------------------------------------------------------------------------------------
+# ---- uncertainty -------------------------------------------------------------------------------------------------------
 
 
 def confidence_intervals(
     ranking: Ranking, *, level: float = 0.95, samples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap over the valid queries: between which values the figures of other such queries would fall.
+    """Percentile bootstrap over the valid queries: between which values the metrics of other such queries would fall.
 
     The gallery and the model stay as they are, so this is the uncertainty due to the choice of queries alone.
 
@@ -246,7 +256,7 @@ def confidence_intervals(
 
 
 def by_camera(ranking: Ranking, query_cameras: ArrayLike) -> dict[int, Ranking]:
-    """Return the figures of each camera's queries, by camera; a camera without a valid query is left out."""
+    """Return the metrics of each camera's queries, by camera; a camera without a valid query is left out."""
     cameras = np.asarray(query_cameras)
     if cameras.shape != ranking.valid.shape:
         raise CsipError(f"by_camera: expected {len(ranking.valid)} cameras, one a query, got shape {cameras.shape}")
@@ -256,14 +266,12 @@ def by_camera(ranking: Ranking, query_cameras: ArrayLike) -> dict[int, Ranking]:
 # ---- counting --------------------------------------------------------------------------------------------------------
 
 
-def _score(
-    distances: Distances, labels: Matching, ranks: tuple[int, ...], camera_filter: bool, chunk: int, gallery_chunk: int
-) -> Ranking:
+def _score(distances: Distances, labels: Matching, options: RankOptions) -> Ranking:
     queries = len(labels.q_ids)
     average_precision, inverse_negative_penalty = np.full((2, queries), np.nan)
     first_hit = np.zeros(queries, dtype=np.int64)
-    for part in parts(queries, chunk):
-        row, entry = labels.matches(part, camera_filter)
+    for part in parts(queries, options.chunk):
+        row, entry = labels.matches(part, options.camera_filter)
         if not len(row):
             continue
         near = distances.pairs(row + part.start, entry)
@@ -274,7 +282,7 @@ def _score(
         table = np.full((len(count), count.max()), np.inf)
         table[row, place] = near
         ends = table + distances.tolerance
-        others = _count_others(distances, labels, part, gallery_chunk, ends, count)
+        others = _count_others(distances, labels, part, options.gallery_chunk, ends, count)
         found = torch.searchsorted(torch.from_numpy(table), torch.from_numpy(ends), right=True).numpy()
 
         valid = np.flatnonzero(count)
@@ -284,7 +292,7 @@ def _score(
         last = others[valid, count[valid] - 1]
         inverse_negative_penalty[part.start + valid] = count[valid] / (count[valid] + last)
         first_hit[part.start + valid] = 1 + others[valid, 0]
-    return _summarize(average_precision, inverse_negative_penalty, first_hit, ranks)
+    return _summarize(average_precision, inverse_negative_penalty, first_hit, options.ranks)
 
 
 def _count_others(
@@ -298,7 +306,7 @@ def _count_others(
     counts = np.zeros(ends.shape, dtype=np.int64)
     for columns, block in distances.blocks(rows, parts(len(labels.g_ids), gallery_chunk)):
         limit = torch.from_numpy(farthest).to(block)[:, None]
-        # What lies behind the last match changes no figure. Of a good model's distances that is nearly everything.
+        # What lies behind the last match changes no metric. Of a good model's distances that is nearly everything.
         near = np.flatnonzero((block <= limit).cpu().numpy())
         values = block.flatten()[torch.from_numpy(near).to(block.device)].cpu().numpy()
         row, column = np.divmod(near, block.shape[1])

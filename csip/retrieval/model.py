@@ -1,4 +1,4 @@
-"""A trained model ready for use: the network, and what must be known to embed with it."""
+"""A trained model ready for use: the network, and the settings that embedding needs."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Every probe is described by a sparse vector over all probes and gallery entries: what its reciprocal neighbours are, and how
 near. The Jaccard distance between these vectors is mixed with the original distance.
 
-The figures of a re-ranked list use the other queries, which a search one by one does not have: report them apart.
+The metrics of a re-ranked list use the other queries, which a search one by one does not have: report them apart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Search: the gallery tracklets that look most like a query."""
+"""Search: the gallery tracklets most similar to a query."""
 
 from __future__ import annotations
 

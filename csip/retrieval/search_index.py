@@ -1,4 +1,4 @@
-"""The nearest tracklets of a query, among a few or among a million.
+"""Nearest-neighbour search: exact, or candidates from faiss that are compared exactly.
 
 Up to `EXACT` descriptors every one is compared. Above it, candidates are compared exactly that faiss finds by short codes of
 all descriptors: half a byte for every two principal components, which are looked up 32 at a time in a processor's registers.

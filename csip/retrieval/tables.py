@@ -1,4 +1,4 @@
-"""Tables as plain text, for whoever lays them out."""
+"""Tables as rows of text."""
 
 from __future__ import annotations
 

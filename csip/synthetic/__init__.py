@@ -1,1 +1,1 @@
-"""Rendered people: bodies, walks, cameras, data sets and videos with their truth."""
+"""Rendered people: bodies, walks, cameras, data sets and videos with ground truth."""

@@ -1,4 +1,4 @@
-"""How near estimated skeletons of rendered people are to the joints that were rendered."""
+"""Accuracy of estimated skeletons against the true joints of rendered people."""
 
 from __future__ import annotations
 

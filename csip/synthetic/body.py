@@ -1,4 +1,4 @@
-"""Who a rendered walker is (body, gait, clothing) and how the body moves.
+"""A rendered walker (body, gait, clothing) and its motion.
 
 An identity is a pure function of a seed and an integer key: the same key gives the same person in every
 process. Angles in the dataclasses are radians, lengths metres, colours RGB in [0, 1].
@@ -10,7 +10,7 @@ of Human Movement"), scaled by the person's own parameters; phase 0 is the right
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,8 @@ from scipy.interpolate import CubicSpline
 
 FloatArray = NDArray[np.floating]
 Colour = tuple[float, float, float]
+Uniform = Callable[[float, float], float]
+"""Draws a number between a low and a high one."""
 
 # Streams of the random generator: body, gait and clothing of one key are independent draws.
 _BODY, _GAIT, _CLOTHING = 1, 2, 3
@@ -67,7 +69,13 @@ class Body:
 
 @dataclass(frozen=True)
 class Gait:
-    """How a person walks. Angles in radians, cadence in steps a second; the rest are factors."""
+    """How a person walks. Angles in radians, cadence in steps a second, lags in cycles; the rest are factors.
+
+    `hip_flexion`, `knee_flexion` and `arm_flexion` are added to the mean angles of hip, knee and upper arm. `arm_lag` is
+    how far shoulders and arms are behind the legs, `step_lag` how far the left step is behind the middle of two right
+    ones. With `level` the amplitudes change the swing of a joint about a mean angle that is everybody's;
+    without, a longer stride and a higher knee also bend the joints more on average.
+    """
 
     cadence: float
     stride: float
@@ -87,6 +95,12 @@ class Gait:
     step_width: float
     toe_out: float
     leg_asymmetry: float
+    hip_flexion: float = 0.0
+    knee_flexion: float = 0.0
+    arm_flexion: float = 0.0
+    arm_lag: float = 0.0
+    step_lag: float = 0.0
+    level: bool = False
 
 
 @dataclass(frozen=True)
@@ -117,10 +131,14 @@ class Clothing:
 
 @dataclass(frozen=True)
 class Identity:
-    """One person: body and gait of `key`, clothing of `clothing_key` (the same key unless a lookalike)."""
+    """One person: `key` says who, the other keys whose clothing, body and gait (in three parts) the person has."""
 
     key: int
     clothing_key: int
+    body_key: int
+    posture_key: int
+    swings_key: int
+    cadence_key: int
     body: Body
     gait: Gait
     clothing: Clothing
@@ -162,24 +180,30 @@ def make_identity(seed: int, key: int, clothing_key: int | None = None) -> Ident
     return Identity(
         key=key,
         clothing_key=clothing_key,
-        body=_draw_body(np.random.default_rng([seed, _BODY, key])),
+        body_key=key,
+        posture_key=key,
+        swings_key=key,
+        cadence_key=key,
+        body=draw_body(np.random.default_rng([seed, _BODY, key]).uniform),
         gait=_draw_gait(np.random.default_rng([seed, _GAIT, key])),
-        clothing=_draw_clothing(np.random.default_rng([seed, _CLOTHING, clothing_key])),
+        clothing=draw_clothing(seed, clothing_key),
     )
 
 
-def _draw_body(rng: np.random.Generator) -> Body:
-    def factor(spread: float) -> float:
-        return float(rng.uniform(1 - spread, 1 + spread))
+def draw_body(uniform: Uniform) -> Body:
+    """Draw a body, number by number."""
 
-    height = rng.uniform(1.52, 1.92)
+    def factor(spread: float) -> float:
+        return float(uniform(1 - spread, 1 + spread))
+
+    height = uniform(1.52, 1.92)
     leg_share = factor(0.09)
     legs = 0.515 * height * leg_share
     torso = 0.285 * height * (1 - 1.4 * (leg_share - 1)) * factor(0.03)
     ankle_height = 0.045 * height
-    thigh_share = rng.uniform(0.47, 0.535)
+    thigh_share = uniform(0.47, 0.535)
     arms = 0.335 * height * factor(0.09)
-    upper_share = rng.uniform(0.51, 0.575)
+    upper_share = uniform(0.51, 0.575)
     return Body(
         thigh=(legs - ankle_height) * thigh_share,
         shin=(legs - ankle_height) * (1 - thigh_share),
@@ -194,7 +218,7 @@ def _draw_body(rng: np.random.Generator) -> Body:
         forearm=arms * (1 - upper_share),
         hand=0.09 * height,
         trunk_girth=factor(0.38),
-        belly=float(rng.uniform(0.0, 1.2) ** 1.5),
+        belly=float(uniform(0.0, 1.2) ** 1.5),
         pelvis_girth=factor(0.25),
         arm_girth=factor(0.38),
         leg_girth=factor(0.38),
@@ -251,7 +275,10 @@ _SHOES: tuple[Colour, ...] = (
 )  # fmt: skip
 
 
-def _draw_clothing(rng: np.random.Generator) -> Clothing:
+def draw_clothing(seed: int, key: int) -> Clothing:
+    """Draw the clothing `key` of the world `seed`."""
+    rng = np.random.default_rng([seed, _CLOTHING, key])
+
     def colour(palette: Sequence[Colour], spread: float = 0.04) -> Colour:
         drawn = np.array(palette[int(rng.integers(len(palette)))]) + rng.uniform(-spread, spread, 3)
         red, green, blue = np.clip(drawn, 0.04, 0.96)
@@ -285,6 +312,7 @@ def _draw_clothing(rng: np.random.Generator) -> Clothing:
 _HIP = CubicSpline(np.linspace(0, 1, 11), [30, 25, 16, 6, -4, -10, -6, 11, 26, 32, 30], bc_type="periodic")
 _KNEE = CubicSpline(np.linspace(0, 1, 11), [5, 15, 15, 9, 6, 13, 37, 60, 54, 22, 5], bc_type="periodic")
 _FOOT = CubicSpline(np.linspace(0, 1, 11), [0, -5, 2, 6, 9, 4, -16, -8, 0, 2, 0], bc_type="periodic")
+_MEAN_HIP, _MEAN_KNEE = (float(np.deg2rad(curve.integrate(0, 1))) for curve in (_HIP, _KNEE))
 
 
 def _rotation(axis: int, angle: FloatArray | float) -> FloatArray:
@@ -321,7 +349,7 @@ def walk(body: Body, gait: Gait, phase: FloatArray) -> Pose:
         Joints in body axes; the lower foot stands on the ground, z = 0. Bones keep their length.
     """
     phase = np.asarray(phase, dtype=np.float64)
-    turn = 2 * np.pi * phase
+    turn, arms = 2 * np.pi * phase, 2 * np.pi * (phase - gait.arm_lag)
     still = np.zeros_like(phase)
     across = np.array([0.0, 1.0, 0.0])
 
@@ -329,19 +357,16 @@ def walk(body: Body, gait: Gait, phase: FloatArray) -> Pose:
     lean = gait.lean + np.deg2rad(1.5) * np.cos(2 * turn)
     spine_frame = _rotation(2, still) @ _rotation(1, lean)
     thorax_frame = (
-        _rotation(2, -gait.shoulder_turn * np.cos(turn))
+        _rotation(2, -gait.shoulder_turn * np.cos(arms))
         @ _rotation(1, lean + gait.hunch)
         @ _rotation(0, -0.4 * gait.pelvis_drop * np.sin(turn))
     )
-    head_frame = _rotation(2, -0.2 * gait.shoulder_turn * np.cos(turn)) @ _rotation(1, still + gait.head_pitch)
+    head_frame = _rotation(2, -0.2 * gait.shoulder_turn * np.cos(arms)) @ _rotation(1, still + gait.head_pitch)
     neck_frame = _rotation(1, 0.5 * (lean + gait.hunch) + 0.25 + 0.3 * gait.head_pitch)
 
     points: dict[str, FloatArray] = {"pelvis": np.stack([still, gait.sway * np.sin(turn), still], axis=-1)}
-    for name, side, cycle in (("right", RIGHT, phase), ("left", LEFT, phase + 0.5)):
-        amplitude = gait.stride * (1 + side * gait.leg_asymmetry)
-        hip = np.deg2rad(_HIP(cycle % 1.0)) * amplitude
-        knee = np.deg2rad(_KNEE(cycle % 1.0)) * gait.knee_lift * (0.45 + 0.55 * amplitude)
-        foot = hip - knee + np.deg2rad(_FOOT(cycle % 1.0)) * amplitude
+    for name, side, cycle in (("right", RIGHT, phase), ("left", LEFT, phase + 0.5 - gait.step_lag)):
+        hip, knee, foot = _leg_angles(gait, side, cycle)
         leg_frame = pelvis_frame @ _rotation(2, side * gait.toe_out) @ _rotation(0, side * gait.step_width)
         points[f"{name}_hip"] = points["pelvis"] + side * body.hip * (pelvis_frame @ across)
         points[f"{name}_knee"] = points[f"{name}_hip"] + body.thigh * _apply(leg_frame, _pointing(hip))
@@ -356,11 +381,9 @@ def walk(body: Body, gait: Gait, phase: FloatArray) -> Pose:
     points["thorax"] = points["spine"] + 0.5 * body.torso * _rotation(1, lean + gait.hunch)[..., 2]
     points["neck"] = points["thorax"] + body.neck * neck_frame[..., 2]
     points["head"] = points["neck"] + body.head * head_frame[..., 2]
-    for name, side, cycle in (("right", RIGHT, turn), ("left", LEFT, turn + np.pi)):
-        swing = gait.arm_swing * (1 + side * gait.arm_asymmetry)
-        upper = np.deg2rad(4) - swing * np.cos(cycle)
-        bend = gait.elbow * (1 - 0.3 * side * gait.arm_asymmetry) + gait.elbow_swing * (1 - np.cos(cycle)) / 2
-        arm_frame = _rotation(2, -0.7 * gait.shoulder_turn * np.cos(turn)) @ _rotation(0, side * gait.arm_spread)
+    for name, side, cycle in (("right", RIGHT, arms), ("left", LEFT, arms + np.pi)):
+        upper, bend = _arm_angles(gait, side, cycle)
+        arm_frame = _rotation(2, -0.7 * gait.shoulder_turn * np.cos(arms)) @ _rotation(0, side * gait.arm_spread)
         # A bent forearm comes across the body a little, as elbows do.
         lower = _apply(_rotation(2, still - side * 0.35), _pointing(bend))
         lower = _apply(_rotation(1, -upper), lower)
@@ -375,6 +398,25 @@ def walk(body: Body, gait: Gait, phase: FloatArray) -> Pose:
     lift = np.stack([still, still, -ground], axis=-1)
     points = {name: place + lift for name, place in points.items()}
     return Pose(points, {"pelvis": pelvis_frame, "thorax": thorax_frame, "head": head_frame})
+
+
+def _leg_angles(gait: Gait, side: float, cycle: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return flexion of hip and knee, and the foot's pitch, at places in the cycle of that side's leg."""
+    amplitude = gait.stride * (1 + side * gait.leg_asymmetry)
+    hip, knee, foot = (np.deg2rad(curve(cycle % 1.0)) for curve in (_HIP, _KNEE, _FOOT))
+    rest_hip, rest_knee = (_MEAN_HIP, _MEAN_KNEE) if gait.level else (0.0, 0.0)
+    hip = rest_hip + (hip - rest_hip) * amplitude
+    knee = rest_knee + (knee - rest_knee) * gait.knee_lift * (0.45 + 0.55 * amplitude)
+    hip, knee = hip + gait.hip_flexion, knee + gait.knee_flexion
+    return hip, knee, hip - knee + foot * amplitude
+
+
+def _arm_angles(gait: Gait, side: float, cycle: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return how far the upper arm is forward and the elbow bent; `cycle` in radians, 0 where that arm is behind."""
+    upper = np.deg2rad(4) + gait.arm_flexion - gait.arm_swing * (1 + side * gait.arm_asymmetry) * np.cos(cycle)
+    if gait.level:
+        return upper, gait.elbow - gait.elbow_swing * np.cos(cycle) / 2
+    return upper, gait.elbow * (1 - 0.3 * side * gait.arm_asymmetry) + gait.elbow_swing * (1 - np.cos(cycle)) / 2
 
 
 # Forward, left, up from the top of the neck, in head lengths (the head is 1 high, about .75 deep and .62 wide).

@@ -1,4 +1,4 @@
-"""Cameras of the rendered world: where they stand, what is behind the walkers, and how they see colours."""
+"""Cameras of the rendered world: position, background and colours."""
 
 from __future__ import annotations
 

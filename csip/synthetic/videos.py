@@ -1,4 +1,4 @@
-"""Rendered people who walk through the pictures of fixed cameras: videos with the truth beside them.
+"""Rendered videos of people before fixed cameras, with true boxes.
 
 The people, gaits, clothes, lights and backgrounds are drawn as those of `csip.synthetic.world` are, but the camera stands
 nearer, so that a whole picture shows people at a size that detectors find. Everybody comes in at one side and leaves at the

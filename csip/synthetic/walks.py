@@ -63,16 +63,58 @@ class RenderedTracklet:
         return replace(self, crops=self.crops[:0])
 
 
+@dataclass(frozen=True)
+class Outing:
+    """One walk: how the person walks this time, and along which path.
+
+    Attributes
+    ----------
+    gait
+        The person's gait as it is this time.
+    phase
+        (F,) position in the walking cycle, see `csip.synthetic.body.walk`.
+    heading
+        (F,) radians in the world's x, y.
+    place
+        (F, 2) position on the ground, metres.
+    """
+
+    gait: Gait
+    phase: FloatArray
+    heading: FloatArray
+    place: FloatArray
+
+    def to_world(self, points: FloatArray) -> FloatArray:
+        """Points (F, ..., 3) in body axes, in the world's axes."""
+        shape = (-1, *[1] * (points.ndim - 2))
+        cos, sin = np.cos(self.heading).reshape(shape), np.sin(self.heading).reshape(shape)
+        x = cos * points[..., 0] - sin * points[..., 1] + self.place[:, 0].reshape(shape)
+        y = sin * points[..., 0] + cos * points[..., 1] + self.place[:, 1].reshape(shape)
+        return np.stack([x, y, points[..., 2]], axis=-1)
+
+
+def frame_times(frames: int, fps: float) -> FloatArray:
+    """Return seconds of each frame, (frames,), about the middle of the walk."""
+    return (np.arange(frames) - (frames - 1) / 2) / fps
+
+
+def draw_outing(identity: Identity, camera: Camera, rng: np.random.Generator, times: FloatArray) -> Outing:
+    """Draw how and where a person walks past a camera, at `times` (F,) in seconds."""
+    gait = this_time(identity.gait, rng)
+    phase = rng.random() + 0.5 * gait.cadence * times
+    heading, place = _path(camera, walking_speed(identity.body, gait) * times, rng)
+    return Outing(gait, phase, heading, place)
+
+
 def render_tracklet(
     identity: Identity,
     camera: Camera,
+    outing: Outing,
     rng: np.random.Generator,
     *,
     camera_number: int = 1,
-    frames: int = 16,
     height: int = 128,
     width: int = 64,
-    fps: float = 12.0,
     occlusion: float = 0.06,
     badly_cut: bool = False,
     paint: bool = True,
@@ -81,30 +123,25 @@ def render_tracklet(
 
     Parameters
     ----------
-    identity, camera
-        Who walks, and what sees it.
+    identity, camera, outing
+        Who walks, what sees it, and how and where it goes this time.
     rng
-        Everything that differs between two walks of one person past one camera.
+        Everything else that differs between two tracklets: boxes, noise, what stands in front.
     camera_number
         Only copied into the result.
-    frames, height, width, fps, occlusion
+    height, width, occlusion
         As in `csip.synthetic.world.SyntheticSpec`.
     badly_cut
         Shift and scale the boxes so that they miss much of the person.
     paint
         False leaves the crops out, which is much faster where only joints are wanted.
     """
-    gait = this_time(identity.gait, rng)
-    times = (np.arange(frames) - (frames - 1) / 2) / fps
-    pose = walk(identity.body, gait, rng.random() + 0.5 * gait.cadence * times)
-    heading, place = _path(camera, walking_speed(identity.body, gait) * times, rng)
+    cv2.setNumThreads(1)  # workers share the processors already, and small pictures gain nothing by threads
+    pose = walk(identity.body, outing.gait, outing.phase)
     mesh = build_mesh(identity.body, identity.clothing, pose)
 
     def to_camera(points: FloatArray) -> FloatArray:
-        cos, sin = np.cos(heading)[:, None], np.sin(heading)[:, None]
-        x = cos * points[..., 0] - sin * points[..., 1] + place[:, :1]
-        y = sin * points[..., 0] + cos * points[..., 1] + place[:, 1:]
-        return camera.to_camera(np.stack([x, y, points[..., 2]], axis=-1))
+        return camera.to_camera(outing.to_world(points))
 
     mesh = replace(mesh, vertices=to_camera(mesh.vertices), inside=to_camera(mesh.inside))
     image = camera.project(mesh.vertices)
@@ -114,8 +151,8 @@ def render_tracklet(
         hidden_by = _occluder(image, rng) if rng.random() < occlusion else None
         shadow = camera.project(to_camera(shadow_outline(pose)))
         crops = _paint(camera, mesh, image, shadow, hidden_by, boxes, width, height)
-        noise = rng.normal(scale=camera.noise, size=(frames, height, width, 1))
-        noise = noise + rng.normal(scale=0.4 * camera.noise, size=(frames, height, width, 3))
+        noise = rng.normal(scale=camera.noise, size=(len(crops), height, width, 1))
+        noise = noise + rng.normal(scale=0.4 * camera.noise, size=(len(crops), height, width, 3))
         crops = np.clip(crops + noise, 0, 255).astype(np.uint8)
     else:
         crops = np.empty((0, height, width, 3), dtype=np.uint8)
@@ -215,7 +252,15 @@ def render_walkers(
 
 
 def render_walk(
-    seed: int, key: int, camera: int, walk_number: int = 0, *, clothing_key: int | None = None, **options: Any
+    seed: int,
+    key: int,
+    camera: int,
+    walk_number: int = 0,
+    *,
+    clothing_key: int | None = None,
+    frames: int = 16,
+    fps: float = 12.0,
+    **options: Any,
 ) -> RenderedTracklet:
     """Render walk `walk_number` of person `key` past camera `camera` in the world `seed`.
 
@@ -225,17 +270,20 @@ def render_walk(
         They decide everything; the same numbers give the same pixels in every process.
     clothing_key
         Whose clothes the person wears; the person's own by default.
+    frames, fps
+        As in `csip.synthetic.world.SyntheticSpec`.
     **options
         As `render_tracklet` takes them.
     """
-    cv2.setNumThreads(1)  # workers share the processors already, and small pictures gain nothing by threads
-    return render_tracklet(
-        make_identity(seed, key, clothing_key),
-        make_camera(seed, camera),
-        np.random.default_rng([seed, _WALK, key, camera, walk_number]),
-        camera_number=camera,
-        **options,
-    )
+    rng = walk_generator(seed, key, camera, walk_number)
+    identity, seen_by = make_identity(seed, key, clothing_key), make_camera(seed, camera)
+    outing = draw_outing(identity, seen_by, rng, frame_times(frames, fps))
+    return render_tracklet(identity, seen_by, outing, rng, camera_number=camera, **options)
+
+
+def walk_generator(seed: int, key: int, camera: int, walk_number: int) -> np.random.Generator:
+    """Return the random numbers of one walk of one person past one camera."""
+    return np.random.default_rng([seed, _WALK, key, camera, walk_number])
 
 
 def project_to_crop(points: FloatArray, intrinsics: FloatArray) -> FloatArray:

@@ -1,11 +1,13 @@
-"""Walking people, rendered: a data set that needs no download, with the truth beside it.
+"""Rendered people walking: a data set without a download, with true joints.
 
 `render_mars` writes MARS's own layout, so that whatever reads MARS reads this; `csip.synthetic.walks` gives the
 same crops as arrays. Identity is body, gait and clothing; some identities are lookalikes, pairs in the same clothing
-with unrelated bodies and gaits, whom only body and motion tell apart.
+with unrelated bodies and gaits, whom only body and motion tell apart. In the motion world (`csip.synthetic.motion`)
+everybody has a twin in the same clothing, who differs in one trait alone.
 
 Beside MARS's files lie `truth.npz` (the joints of every frame, read by `load_truth`), `identities.json` (what was
-rendered and each pid's parameters) and `lookalikes.json` (the pairs of pids in the same clothing).
+rendered and each pid's parameters), `lookalikes.json` (the pairs of pids in the same clothing) and, of the motion world,
+`strata.json` (read by `load_strata`).
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -23,11 +26,16 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from csip.errors import CsipError
+from csip.synthetic import motion
 from csip.synthetic.body import Identity, make_identity
-from csip.synthetic.walks import RenderedTracklet, render_walk
+from csip.synthetic.camera import make_camera
+from csip.synthetic.walks import RenderedTracklet, draw_outing, frame_times, render_tracklet, walk_generator
 
 # Keys of people who are nobody's identity; real identities count from 1.
 _DISTRACTOR_KEY, _JUNK_KEY = 1_000_000, 2_000_000
+
+# The motion world's people of one seed: those who train, those whom choices are made on, those for the last word.
+_PART_SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
 
 Progress = Callable[[int, int], None]
 
@@ -60,6 +68,11 @@ class SyntheticSpec:
         Share of tracklets with something standing in front.
     quality
         JPEG quality.
+    world
+        "walkers", or "motion": strata of twins, see `csip.synthetic.motion`; `twin_share` is 1 there.
+    part
+        Motion world: who the test identities are. The people of "validation" and of "test" are as unrelated to each other
+        as to those who train; the cameras are the same.
     """
 
     seed: int = 0
@@ -76,6 +89,8 @@ class SyntheticSpec:
     fps: float = 12.0
     occlusion: float = 0.06
     quality: int = 90
+    world: Literal["walkers", "motion"] = "walkers"
+    part: Literal["validation", "test"] = "validation"
 
     def __post_init__(self) -> None:
         limits = {
@@ -87,6 +102,27 @@ class SyntheticSpec:
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise CsipError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
+        if self.world == "motion":
+            self._check_motion()
+        elif self.part != "validation":
+            raise CsipError(f"part: {self.part!r} is for the motion world; the people of other worlds differ by seed")
+
+    def _check_motion(self) -> None:
+        whole = 2 * len(motion.STRATA)
+        for name in ("train_ids", "test_ids"):
+            if getattr(self, name) % whole:
+                raise CsipError(
+                    f"{name}: expected a multiple of {whole} in the motion world (pairs of twins in {len(motion.STRATA)} "
+                    f"strata), got {getattr(self, name)}"
+                )
+        if self.twin_share != 1:
+            raise CsipError(f"twin_share: everybody has a twin in the motion world: expected 1, got {self.twin_share}")
+        if self.cameras < 3:
+            raise CsipError(f"cameras: expected 3 or more in the motion world, got {self.cameras}")
+        if self.seed >= _PART_SEEDS["validation"]:
+            raise CsipError(
+                f"seed: expected less than {_PART_SEEDS['validation']} in the motion world, got {self.seed}"
+            )
 
 
 @dataclass(frozen=True)
@@ -113,6 +149,33 @@ class TrackletTruth:
     coco: NDArray[np.float32]
     h36m: NDArray[np.float32]
     intrinsics: NDArray[np.float64]
+
+
+Pairs = dict[str, list[list[int]]]
+"""By stratum, the pids who are twins."""
+
+
+@dataclass(frozen=True)
+class Strata:
+    """Who are twins in a motion world, and which world it is.
+
+    Attributes
+    ----------
+    part
+        Who the test identities are: "validation" or "test".
+    seeds
+        By split ("train", "test"): people of different seeds are unrelated.
+    fps
+        Frames a second.
+    train, test
+        The twins of each split.
+    """
+
+    part: str
+    seeds: dict[str, int]
+    fps: float
+    train: Pairs
+    test: Pairs
 
 
 @dataclass(frozen=True)
@@ -224,7 +287,47 @@ def lookalikes(spec: SyntheticSpec) -> list[list[int]]:
 
 def identity(spec: SyntheticSpec, pid: int) -> Identity:
     """Draw the person whom a data set calls `pid` (from 1)."""
+    if spec.world == "motion":
+        return motion.make_twin(*_seed_and_number(spec, pid), key=pid)
     return make_identity(spec.seed, pid, _clothing_key(spec, pid))
+
+
+def strata(spec: SyntheticSpec) -> Strata:
+    """Sort the twins of a motion world by the trait that they differ in."""
+    found: dict[str, Pairs] = {split: {name: [] for name in motion.STRATA} for split in ("train", "test")}
+    for pair in lookalikes(spec):
+        split = "train" if pair[0] <= spec.train_ids else "test"
+        found[split][motion.stratum(_seed_and_number(spec, pair[0])[1])].append(pair)
+    seeds = {split: spec.seed + _PART_SEEDS[part] for split, part in (("train", "train"), ("test", spec.part))}
+    return Strata(spec.part, seeds, spec.fps, found["train"], found["test"])
+
+
+def load_strata(root: Path) -> Strata:
+    """Read the strata of twins of a rendered motion world.
+
+    Raises
+    ------
+    CsipError
+        If the folder holds no motion world.
+    """
+    path = Path(root) / "strata.json"
+    if not path.is_file():
+        raise CsipError(f"{path}: no such file; only `csip synth --world motion` renders strata of twins")
+    try:
+        return Strata(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise CsipError(f"{path}: damaged ({error}); render the data set again") from error
+
+
+def _seed_and_number(spec: SyntheticSpec, key: int) -> tuple[int, int]:
+    """Say of which seed the motion world's person `key` is, and which of its people (from 0).
+
+    A person is the same however many train. Strangers come far behind the identities, and have no twin among them.
+    """
+    if key <= spec.train_ids:
+        return spec.seed + _PART_SEEDS["train"], key - 1
+    number = key - 1 - spec.train_ids if key <= spec.train_ids + spec.test_ids else 2 * key
+    return spec.seed + _PART_SEEDS[spec.part], number
 
 
 def _clothing_key(spec: SyntheticSpec, pid: int) -> int:
@@ -262,16 +365,18 @@ def _plan(spec: SyntheticSpec) -> tuple[list[_Walk], list[_Walk]]:
 
 def _render_files(root: Path, spec: SyntheticSpec, walk: _Walk) -> RenderedTracklet:
     """Render one tracklet and write its pictures; what comes back holds no crops."""
-    rendered = render_walk(
-        spec.seed,
-        walk.key,
-        walk.camera,
-        walk.number - 1,
-        clothing_key=_clothing_key(spec, walk.key),
-        frames=spec.frames,
+    person, camera = identity(spec, walk.key), make_camera(spec.seed, walk.camera)
+    seed, number = _seed_and_number(spec, walk.key) if spec.world == "motion" else (spec.seed, walk.key)
+    draw = motion.draw_outing if spec.world == "motion" else draw_outing
+    rng = walk_generator(seed, number, walk.camera, walk.number - 1)
+    rendered = render_tracklet(
+        person,
+        camera,
+        draw(person, camera, rng, frame_times(spec.frames, spec.fps)),
+        rng,
+        camera_number=walk.camera,
         height=spec.height,
         width=spec.width,
-        fps=spec.fps,
         occlusion=spec.occlusion,
         badly_cut=walk.pid < 0,
     )
@@ -325,3 +430,5 @@ def _write_identities(root: Path, spec: SyntheticSpec) -> None:
     text = json.dumps({"spec": asdict(spec), "identities": people}, indent=1)
     (root / "identities.json").write_text(text + "\n")
     (root / "lookalikes.json").write_text(json.dumps(lookalikes(spec)) + "\n")
+    if spec.world == "motion":
+        (root / "strata.json").write_text(json.dumps(asdict(strata(spec))) + "\n")

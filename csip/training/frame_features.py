@@ -1,11 +1,11 @@
-"""What the frozen image encoder says of every training frame, computed once.
+"""The feature cache of stage 1: image features of every training frame, computed once.
 
 Stage 1 uses no augmentation and never trains the image encoder, so the feature of a frame is a constant: reading it from
 a cache gives the same numbers as computing it in each of the 120 epochs. The cache is an HDF5 file with ``/features``
 (N, C) float32, all frames of all tracklets one after another, and the attribute ``key``: a digest of the tracklets, the
 encoder's weights and the preprocessing. A cache whose key differs is never used.
 
-The file is made from shards, NAME.shards/KEY-00000.npy and so on, each written whole: a run that was stopped goes on with
+The file is made from shards, NAME.shards/KEY-00000.npy and so on, each written whole: an interrupted run resumes with
 the shards that it lacks, and several processes each make a share of them.
 """
 
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from csip.config import Settings
 from csip.data.clips import FrameChunks, normalize
+from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
 from csip.files import atomic
 from csip.models.checkpoints import digest_tensors
@@ -52,7 +53,7 @@ def frame_features(
     list of ndarray, each (T, C) float32
         One array a tracklet, in their order.
     """
-    key = _key(vision, tracklets, settings)
+    key = _key(vision, root, tracklets, settings)
     ends = np.cumsum([len(t.frames) for t in tracklets])
     features = _read(cache, key)
     if features is None:
@@ -97,11 +98,11 @@ def embed_frames(
     return features
 
 
-def _key(vision: VisionEncoder, tracklets: Sequence[Tracklet], settings: Settings) -> str:
+def _key(vision: VisionEncoder, root: Path, tracklets: Sequence[Tracklet], settings: Settings) -> str:
     clips = settings.clips
     preprocessing = [clips.height, clips.width, clips.mean, clips.std]
     weights = {name: tensor for name, tensor in vision.state_dict().items() if name != "camera_embedding"}
-    parts = [fingerprint(tracklets), digest_tensors(weights), preprocessing]
+    parts = [fingerprint(tracklets), content_of(root, tracklets), digest_tensors(weights), preprocessing]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
@@ -109,7 +110,7 @@ def _read(cache: Path, key: str) -> np.ndarray | None:
     try:
         with h5py.File(cache, "r") as file:
             return file["features"][:] if file.attrs.get("key") == key else None
-    except (OSError, KeyError):
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError):
         # Missing or damaged: the features are computed anew and the file replaced.
         return None
 

@@ -1,4 +1,4 @@
-"""What every training loop needs beside its own steps: losses, a moving average, the best checkpoint, resuming, curves."""
+"""What the training loops share: loss terms, moving average, best checkpoint, resume, curves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stage 2 starts from: one prototype an identity and modality, averaged over its training tracklets."""
+"""Initial prototypes of stage 2: one per identity and modality, averaged over its training tracklets."""
 
 from __future__ import annotations
 

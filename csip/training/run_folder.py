@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from collections.abc import Mapping
 from importlib import metadata
@@ -75,11 +74,12 @@ class RunFolder:
         path = self.path / name
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+            if not isinstance(content, dict):
+                raise TypeError(f"a {type(content).__name__}")
+        except Exception as error:  # torch and pickle raise whatever they stumble over
             raise CsipError(
                 f"{path}: missing or damaged ({type(error).__name__}); give --overwrite to train this stage anew"
             ) from error
-        assert isinstance(content, dict)
         return content
 
     def _claim(self, overwrite: bool) -> dict[str, Any] | None:
@@ -102,7 +102,7 @@ class RunFolder:
         inputs = self.path / "inputs.json"
         try:
             recorded = json.loads(inputs.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CsipError(
                 f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
                 "give --overwrite to start anew"

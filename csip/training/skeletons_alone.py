@@ -1,4 +1,4 @@
-"""Skeletons alone: train an encoder of short windows to know people again on other walks.
+"""Skeletons alone: train an encoder of short windows for re-identification.
 
 sequences -> random windows of f frames -> augment -> encoder -> descriptor (and, of the graph transformer, frames and joints)
 loss = contrast * (lambda GPC + (1 - lambda) STPR) + classifier * cosine cross-entropy
@@ -36,7 +36,7 @@ from csip.models.skeleton_reid import (
     prototype_contrast,
 )
 from csip.monitor import Monitor
-from csip.retrieval.metrics import rank
+from csip.retrieval.metrics import RankOptions, rank
 from csip.runtime import make_fabric, seed_torch
 from csip.training.keeper import Keeper, averaged
 from csip.training.run_folder import RunFolder
@@ -290,7 +290,9 @@ def rank_windows(
 ) -> Any:
     """Rank all gallery entries for each probe entry: no camera is filtered, nothing is left out."""
     cameras = np.zeros(len(probe), np.int64), np.zeros(len(gallery), np.int64)
-    return rank(probe, probe_ids, cameras[0], gallery, gallery_ids, cameras[1], camera_filter=False, device=device)
+    return rank(
+        probe, probe_ids, cameras[0], gallery, gallery_ids, cameras[1], RankOptions(camera_filter=False), device
+    )
 
 
 def centred(joints: np.ndarray, root: int) -> np.ndarray:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.config import Settings
-from csip.data.clips import sample_dense, sample_restricted
+from csip.data.clips import sample_dense, sample_training
+from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, relabel
 from csip.data.skeletons import Skeletons, load_skeletons
 from csip.models.factory import empty_encoder
@@ -95,7 +96,7 @@ def prepare(
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     with SkeletonStore(skeleton_path) as store:
         data = {"tracklets": fingerprint(dataset.train), "skeletons": store.digest}
-    run = RunFolder(folder, settings, data)
+    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
@@ -244,7 +245,9 @@ class TrainingArrays:
         rng = np.random.default_rng((settings.runtime.seed, epoch))
         known = np.flatnonzero(np.add.reduceat(self.usable, self.starts, dtype=np.int64) > 0)
         order = rng.permutation(np.repeat(known, settings.stage1.clips_per_tracklet))
-        rows = self.starts[order][:, None] + sample_restricted(self.lengths[order], settings.clips.frames, rng)
+        rows = self.starts[order][:, None] + sample_training(
+            self.lengths[order], settings.clips.frames, settings.clips.stride, rng
+        )
         seen = self.usable[rows].any(axis=1)
         rows, order = rows[seen], order[seen]
         groups = [np.arange(len(order))]
@@ -284,8 +287,10 @@ def embed_training_frames(
 
 
 @torch.inference_mode()
-def embed_skeletons(encoder: SkeletonGraphTransformer, skeletons: Skeletons, frames: int) -> np.ndarray:
-    """Embed whole tracklets: every frame, in clips of ``frames``, averaged over the valid ones.
+def embed_skeletons(
+    encoder: SkeletonGraphTransformer, skeletons: Skeletons, frames: int, stride: int = 1
+) -> np.ndarray:
+    """Embed whole tracklets: every frame, in clips of ``frames`` that are ``stride`` apart, averaged over the valid ones.
 
     Parameters
     ----------
@@ -301,7 +306,7 @@ def embed_skeletons(encoder: SkeletonGraphTransformer, skeletons: Skeletons, fra
     device = encoder.scale.device
     result = []
     for joints, valid in zip(skeletons.joints, skeletons.valid, strict=True):
-        clips = sample_dense(len(joints), frames)
+        clips = sample_dense(len(joints), frames, stride)
         tokens = encoder(torch.from_numpy(joints[clips]).to(device), torch.from_numpy(valid[clips]).to(device))
         cls = tokens[:, :, 0].float().cpu().numpy().reshape(clips.size, -1)
         # The last clip repeats frames; each frame counts once.
@@ -324,11 +329,12 @@ class HeldOut:
 
         Tracklets without a skeleton are no queries. Each process embeds its share.
         """
+        frames, stride = settings.clips.frames, settings.clips.stride or 1
         bodies = np.stack(
             share(
                 fabric,
                 range(len(self.tracklets)),
-                lambda mine: list(embed_skeletons(encoder, self.skeletons.subset(mine), settings.clips.frames)),
+                lambda mine: list(embed_skeletons(encoder, self.skeletons.subset(mine), frames, stride)),
             )
         )
         looks = np.stack([tracklet.mean(axis=0) for tracklet in self.features])

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from csip.config import Settings
 from csip.data.clips import TrainingClips, normalize
+from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
 from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import load_skeletons
@@ -111,7 +112,7 @@ def prepare(
     label_of = np.array([labels[t.pid] for t in train])
     encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name)
     data = {"tracklets": fingerprint(dataset.train), "stage1": digest(stage1 / "model.safetensors")}
-    run = RunFolder(folder, settings, data)
+    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
@@ -120,7 +121,7 @@ def prepare(
         stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric, monitor
     )[: len(train)]
     visual = prototypes(np.stack([f.mean(axis=0) for f in features]), label_of, settings)
-    bodies = embed_skeletons(encoder, skeletons, settings.clips.frames)
+    bodies = embed_skeletons(encoder, skeletons, settings.clips.frames, settings.clips.stride or 1)
     model.pfu.set_prototypes(visual, skeleton_prototypes(bodies, skeletons.known(), visual, label_of, settings))
 
     # The fused optimiser unscales gradients itself, which forbids clipping them where a loss is scaled.

@@ -1,4 +1,4 @@
-"""Boxes that somebody else found: MOTChallenge's text files, or tables with a head.
+"""Detections from files: MOTChallenge's text files, or tables with a header.
 
     frame,id,x,y,width,height,confidence[,class,visibility | ,x,y,z]     MOTChallenge: detections (id -1), truth, or results
     frame,track,x,y,width,height,score                                   a table; columns in any order, track and score optional

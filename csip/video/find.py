@@ -1,4 +1,4 @@
-"""Which videos a folder holds, and what their cameras and tracklets are called.
+"""Videos in a folder, and the names of their cameras and tracklets.
 
     VIDEOS/door.mp4                camera door
     VIDEOS/hall/monday.mp4         camera hall

@@ -1,4 +1,4 @@
-"""Which parts of a picture differ from what is always there: OpenCV's mixture-of-Gaussians background, on a small picture."""
+"""Background subtraction: OpenCV's mixture of Gaussians, on a small picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an ingested data set knows of how far it is.
+"""State of an ingestion on disk.
 
 data/NAME/.ingest/options.json         what all of it was made with
 data/NAME/.ingest/videos/KEY.csv       the tracklets of a video that is done

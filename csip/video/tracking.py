@@ -1,4 +1,4 @@
-"""Detections of one frame after the other become tracks: mmdet's ByteTrack with its Kalman filter."""
+"""Tracking: mmdet's ByteTrack with its Kalman filter."""
 
 from __future__ import annotations
 

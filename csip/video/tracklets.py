@@ -1,4 +1,4 @@
-"""The rules that turn a video's tracks into tracklets worth keeping."""
+"""Rules that turn tracks into tracklets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Commands that make data sets without videos: rendered people. Skeletons have a file of their own."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -38,10 +38,25 @@ def synth(
     test_ids: Annotated[int, typer.Option(help="Test identities.")] = 40,
     cameras: Annotated[int, typer.Option(help="Cameras; each sees every identity.")] = 3,
     tracklets: Annotated[int, typer.Option(help="Tracklets per identity and camera.")] = 2,
-    frames: Annotated[int, typer.Option(help="Frames per tracklet.")] = 16,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames per tracklet, 12 per second.", show_default="16; motion world: 64")
+    ] = None,
     height: Annotated[int, typer.Option(help="Height of a crop in pixels.")] = 128,
     width: Annotated[int, typer.Option(help="Width of a crop in pixels.")] = 64,
-    twins: Annotated[float, typer.Option(help="Share of the identities with a twin in the same clothing.")] = 0.25,
+    twins: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the identities with a twin in the same clothing.", show_default="0.25; motion world: 1"
+        ),
+    ] = None,
+    world: Annotated[
+        Literal["walkers", "motion"],
+        typer.Option(help="World; motion: everyone has a twin who differs in body, posture, swings or cadence alone."),
+    ] = "walkers",
+    test_people: Annotated[
+        Literal["validation", "test"],
+        typer.Option(help="Motion world: test identities for choices, or for the final score."),
+    ] = "validation",
     workers: Workers = 2,
     force: ReplaceFolder = False,
 ) -> None:
@@ -49,15 +64,35 @@ def synth(
 
     Example:
       csip synth --out data/crowd --train-ids 200 --test-ids 100 --cameras 6
+      csip synth --out data/motion --world motion
     """
     from csip.synthetic.world import SyntheticSpec
     from pipelines import render_tracklets as stage
 
     spec = SyntheticSpec(
         seed=seed, train_ids=train_ids, test_ids=test_ids, cameras=cameras, tracklets_per_camera=tracklets,
-        frames=frames, height=height, width=width, twin_share=twins,
+        frames=frames if frames is not None else (64 if world == "motion" else 16), height=height, width=width,
+        twin_share=twins if twins is not None else 1.0 if world == "motion" else 0.25, world=world, part=test_people,
     )  # fmt: skip
     stage.run(out, spec, workers, force)
+
+
+@app.command(rich_help_panel=DATA)
+def ceilings(
+    root: Annotated[Path, typer.Option(help="Folder of a rendered motion world.")],
+    skeletons: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Skeleton cache, to measure estimated joints.", show_default="true joints"),
+    ] = None,
+) -> None:
+    """Measure what skeletons tell about the twins of a rendered motion world.
+
+    Example:
+      csip ceilings --root data/motion --skeletons data/motion/skeletons.h5
+    """
+    from pipelines import render_tracklets as stage
+
+    stage.run_ceilings(root, skeletons)
 
 
 @app.command(rich_help_panel=DATA)

@@ -35,14 +35,15 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        _fail(_own_words(error))
+        option = f" (--{error.parameter})" if error.parameter else ""
+        _fail(_own_words(error) + option)
     except OSError as error:
         if error.filename is None and error.errno not in (*_FULL, *_PLACE):
             raise  # about no file: a fault of the program
         _fail(_about_file(error))
     except SystemExit as stop:
         if stop.code in (INTERRUPTED, TERMINATED):
-            _say("stopped; finished work is kept, and the same command resumes")
+            _say("stopped; finished work is kept: rerun the command to resume")
         raise
 
 

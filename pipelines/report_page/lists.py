@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from csip.config import Settings
 from csip.data.dataset import Dataset, Tracklet
 from csip.data.labels import LABELS, is_proposal, parse_labels
 from csip.errors import CsipError
-from csip.models.checkpoints import model_digest
+from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 from csip.retrieval.descriptors import Descriptors
-from csip.retrieval.embedding import own_cameras
+from csip.retrieval.model import Model
 from pipelines.report_page import heat, ranking, scatter, strips
 from pipelines.report_page.cards import camera_title
 from pipelines.report_page.content import Content
@@ -91,9 +90,7 @@ def add_lists(
 
 def add_attention(
     content: Content,
-    settings: Settings,
-    model: Path,
-    description: Mapping[str, Any],
+    model: Model,
     dataset: Dataset,
     cameras: Mapping[int, str],
     d: Descriptors,
@@ -101,14 +98,14 @@ def add_attention(
     monitor: Monitor,
 ) -> None:
     """Add what the encoder looks at in some queries and in what they found first."""
-    from csip.models.factory import load_trained
-
-    if model_digest(model, description) != d.model:
-        content.missing.append(f"Attention is left out: the descriptors were made by another model than {model}.")
+    if model.digest != d.model:
+        content.missing.append(
+            f"Attention is left out: the descriptors were made by another model than {model.digest}."
+        )
         return
-    network, camera_rows, _ = load_trained(model, settings, None)
-    trained = Settings.model_validate(description["settings"])
-    camera_rows = own_cameras(camera_rows, description["dataset"], dataset.name)
+    network = model.network
+    assert isinstance(network, ReIDModel)
+    camera_rows = model.embedder(dataset.name).camera_rows
     tracklets = _by_name(dataset)
     titles = _titles(d, dataset, cameras)
     chosen = heat.choose(lists, d.identities)
@@ -117,7 +114,9 @@ def add_attention(
             {
                 "name": d.names[row],
                 "camera": titles[row],
-                "frames": heat.look(network.eval(), trained, camera_rows, dataset.root, tracklets.get(d.names[row])),
+                "frames": heat.look(
+                    network.eval(), model.settings, camera_rows, dataset.root, tracklets.get(d.names[row])
+                ),
             }
             for row in (one.query, int(one.found[0]))
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+import csip.loading
 from csip.config import Settings
 from csip.data.folder import camera_names
 from csip.data.readers import load_dataset
@@ -133,7 +135,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     if descriptors is None:
         content.missing.append(
             f"Ranked lists, the map of descriptors and attention come from {described}, which "
-            f"`csip evaluate --dataset {name} --run {run_folder}` makes where tracklets are ranked, not clips."
+            f"`csip evaluate --dataset {shlex.quote(name)} --run {shlex.quote(str(run_folder))}` makes where tracklets are "
+            "ranked, not clips."
         )
     else:
         if scored is not None and scored["model"] != descriptors.model:
@@ -144,9 +147,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         shown = lists.add_lists(content, descriptors, dataset, cameras, cache, monitor)
         curve = shown.curve
         if dataset is not None and description is not None:
-            lists.add_attention(
-                content, settings, model, description, dataset, cameras, descriptors, shown.lists, monitor
-            )
+            network = csip.loading.load(model, "cpu", evaluation=settings.evaluation)
+            lists.add_attention(content, network, dataset, cameras, descriptors, shown.lists, monitor)
     if scored is not None:
         content.stats = cards.stats(scored["figures"], scored["compared"].get("chance", {}))
         content.tables = [cards.cameras_table(scored["figures"], cameras), cards.models_table(scored)]

@@ -12,6 +12,8 @@ from csip.config import Settings
 from csip.errors import CsipError
 from pipelines import ablate
 
+pytestmark = pytest.mark.slow
+
 
 def changed(first: Settings, second: Settings) -> set[str]:
     def leaves(tree: dict, prefix: str = "") -> dict:

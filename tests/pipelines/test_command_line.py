@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import shlex
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from csip.config import load_settings
 from csip.config.listing import as_markdown, list_settings
+from csip.errors import CsipError
 from pipelines.cli import app
 from pipelines.paths import run_folder, settings_for
 
@@ -158,7 +160,29 @@ def test_settings_as_a_file_that_is_read_back(arguments: list[str], tmp_path: Pa
     assert part.startswith("skeleton_training:\n") and "width:" in part
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("csip train-st", {"train-stage1", "train-stage2"}),
+        ("csip train-stage1 --set stage1.warm", {"stage1.warmup_epochs="}),
+        ("csip evaluate --dataset lsv", {"lsvid"}),
+        ("csip settings skeleton_training.wind", {"skeleton_training.window"}),
+    ],
+)
+def test_the_shell_completes(words: str, expected: set[str]) -> None:
+    code = "import sys; sys.argv = ['csip']; from pipelines.cli import main; main()"
+    environment = os.environ | {
+        "_CSIP_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1),
+    }  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=PROJECT
+    )
+    assert expected <= set(result.stdout.split()), result.stderr
+
+
 def test_a_typo_gets_a_suggestion() -> None:
+    with pytest.raises(CsipError, match="did you mean lsvid"):
+        settings_for("lsvidd", None, None, [])
     result = CliRunner().invoke(app, ["settings", "stage3"])
     assert "did you mean stage" in str(result.exception)
 

@@ -20,6 +20,8 @@ from pipelines.maintain.demo_pose import (
 from pose_cache.compat import guard_torchvision
 from pose_cache.estimator import PoseEstimator
 
+pytestmark = pytest.mark.slow
+
 
 def test_training_makes_weights_that_load(tmp_path: Path) -> None:
     recipe = Recipe(detector_walks=3, detector_frames=4, long_walks=1, short_walks=2, iterations=2)

@@ -1,10 +1,13 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from csip.models.vision import create_vision
 from pipelines.maintain import demo_vision
+
+pytestmark = pytest.mark.slow
 
 
 def test_pretraining_writes_a_tower_that_loads(tmp_path: Path) -> None:

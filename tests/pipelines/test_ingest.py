@@ -32,6 +32,8 @@ from pipelines.ingest_videos import DetectorOptions, run
 from pose_cache.errors import PoseCacheError
 from pose_cache.weights import Weights
 
+pytestmark = pytest.mark.slow
+
 BOXES = DetectorOptions("boxes")
 REAL = Path(__file__).parents[3] / "shared/data/video/one-by-one-person-detection.mp4"
 

@@ -75,9 +75,9 @@ def test_lists_are_what_sorting_by_hand_gives() -> None:
 
 
 def test_neighbours_of_unnamed_tracklets_are_all_others() -> None:
-    d = replace(random_descriptors(), pids=np.zeros(80, np.int64))
+    d = replace(random_descriptors(), identities=np.zeros(80, np.int64))
     assert not ranking.people_known(d)
-    many = replace(random_descriptors(3000), pids=np.zeros(3000, np.int64), query=np.ones(3000, bool))
+    many = replace(random_descriptors(3000), identities=np.zeros(3000, np.int64), query=np.ones(3000, bool))
     some = [one.query for one in ranking.ranked_lists(many, None)]
     assert len(set(some)) == ranking.UNSCORED and some == sorted(some) and some[-1] == 2999
     for one in ranking.ranked_lists(d, None):
@@ -86,9 +86,9 @@ def test_neighbours_of_unnamed_tracklets_are_all_others() -> None:
 
 
 def test_people_are_known_where_another_camera_has_a_match() -> None:
-    d = replace(random_descriptors(), query=np.arange(80) == 7, pids=np.where(np.arange(80) == 7, 5, 1))
+    d = replace(random_descriptors(), query=np.arange(80) == 7, identities=np.where(np.arange(80) == 7, 5, 1))
     assert not ranking.people_known(d), "the one query has no match"
-    other = replace(d, pids=np.where(np.isin(np.arange(80), (7, 8)), 5, 1), cameras=np.arange(80) % 3)
+    other = replace(d, identities=np.where(np.isin(np.arange(80), (7, 8)), 5, 1), cameras=np.arange(80) % 3)
     assert ranking.people_known(other)
     assert not ranking.people_known(replace(other, cameras=np.ones(80, np.int64))), "its own camera does not count"
 

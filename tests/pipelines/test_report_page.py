@@ -324,7 +324,7 @@ def describe_large(dataset: Any) -> Any:
     tracklets = dataset.gallery
     folders = [replace(t, pid=t.pid or 700 + n % 50) for n, t in enumerate(tracklets)]
     one = describe(replace(dataset, query=tuple(folders[:1980]), gallery=tuple(folders)), "0" * 16, 32, 0.9)
-    return replace(one, pids=np.array([t.pid for t in tracklets]))
+    return replace(one, identities=np.array([t.pid for t in tracklets]))
 
 
 def test_a_run_as_large_as_mars_stays_below_20_megabytes(large: Path) -> None:

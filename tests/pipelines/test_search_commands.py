@@ -30,6 +30,8 @@ from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 from pose_cache.shipped import CONFIGS
 
+pytestmark = pytest.mark.slow
+
 Csip = Callable[..., tuple[int, str]]
 
 

@@ -14,6 +14,8 @@ from pipelines.cli import app
 from pipelines.train_skeleton import pool
 from pose_cache.joints import KINECT20
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "skeleton_training.epochs=8", "skeleton_training.batch=16", "skeleton_training.window.width=32",
     "skeleton_training.embedding=16", "runtime.device=cpu",

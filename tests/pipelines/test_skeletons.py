@@ -17,6 +17,8 @@ from pose_cache.joints import H36M17
 from pose_cache.shipped import CONFIGS
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
 
+pytestmark = pytest.mark.slow
+
 SMALL = EstimatorSpec("small", CONFIGS / "pose/demo/pose2d.py", None, CONFIGS / "pose/demo/lifter.py", None)
 
 
@@ -110,7 +112,7 @@ def test_an_import_replaces_an_extracted_cache_only_when_told_to(dataset: Datase
     skeletons.extract_skeletons(dataset, out, device="cpu")
     (tmp_path / "json").mkdir()
     (tmp_path / "json/0.json").write_text(json.dumps({"keypoints": np.ones((17, 3)).tolist()}))
-    with pytest.raises(CsipError, match=r"skeletons\.h5 is there already, made by small: replace it with --force"):
+    with pytest.raises(CsipError, match=r"skeletons\.h5 already exists, made by small: replace it with --force"):
         skeletons.import_json(dataset, tmp_path / "json", out)
     assert SkeletonStore(out).provenance.estimator == "small" and (tmp_path / "skeletons.json").exists()
     skeletons.import_json(dataset, tmp_path / "json", out, force=True)

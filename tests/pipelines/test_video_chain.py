@@ -23,6 +23,8 @@ from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import app
 from pose_cache.shipped import CONFIGS
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--dataset", "walk", "--config", "small.yaml"]
 SETTINGS = f"""
 extends: {CONFIGS / "demo.yaml"}
@@ -175,7 +177,7 @@ def test_rendering_overwrites_only_what_was_rendered(project: Path) -> None:
         csip("synth-videos", "--out", "data/tiny", *tiny)
     csip("synth-videos", "--out", "data/tiny", *tiny, "--force", "--seed", "1")
     assert json.loads(Path("data/tiny/scenes.json").read_text())["seed"] == 1
-    with pytest.raises(CsipError, match="holds something else"):
+    with pytest.raises(CsipError, match="expected rendered videos"):
         csip("synth-videos", "--out", "data/walk", *tiny, "--force")
 
 

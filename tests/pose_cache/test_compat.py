@@ -1,6 +1,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 _OPEN = """
 import sys
 from pose_cache.compat import guard_torchvision

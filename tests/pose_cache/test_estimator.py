@@ -12,6 +12,8 @@ from pose_cache.compat import guard_torchvision
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, View, estimator_spec, human3d, mmpose_config
 
+pytestmark = pytest.mark.slow
+
 RTMPOSE = mmpose_config("body_2d_keypoint/rtmpose/body8/rtmpose-t_8xb256-420e_body8-256x192.py")
 HEATMAP = mmpose_config("body_2d_keypoint/topdown_heatmap/coco/td-hm_mobilenetv2_8xb64-210e_coco-256x192.py")
 MOTIONBERT = mmpose_config("body_3d_keypoint/motionbert/h36m/motionbert_dstformer-ft-243frm_8xb32-120e_h36m.py")

@@ -17,6 +17,8 @@ from pose_cache.extract import FrameSequence, extract, fingerprint, plan_shards
 from pose_cache.shipped import CONFIGS
 from pose_cache.store import SkeletonStore, verify_store
 
+pytestmark = pytest.mark.slow
+
 SPEC = EstimatorSpec("small", CONFIGS / "pose/demo/pose2d.py", None, CONFIGS / "pose/demo/lifter.py", None)
 LENGTHS = {"train/a": 7, "train/b": 1, "train/c": 12, "train/d": 5, "train/e": 9}
 SHARD = 8  # shards of 8, 12, 14 frames

@@ -10,7 +10,7 @@ import pytest
 from pose_cache import interchange
 from pose_cache.errors import PoseCacheError
 from pose_cache.interchange import export_json, import_json
-from pose_cache.json_tree import JsonFolder, find_json_folders, write_points
+from pose_cache.json_tree import JsonFolder, JsonTree, find_json_folders, write_points
 from pose_cache.plan import FrameSequence
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, verify_store, write_store
 
@@ -230,3 +230,15 @@ def test_what_cannot_be_mirrored_is_refused_before_anything_is_written(frames, w
     with pytest.raises(PoseCacheError, match=words):
         export_json(store, tmp_path / "json")
     assert not (tmp_path / "json").exists()
+
+
+def test_links_in_circles_end_and_links_elsewhere_are_followed(tmp_path: Path) -> None:
+    (tmp_path / "json/a").mkdir(parents=True)
+    (tmp_path / "apart/b").mkdir(parents=True)
+    for file in ("json/a/0.json", "apart/b/1.json"):
+        (tmp_path / file).write_text("{}")
+    (tmp_path / "json/a/up").symlink_to(tmp_path / "json")
+    (tmp_path / "json/there").symlink_to(tmp_path / "apart")
+    (tmp_path / "apart/b/back").symlink_to(tmp_path / "json")
+    tree = JsonTree([JsonFolder(tmp_path / "json")])
+    assert sorted(tree._listings[0]._files) == ["a", "there/b"]

@@ -17,6 +17,8 @@ from csip.data.clips import (
     sample_centres,
     sample_dense,
     sample_restricted,
+    sample_strided,
+    sample_training,
 )
 from csip.errors import CsipError
 from csip.synthetic.world import load_truth
@@ -55,6 +57,51 @@ def test_centre_sampling_is_in_the_middle_of_the_chunks(length: int, count: int)
     clips, bounds = sample_centres(length, count), chunk_bounds(length, count)
     assert clips.shape == (1, count)
     assert (np.abs((bounds[:, 0] + bounds[:, 1] - 1) / 2 - clips[0]) <= 0.5).all()
+
+
+@given(lengths, frames, st.integers(1, 9), st.integers(0, 99))
+def test_strided_sampling_keeps_its_step(length: int, count: int, stride: int, seed: int) -> None:
+    chosen = sample_strided(length, count, stride, np.random.default_rng(seed))
+    assert chosen.shape == (count,) and chosen.min() >= 0 and chosen.max() < length
+    steps = np.diff(chosen)
+    if length > (count - 1) * stride:
+        assert (steps == stride).all()
+    else:  # frames repeat evenly, and the clip reaches the tracklet's last frame that its step can reach
+        assert set(steps) <= {0, stride} and chosen[-1] + stride >= length and chosen[0] < stride
+        assert np.ptp(np.unique(chosen, return_counts=True)[1]) <= 1
+
+
+def test_strided_sampling_starts_anywhere_and_takes_many_lengths() -> None:
+    rng = np.random.default_rng(0)
+    starts = {int(sample_strided(20, 4, 3, rng)[0]) for _ in range(500)}
+    assert starts == set(range(11))
+    many = sample_strided(np.array([20, 4, 1]), 4, 3, rng)
+    assert many.shape == (3, 4) and (many < [[20], [4], [1]]).all() and (np.diff(many[0]) == 3).all()
+    assert np.array_equal(
+        sample_training(20, 4, None, np.random.default_rng(7)), sample_restricted(20, 4, np.random.default_rng(7))
+    )
+    assert (np.diff(sample_training(20, 4, 5, rng)) == 5).all()
+
+
+@given(lengths, frames, st.integers(1, 30))
+def test_interleaved_sampling_uses_every_frame_at_one_step(length: int, count: int, stride: int) -> None:
+    clips = sample_dense(length, count, stride)
+    assert sorted(np.unique(clips)) == list(range(length))
+    assert all(set(np.diff(clip)) <= {0, stride} for clip in clips)
+    own = [set(clip) for clip in clips]
+    assert sum(map(len, own)) == length, "no frame is in two clips"
+    rows = [-(-length // stride) - (first >= length % stride > 0) for first in range(min(stride, length))]
+    assert len(clips) == sum(-(-row // count) for row in rows)
+    whole = [clip for clip in own if len(clip) == count]
+    assert len(whole) == sum(row // count for row in rows)
+
+
+@given(lengths, frames, st.integers(1, 9))
+def test_one_strided_clip_is_in_the_middle(length: int, count: int, stride: int) -> None:
+    (clip,) = sample_centres(length, count, stride)
+    assert len(clip) == count and set(np.diff(clip)) <= {0, stride}
+    assert abs(clip[0] - (length - 1 - clip[-1])) <= 1
+    assert len(set(clip)) == min(count, -(-length // stride))
 
 
 def clip(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -280,7 +280,7 @@ def test_damaged_ilidsvid_is_named(tmp_path: Path, what: str) -> None:
 
 
 def test_ilidsvid_names_the_divisions_it_has(tmp_path: Path) -> None:
-    with pytest.raises(CsipError, match=r"dataset.split is 10, but .* divisions 0 to 9"):
+    with pytest.raises(CsipError, match=r"dataset.split is 10, but .* splits 0 to 9"):
         ilidsvid.load(make_ilidsvid(tmp_path), split=10)
 
 
@@ -343,9 +343,9 @@ PRID_DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "both": (
         lambda r: write_division(r, [{"train": ["person_0001"], "test": ["person_0001"]}]),
-        "person_0001 both train",
+        "person_0001 in both train and test",
     ),
-    "none": (lambda r: write_division(r, []), "has divisions 0 to -1"),
+    "none": (lambda r: write_division(r, []), "has splits 0 to -1"),
 }
 
 

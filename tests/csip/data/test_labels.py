@@ -119,8 +119,9 @@ def test_a_proposal_is_replaced_but_not_what_a_person_wrote(tmp_path: Path) -> N
     write_labels(path, [("a1", "2", 0.5)])
     assert "a1,2" in path.read_text()
     path.write_text("tracklet,person\na1,ann\n")
-    with pytest.raises(CsipError, match=r"labels\.csv: somebody has changed .* --force"):
+    with pytest.raises(CsipError, match=r"labels\.csv: somebody has changed .* force its replacement") as refused:
         write_labels(path, [("a1", "3", 0.5)])
+    assert refused.value.parameter == "force"
     assert "ann" in path.read_text()
     write_labels(path, [("a1", "3", 0.5)], force=True)
     check_replaceable(path)

@@ -26,6 +26,8 @@ from csip.models.vision import create_vision
 from csip.retrieval.embedding import PixelModel
 from pose_cache.joints import H36M17
 
+pytestmark = pytest.mark.slow
+
 HEIGHT, WIDTH, D, C, CAMERAS = 32, 16, 64, 24, 3
 CLIPS = ClipSettings(frames=4, height=HEIGHT, width=WIDTH, mean=(0.4, 0.5, 0.3), std=(0.2, 0.3, 0.25))
 TOWER = {"image_size": [HEIGHT, WIDTH], "layers": 2, "width": D, "head_width": 16, "patch_size": 8}
@@ -181,8 +183,9 @@ def test_its_settings_are_those_that_tracklets_are_read_by(exported: OnnxModel) 
         assert getattr(applied.clips, name) == getattr(CLIPS, name)
     assert applied.runtime.embed_batch == 7 and applied.vision.model == "tower.json"
     other = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update={"part_norm": False})})
-    with pytest.raises(CsipError, match=r"export the model without part_norm"):
+    with pytest.raises(CsipError, match=r"export the model without part_norm") as refused:
         exported.description.apply_to(other)
+    assert refused.value.parameter == "no-part-norm"
 
 
 # ---- what must not pass ----------------------------------------------------------------------------------------------

@@ -347,7 +347,7 @@ def test_the_run_that_is_written_evaluates_as_the_authors_do(
 
     evaluate.run(paper, tmp_path / "run", cross_dataset=False)
     assert json.loads((tmp_path / "run/metrics.json").read_text())["figures"]["valid_queries"] > 0
-    with pytest.raises(CsipError, match="there is a model already"):
+    with pytest.raises(CsipError, match="already exists; give --overwrite"):
         import_checkpoint.run(tmp_path / "authors.pth", out, paper, None, overwrite=False)
     with pytest.raises(CsipError, match="camera embedding of 3 rows, but --cameras names 2"):
         import_checkpoint.run(tmp_path / "authors.pth", out, paper, [1, 2], overwrite=True)

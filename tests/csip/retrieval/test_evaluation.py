@@ -139,6 +139,14 @@ def test_clip_counts_are_those_of_the_clips() -> None:
     assert len(clips_of(9, 4, "rrs")) == 1
 
 
+def test_interleaved_clips_have_the_time_step_of_training() -> None:
+    assert clips_of(12, 4, "interleaved").tolist() == [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]  # spread
+    strided = [[0, 2, 4, 6], [8, 8, 10, 10], [1, 3, 5, 7], [9, 9, 11, 11]]
+    assert clips_of(12, 4, "interleaved", 2).tolist() == clips_of(12, 4, "dense", 2).tolist() == strided
+    assert clips_of(12, 4, "dense").tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+    assert clips_of(12, 4, "rrs", 2).tolist() == [[2, 4, 6, 8]]
+
+
 def render(evaluation: Evaluation) -> str:
     from rich.console import Console
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from csip.errors import CsipError
-from csip.retrieval.metrics import by_camera, chance, confidence_intervals, rank, rank_distances
+from csip.retrieval.metrics import RankOptions, by_camera, chance, confidence_intervals, rank, rank_distances
 
 
 def score_by_loops(qf, qi, qc, gf, gi, gc, camera_filter=True):
@@ -51,18 +51,18 @@ def retrievals(draw):
 @given(retrievals(), st.booleans(), st.integers(1, 3), st.integers(1, 15))
 @settings(max_examples=300, deadline=None)
 def test_rank_is_brute_force_and_scikit_learns_average_precision(data, camera_filter, chunk, gallery_chunk):
-    options = {"camera_filter": camera_filter, "chunk": chunk, "gallery_chunk": gallery_chunk}
+    options = RankOptions(camera_filter=camera_filter, chunk=chunk, gallery_chunk=gallery_chunk)
     qf, qi, qc, gf, gi, gc = data
     distances = np.linalg.norm(qf[:, None] - gf[None], axis=2)
     expected = score_by_loops(*data, camera_filter)
     if all(one is None for one in expected):
         with pytest.raises(CsipError, match="none of the"):
-            rank(*data, **options)
+            rank(*data, options)
         with pytest.raises(CsipError, match="none of the"):
-            rank_distances(distances, qi, qc, gi, gc, **options)
+            rank_distances(distances, qi, qc, gi, gc, options)
         return
-    scores = rank(*data, **options)
-    given_distances = rank_distances(distances, qi, qc, gi, gc, **options)
+    scores = rank(*data, options)
+    given_distances = rank_distances(distances, qi, qc, gi, gc, options)
     np.testing.assert_array_equal(given_distances.average_precision, scores.average_precision)
     np.testing.assert_array_equal(given_distances.first_hit, scores.first_hit)
     assert scores.valid.tolist() == [one is not None for one in expected]
@@ -88,7 +88,7 @@ def test_the_order_of_a_large_gallery_changes_nothing():
     order = rng.permutation(700)
     scores = rank(
         query, query_ids, np.zeros(30, int), gallery[order], gallery_ids[order], np.ones(700, int),
-        chunk=7, gallery_chunk=101,
+        RankOptions(chunk=7, gallery_chunk=101),
     )  # fmt: skip
     np.testing.assert_allclose(scores.average_precision, expected.average_precision, rtol=1e-12)
     np.testing.assert_array_equal(scores.first_hit, expected.first_hit)
@@ -227,7 +227,13 @@ def test_chance_is_the_mean_over_all_orders():
     for order in permutations(range(6)):
         features = np.array([*order, 6.0])[:, None]
         scores = rank(
-            np.zeros((4, 1)), query_ids, query_cameras, features, gallery_ids, gallery_cameras, ranks=(1, 2, 5, 20)
+            np.zeros((4, 1)),
+            query_ids,
+            query_cameras,
+            features,
+            gallery_ids,
+            gallery_cameras,
+            RankOptions(ranks=(1, 2, 5, 20)),
         )
         cmc.append(list(scores.cmc.values()))
         ap.append(scores.map)

@@ -38,6 +38,8 @@ from setting_probes import (
 from csip.config import load_settings, valid_keys
 from csip.errors import CsipError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ground(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Ground:
@@ -73,6 +75,7 @@ SHOWN: dict[str, Case] = {
     "dataset.val_ids": Case(1, stage1),
     "estimator": Case("demo", extraction),
     "clips.frames": Case(3, batch),
+    "clips.stride": Case(1, batch),
     "clips.height": Case(48, batch),
     "clips.width": Case(32, batch),
     "clips.mean": Case([0.5, 0.5, 0.5], batch),

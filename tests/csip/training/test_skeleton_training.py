@@ -38,6 +38,8 @@ from csip.training.skeletons_alone import (
 )
 from pose_cache.joints import H36M17, KINECT20
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 WINDOW = {"encoder": "window", "contrast": 0, "classifier": 1, "ema": 0.9, "window": {"width": 16, "depth": 1}}
 GRAPH = {"encoder": "graph", "width": 16}

@@ -115,6 +115,7 @@ def test_stopped_training_resumes_to_the_same_weights(stage: int, trained, setti
         assert torch.equal(one[name], two[name]), name
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_to_the_same_weights(trained, settings: Settings, tmp_path: Path) -> None:
     whole = trained(settings)
     program = tmp_path / "program.py"

@@ -27,6 +27,8 @@ from csip.training.frame_features import frame_features
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 
+pytestmark = pytest.mark.slow
+
 
 def change(settings: Settings, section: str, **values: object) -> Settings:
     return settings.model_copy(update={section: getattr(settings, section).model_copy(update=values)})

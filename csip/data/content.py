@@ -1,0 +1,103 @@
+"""What a data set's pictures hold: so that nothing made of them outlives them under the same names.
+
+A frame is known by the size of its file and the CRC-32 of its bytes, as in the skeleton cache. Reading all files takes as long as
+the disk; what was read is therefore kept in ``.csip-index/content.npz`` beside the data set with the files' times, and only files
+that are new, or whose size or time has changed since, are read again. The file can be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from csip.data.dataset import Tracklet
+from csip.data.index import FOLDER
+from csip.files import atomic
+from pose_cache.images import read_source
+
+KEPT: Final = "content.npz"
+# Clocks of file systems are coarse: a file changed this shortly before it was read may have changed after.
+_COARSE_NS: Final = 2_000_000_000
+_THREADS: Final = 8
+_CHUNK: Final = 256
+_TYPE: Final = np.dtype([("size", "<i8"), ("time", "<i8"), ("crc", "<u4")])
+
+
+def content_of(root: Path, tracklets: Sequence[Tracklet]) -> str:
+    """Digest of the frames' files of tracklets, in their order: equal where the pictures are, whatever their times.
+
+    Parameters
+    ----------
+    root
+        Folder of the data set.
+    tracklets
+        Whose frames count; a frame that is missing counts as such.
+    """
+    frames = [frame for tracklet in tracklets for frame in tracklet.frames]
+    path = root / FOLDER / KEPT
+    names, kept = _load(path)
+    place = {name: row for row, name in enumerate(names)}
+    before = np.zeros(len(frames), _TYPE)
+    before["time"] = -1
+    rows = np.array([place.get(frame, -1) for frame in frames], np.int64)
+    before[rows >= 0] = kept[rows[rows >= 0]]
+
+    def look(start: int) -> np.ndarray:
+        return _look(root, frames[start : start + _CHUNK], before[start : start + _CHUNK])
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = list(pool.map(look, range(0, len(frames), _CHUNK)))
+    now = np.concatenate(parts) if parts else before
+    if not np.array_equal(now, before):
+        known = dict(zip(names, kept, strict=True)) | dict(zip(frames, now, strict=True))
+        _save(path, known)
+    digest = hashlib.sha256(np.ascontiguousarray(now["size"]).tobytes())
+    digest.update(np.ascontiguousarray(now["crc"]).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _look(root: Path, frames: Sequence[str], before: np.ndarray) -> np.ndarray:
+    """Return what the files are now; those whose size and time are as before are not read."""
+    now = before.copy()
+    newest = time.time_ns() - _COARSE_NS
+    for row, frame in enumerate(frames):
+        path = f"{root}/{frame}"
+        try:
+            found = os.stat(path)  # noqa: PTH116  (asked of millions)
+        except OSError:
+            now[row] = (-1, -1, 0)
+            continue
+        if (found.st_size, found.st_mtime_ns) == (before[row]["size"], before[row]["time"]):
+            continue
+        source = read_source(path)
+        # A time of -1 is never met again: the file is read once more next time.
+        now[row] = (source.size, found.st_mtime_ns if found.st_mtime_ns < newest else -1, source.crc)
+    return now
+
+
+def _load(path: Path) -> tuple[list[str], np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = arrays["names"].tobytes().decode(errors="surrogateescape").split("\0")
+            files = arrays["files"]
+        if files.dtype == _TYPE and len(files) == len(names):
+            return names, files
+    except Exception:  # missing or damaged: all files are read
+        pass
+    return [], np.zeros(0, _TYPE)
+
+
+def _save(path: Path, known: dict[str, np.ndarray]) -> None:
+    """Keep what is known, where that can be written."""
+    names = np.frombuffer("\0".join(known).encode(errors="surrogateescape"), np.uint8)
+    files = np.array(list(known.values()), _TYPE)
+    with contextlib.suppress(OSError), atomic(path, path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")) as temporary:
+        np.savez(temporary, names=names, files=files)

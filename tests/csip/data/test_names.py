@@ -1,0 +1,217 @@
+"""Names of files and people as they are on people's disks."""
+
+from __future__ import annotations
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csip.config import Settings
+from csip.data import folder, health, kinect_frames, lsvid, prid2011
+from csip.data.health import Finding
+from csip.data.names import canonical, natural_order
+from csip.errors import CsipError
+from csip.monitor import Silent
+
+
+def frames(root: Path, *paths: str) -> None:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+
+
+def people(root: Path, *names: str) -> None:
+    frames(root, *(f"{name}/{camera}/1.jpg" for name in names for camera in ("c1", "c2")))
+
+
+def checked(root: Path) -> dict[str, Finding]:
+    settings = Settings.model_validate({"dataset": {"name": "own", "layout": "folder", "root": root}})
+    return {f.what: f for f in health.inspect(settings, root / "none.h5", 0, Silent())}
+
+
+# ---- order -----------------------------------------------------------------------------------------------------------
+
+
+def test_frames_count_as_people_count(tmp_path: Path) -> None:
+    people(tmp_path, "bob")
+    frames(tmp_path, *(f"ann/c1/{n}.jpg" for n in (1, 10, 11, 2, 9, 100)))
+    dataset = folder.load(tmp_path)
+    ann = next(t for t in (*dataset.train, *dataset.query) if t.name == "ann/c1")
+    assert [Path(frame).stem for frame in ann.frames] == ["1", "2", "9", "10", "11", "100"]
+
+
+@given(
+    st.lists(st.integers(0, 10**6), unique=True, min_size=2), st.text(max_size=3), st.sampled_from([".jpg", "_x.png"])
+)
+def test_numbers_in_names_are_in_the_order_of_numbers(numbers: list[int], prefix: str, suffix: str) -> None:
+    prefix = "".join(c for c in prefix if not c.isdigit())
+    names = sorted((f"{prefix}{n}{suffix}" for n in numbers), key=natural_order)
+    assert names == [f"{prefix}{n}{suffix}" for n in sorted(numbers)]
+
+
+@given(st.lists(st.text(max_size=8)))
+def test_any_names_have_one_order(names: list[str]) -> None:
+    assert sorted(names, key=natural_order) == sorted(reversed(names), key=natural_order)
+
+
+def test_padded_names_keep_their_order() -> None:
+    names = [f"0001C1T0001F{n:03d}.jpg" for n in range(1, 200)]
+    assert sorted(names, key=natural_order) == sorted(names)
+    assert natural_order("1.jpg") != natural_order("01.jpg")
+
+
+def test_the_other_readers_count_too(tmp_path: Path) -> None:
+    for camera in prid2011.CAMERAS:
+        for person in ("person_0001", "person_0002"):
+            frames(tmp_path, *(f"prid_2011/multi_shot/{camera}/{person}/{n}.png" for n in range(1, 31)))
+    first = prid2011.load(tmp_path).train[0].frames
+    assert [int(Path(frame).stem) for frame in first] == list(range(1, 31))
+    assert lsvid._beginning_with(["a_1.jpg", "a_10.jpg", "a_2.jpg", "b_1.jpg"], "a_") == [
+        "a_1.jpg",
+        "a_2.jpg",
+        "a_10.jpg",
+    ]
+    line = "\n".join(f"{joint},{{x}},0,2,0,0,2,0" for joint in range(20))
+    for part in ("Training", "Testing/Still", "Testing/Walking"):
+        place = tmp_path / "biwi" / part / "1"
+        place.mkdir(parents=True)
+        for number in range(1, 13):
+            (place / f"{number}skel.txt").write_text(line.format(x=number / 10))
+    x = kinect_frames.load_biwi(tmp_path / "biwi").train[0].joints[:, 0, 0]
+    assert (x[1:] > x[:-1]).all() and len(x) == 12
+
+
+@pytest.mark.parametrize("column", ["number", "Frame Number", "frame_number", "time"])
+def test_a_tables_frames_are_in_the_order_of_their_moments(tmp_path: Path, column: str) -> None:
+    lines = [f"t{p}{c},p{p},c{c},{p}{c}/{n}.jpg,{n}" for p in (1, 2) for c in (1, 2) for n in (10, 2, 1, 30)]
+    (tmp_path / "tracklets.csv").write_text("\n".join([f"tracklet,person,camera,frame,{column}", *lines]))
+    dataset = folder.load(tmp_path)
+    for tracklet in (*dataset.train, *dataset.query):
+        assert [int(Path(frame).stem) for frame in tracklet.frames] == [1, 2, 10, 30]
+
+
+def test_moments_that_order_nothing_are_refused_or_left_alone(tmp_path: Path) -> None:
+    def written(*cells: str) -> Path:
+        lines = [
+            f"t{p}{c},p{p},c{c},{p}{c}/{n}.jpg,{cell}" for p in (1, 2) for c in (1, 2) for n, cell in enumerate(cells)
+        ]
+        (tmp_path / "tracklets.csv").write_text("\n".join(["tracklet,person,camera,frame,number", *lines]))
+        return tmp_path
+
+    assert folder.load(written("", "", ""), name="x").train[0].frames[0].endswith("/0.jpg")
+    with pytest.raises(CsipError, match=r"number on 2 of its 3 lines"):
+        folder.load(written("3", "", "1"))
+    for cell in ("nan", "inf", "third"):
+        with pytest.raises(CsipError, match=rf"line 2 has number {cell}"):
+            folder.load(written(cell, "2", "1"))
+
+
+# ---- one person ------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_in_both_of_unicodes_forms_is_one_person_and_one_camera(tmp_path: Path) -> None:
+    composed, apart = (unicodedata.normalize(form, "José Nuñez") for form in ("NFC", "NFD"))
+    assert composed != apart and canonical(apart) == composed
+    people(tmp_path, "bob")
+    hall, hall_apart = (unicodedata.normalize(form, "hallé") for form in ("NFC", "NFD"))
+    frames(tmp_path, f"{composed}/{hall}/1.jpg", f"{apart}/{hall_apart}/2.jpg", f"{apart}/c2/3.jpg")
+    dataset = folder.load(tmp_path)
+    everyone = (*dataset.train, *dataset.query)
+    assert len({t.pid for t in everyone}) == 2 and len({t.camera for t in everyone}) == 3
+    assert all((tmp_path / frame).exists() for t in everyone for frame in t.frames), "paths are those on the disk"
+
+
+def test_a_table_and_labels_in_both_forms_are_about_one_person(tmp_path: Path) -> None:
+    forms = [unicodedata.normalize(form, "José") for form in ("NFC", "NFD")]
+    lines = [f"t{n},{'bob' if n > 1 else forms[n]},c{n % 2},{n}.jpg" for n in range(4)]
+    (tmp_path / "tracklets.csv").write_text("\n".join(["tracklet,person,camera,frame", *lines]))
+    dataset = folder.load(tmp_path)
+    assert len({t.pid for t in (*dataset.train, *dataset.query)}) == 2
+    (tmp_path / "labels.csv").write_text(f"tracklet,person\nt2,{forms[1]}\nt3,{forms[0]}\nt0,eve\nt1,eve\n")
+    dataset = folder.load(tmp_path)
+    assert len({t.pid for t in (*dataset.train, *dataset.query)}) == 2
+
+
+def test_frames_that_are_there_in_another_unicode_form_are_told_from_missing_ones(tmp_path: Path) -> None:
+    lines = []
+    for n in range(4):
+        frames(tmp_path, unicodedata.normalize("NFD", f"é{n}/ü.jpg"))
+        lines.append(f"t{n},p{n // 2},c{n % 2}," + unicodedata.normalize("NFC", f"é{n}/ü.jpg"))
+    (tmp_path / "tracklets.csv").write_text("\n".join(["tracklet,person,camera,frame", *lines]))
+    assert "NFC, NFD" in checked(tmp_path)["frames there"].fix
+    (tmp_path / unicodedata.normalize("NFD", "é0/ü.jpg")).unlink()
+    assert "unpack" in checked(tmp_path)["frames there"].fix
+
+
+def test_a_person_in_train_and_in_test_is_one_and_the_doctor_says_so(tmp_path: Path) -> None:
+    people(tmp_path, "train/ann", "train/bob", "test/bob", "test/eve")
+    dataset = folder.load(tmp_path)
+    trained, tested = ({t.pid for t in part} for part in (dataset.train, dataset.query))
+    assert len(trained & tested) == 1 and len(trained | tested) == 3
+    found = checked(tmp_path)["identities"]
+    assert "1 identities train and are tested" in found.text and "train/bob/" in found.text and found.fix
+
+
+# ---- what lies in folders --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".TIFF", ".jfif", ".jpe", ".webp", ".bmp", ".avif", ".ppm"])
+def test_every_format_that_is_decoded_is_a_frame(tmp_path: Path, suffix: str) -> None:
+    frames(tmp_path, *(f"{person}/{camera}/1{suffix}" for person in ("ann", "bob") for camera in ("c1", "c2")))
+    assert len(folder.load(tmp_path).query) == 2
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".gif", ".jxl", ".dng"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_pictures_that_cannot_be_read_are_refused_by_count_and_not_dropped(
+    tmp_path: Path, suffix: str, beside: bool
+) -> None:
+    people(tmp_path, "ann", "bob")
+    frames(tmp_path, *(f"eve/c1/{n}{suffix}" for n in range(3)), *(["eve/c1/9.jpg"] if beside else []))
+    with pytest.raises(CsipError, match=rf"3 pictures are of formats that cannot be read \(3 {suffix.lower()}\)"):
+        folder.load(tmp_path)
+    assert "3 pictures" in checked(tmp_path)["index"].text
+    for file in (tmp_path / "eve/c1").glob(f"*{suffix}"):
+        file.rename(file.with_suffix(".png"))
+    assert folder.load(tmp_path)
+
+
+def test_frames_beside_tracklet_folders_are_a_tracklet(tmp_path: Path) -> None:
+    people(tmp_path, "bob")
+    frames(tmp_path, "ann/c1/1.jpg", "ann/c1/2.jpg", "ann/c1/later/3.jpg", "ann/c2/1.jpg")
+    dataset = folder.load(tmp_path)
+    ann = {t.name: len(t.frames) for t in (*dataset.train, *dataset.query) if t.name.startswith("ann")}
+    assert ann == {"ann/c1": 2, "ann/c1/later": 1, "ann/c2": 1}
+
+
+@pytest.mark.parametrize("stray", ["ann/portrait.jpg", "ann/c1/t1/deeper/1.jpg"])
+def test_frames_where_nothing_reads_them_are_refused(tmp_path: Path, stray: str) -> None:
+    people(tmp_path, "bob")
+    frames(tmp_path, "ann/c1/t1/1.jpg", "ann/c2/1.jpg", stray)
+    with pytest.raises(CsipError, match=r"lie (beside|deeper)"):
+        folder.load(tmp_path)
+
+
+def test_what_an_extraction_leaves_in_the_root_is_nobody(tmp_path: Path) -> None:
+    people(tmp_path, "ann", "bob")
+    frames(tmp_path, "skeletons.h5.shards/lock", "skeleton_3d/ann/c1/1.json")
+    dataset = folder.load(tmp_path)
+    assert len({t.pid for t in (*dataset.train, *dataset.query)}) == 2
+
+
+def test_the_doctor_names_people_beside_train_and_test_and_files_of_no_tracklet(tmp_path: Path) -> None:
+    people(tmp_path, "train/ann", "test/bob", "val/eve")
+    frames(tmp_path, "train/ann/c1/notes.txt", "sheets/1.txt")
+    found = checked(tmp_path)
+    assert "val" in found["folders"].text and "sheets" not in found["folders"].text and found["folders"].fix
+    assert "1 more files" in found["frames there"].text and "notes.txt" in found["frames there"].text
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    people(tmp_path, "ann", "bob")
+    (tmp_path / "ann/c1/again").symlink_to(tmp_path / "ann")
+    with pytest.raises(CsipError, match=r"no frames|deeper"):
+        folder.load(tmp_path)

@@ -1,0 +1,81 @@
+"""Damage to files, by the hundred: what it does to a file, and what a reader of it may do."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from pose_cache.errors import UserError
+
+# The gate tries some of each format; the nightly run sets the variable to thousands.
+INPUTS = int(os.environ.get("CSIP_FUZZ_INPUTS", "100"))
+SECONDS = 5.0
+_EXTREMES = (
+    b"\xff" * 8,
+    b"\x00" * 8,
+    b"\x7f" + b"\xff" * 7,
+    (10**9).to_bytes(8, "little"),
+    b"\xff\xff\xff\x7f",
+    b"-1",
+    b"9" * 20,
+)
+
+
+def damaged(data: bytes, count: int = INPUTS, seed: int = 0) -> Iterator[bytes]:
+    """Yield a file's bytes with some flipped, cut, grown, zeroed, repeated, or replaced by extreme numbers; and empty."""
+    rng = np.random.default_rng(seed)
+    yield b""
+    for _ in range(count - 1):
+        changed = bytearray(data)
+        for _ in range(int(rng.integers(1, 4))):
+            # Headers are where the trouble is: half of the places are near the beginning.
+            reach = len(changed) if rng.random() < 0.5 else min(len(changed), 4096)
+            at, size = int(rng.integers(reach + 1)), int(rng.integers(1, 64))
+            match int(rng.integers(7)):
+                case 0:
+                    for place in rng.integers(0, max(reach, 1), 4):
+                        if place < len(changed):
+                            changed[place] ^= 1 << int(rng.integers(8))
+                case 1:
+                    del changed[at:]
+                case 2:
+                    del changed[at : at + size]
+                case 3:
+                    changed[at:at] = rng.integers(0, 256, size, dtype=np.uint8).tobytes()
+                case 4:
+                    changed[at : at + size] = bytes(len(changed[at : at + size]))
+                case 5:
+                    changed[at:at] = changed[at : at + size]
+                case 6:
+                    extreme = _EXTREMES[int(rng.integers(len(_EXTREMES)))]
+                    changed[at : at + len(extreme)] = extreme
+        yield bytes(changed)
+
+
+def survives(
+    path: Path, data: bytes, read: Callable[[], object], is_right: Callable[[object], bool], count: int = INPUTS
+) -> int:
+    """Write damaged files to `path` and read each: a right answer or an error that its user can mend, in bounded time.
+
+    Returns
+    -------
+    int
+        How many were refused.
+    """
+    refused = 0
+    for number, changed in enumerate(damaged(data, count)):
+        path.write_bytes(changed)
+        started = time.process_time()
+        try:
+            answer = read()
+        except UserError as error:
+            assert str(error).strip(), number
+            refused += 1
+        else:
+            assert changed == data or is_right(answer), f"input {number} was taken for another file: {answer!r:.300}"
+        assert time.process_time() - started < SECONDS, f"input {number} took too long"
+    return refused
