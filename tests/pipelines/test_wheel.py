@@ -20,6 +20,8 @@ PROJECT = Path(__file__).parents[2]
 SITE = Path(sysconfig.get_paths()["purelib"])
 MEGABYTES = 12
 
+pytestmark = pytest.mark.slow
+
 
 def git(folder: Path, *arguments: str) -> str:
     identity = ("-c", "user.name=n", "-c", "user.email=e@example.org", "-c", "commit.gpgsign=false")
