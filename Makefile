@@ -39,7 +39,7 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench wheel clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu wheel clean
 .DELETE_ON_ERROR:
 
 # Asks each time whether what is there is what is wanted, which takes a moment; other targets ask when its inputs change.
@@ -134,6 +134,9 @@ lint: setup
 
 bench: setup
 	@for bench in $(wildcard tests/benchmarks/bench_*.py); do .venv/bin/python $$bench || exit 1; done
+
+bench-gpu: setup
+	.venv/bin/python tests/benchmarks/bench_gpu.py
 
 # A wheel that works outside a clone, in dist/.
 wheel: setup

@@ -16,8 +16,8 @@ from csip.export.onnx_model import OnnxModel
 from csip.files import digest
 from csip.models.checkpoints import MODEL, load_model, model_digest
 from csip.models.factory import restore
-from csip.retrieval.embedding import Precision
 from csip.retrieval.model import Model, pick_device
+from csip.runtime import Precision, precision_of
 from pose_cache.shipped import CONFIGS
 
 # ---- models ----------------------------------------------------------------------------------------------------------
@@ -26,7 +26,7 @@ from pose_cache.shipped import CONFIGS
 def load(
     path: Path | str,
     device: str = "auto",
-    precision: Precision = "32-true",
+    precision: Precision | None = None,
     *,
     evaluation: EvaluationSettings | None = None,
     runtime: RuntimeSettings | None = None,
@@ -41,7 +41,8 @@ def load(
     device
         ``auto``, ``cpu``, ``cuda``, ``cuda:1``; see `Model.to`. An ONNX file runs on the CPU.
     precision
-        ``bf16-mixed`` and ``16-mixed`` are faster on a GPU, and change descriptors by rounding.
+        ``bf16-mixed`` and ``16-mixed`` are faster on a GPU, and change descriptors by rounding. By default as
+        ``runtime.precision`` says, which is ``bf16-mixed`` on a GPU and ``32-true`` on a CPU; an ONNX file has ``32-true``.
     evaluation, runtime
         How the model is used; by default as the run's settings say.
 
@@ -49,9 +50,14 @@ def load(
     ------
     CsipError
         The file is missing or damaged, or is no model of images; there is no such device or precision.
+
+    Notes
+    -----
+    On a machine that is busy with other work, set ``OMP_WAIT_POLICY=PASSIVE`` in the environment before torch is imported, as
+    the command line does: OpenMP's threads then sleep where they would spin for each other.
     """
     path = Path(path)
-    if precision not in get_args(Precision):
+    if precision is not None and precision not in get_args(Precision):
         raise CsipError(f"precision: expected {', '.join(get_args(Precision))}, found {precision!r}")
     if path.suffix == ".onnx":
         return _load_onnx(path, precision, evaluation, runtime)
@@ -61,6 +67,7 @@ def load(
     tensors, description = load_model(file, "stage2")
     settings = _used(Settings.model_validate(description["settings"]), evaluation, runtime)
     description["settings"] = settings.model_dump(mode="json")
+    chosen = pick_device(device)
     return Model(
         network=restore(tensors, description),
         settings=settings,
@@ -68,8 +75,8 @@ def load(
         camera_rows={int(camera): row for camera, row in description["cameras"].items()},
         digest=model_digest(file, description),
         file_digest=digest(file),
-        device=pick_device(device),
-        precision=precision,
+        device=chosen,
+        precision=precision or precision_of(settings.runtime, chosen),
         description=description,
     )
 
@@ -83,9 +90,9 @@ def model_file(path: Path) -> Path:
 
 
 def _load_onnx(
-    path: Path, precision: Precision, evaluation: EvaluationSettings | None, runtime: RuntimeSettings | None
+    path: Path, precision: Precision | None, evaluation: EvaluationSettings | None, runtime: RuntimeSettings | None
 ) -> Model:
-    if precision != "32-true":
+    if precision not in (None, "32-true"):
         raise CsipError(f"{path}: an ONNX file computes in 32-true alone, found precision {precision}")
     network = OnnxModel(path)
     about = network.description

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
 from pose_cache.processor import has_bf16, warn_without_bf16
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def make_fabric(runtime: RuntimeSettings) -> Fabric:
@@ -28,26 +32,51 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
             "runtime.device is cuda, but torch sees no CUDA device; `csip doctor` tells why, or use runtime.device=cpu"
         )
     cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
-    device = "cuda" if cuda else "cpu"
-    precision = runtime.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if has_bf16(device) else "32-true"
-    elif precision == "bf16-mixed":
-        warn_without_bf16(device, "runtime.precision=bf16-mixed")
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # torchrun's
+    many = "WORLD_SIZE" in os.environ  # torchrun's
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     fabric = Fabric(
-        accelerator=device,
+        accelerator="cuda" if cuda else "cpu",
         devices=local,
         num_nodes=int(os.environ.get("WORLD_SIZE", 1)) // local,
-        strategy="ddp" if "WORLD_SIZE" in os.environ else "auto",
-        precision=precision,
+        strategy="ddp" if many else "auto",
+        precision=precision_of(runtime, torch.device("cuda" if cuda else "cpu")),
+        # Named, so that Lightning does not take one process under SLURM or MPI for one of many.
+        plugins=TorchElasticEnvironment() if many else LightningEnvironment(),
     )
     fabric.launch()
     return fabric
 
 
+def precision_of(runtime: RuntimeSettings, device: torch.device) -> Precision:
+    """Return the numerical precision on a device: ``auto`` is bf16 if the device has units for it, and float32 if not."""
+    if runtime.precision == "auto":
+        return "bf16-mixed" if has_bf16(device) else "32-true"
+    if runtime.precision == "bf16-mixed":
+        warn_without_bf16(device, "runtime.precision=bf16-mixed")
+    return runtime.precision
+
+
+def autocast(precision: Precision, device: torch.device) -> torch.autocast:
+    """Return the context in which a network computes with a precision."""
+    kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+    return torch.autocast(device.type, kind, enabled=kind is not None)
+
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor of the processor to a device, without waiting for what the device is doing."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+
+
+def loader_options(runtime: RuntimeSettings, device: torch.device) -> dict[str, Any]:
+    """Return how a loader decodes: in how many processes, and into memory that a GPU copies from by itself."""
+    workers = runtime.decoders
+    return {"num_workers": workers, "pin_memory": device.type == "cuda", "persistent_workers": workers > 0}
 
 
 def only_first(monitor: Monitor, fabric: Fabric) -> Monitor:
@@ -89,4 +118,7 @@ def seed_torch(seed: int, epoch: int, step: int = 0, process: int = 0) -> None:
 
     They are then the same whether or not the run was stopped before, and never the same in two processes.
     """
-    torch.manual_seed(seed * 1_000_003 + epoch + step * 2_147_483_647 + process * 15_485_863)
+    if step or process:  # mixed: torch looks at 32 bits alone
+        torch.manual_seed(int(np.random.SeedSequence((seed, epoch, step, process)).generate_state(1)[0]))
+    else:
+        torch.manual_seed(seed * 1_000_003 + epoch)

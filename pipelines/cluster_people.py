@@ -12,7 +12,7 @@ from csip.data import folder
 from csip.data.labels import LABELS, check_replaceable
 from csip.errors import CsipError
 from csip.retrieval.clustering import Agreement, Proposal, agreement, cluster, in_sight_together
-from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
 from csip.retrieval.labels import has_table, known_identities
 from pipelines.console import console
 from pipelines.embed_tracklets import DESCRIPTORS
@@ -82,6 +82,7 @@ def run(
         raise CsipError(
             f"{path}: descriptors of data set {descriptors.dataset}, not {settings.dataset.name}; `csip embed` makes them"
         )
+    check_pictures(path, descriptors, settings.dataset)
     root, table = settings.dataset.path, has_table(settings.dataset)
     known = known_identities(settings.dataset, replace_unreadable=force)
     # What is known is not overridden by a guess, and only tables have labels beside them.

@@ -18,7 +18,7 @@ from csip.data import folder
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.retrieval import search as retrieval
-from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
 from csip.retrieval.labels import Labels
 from csip.retrieval.model import Model
 from csip.retrieval.search import Cameras, Hit, SearchResult
@@ -95,6 +95,7 @@ def run(request: Request, settings: Settings, source: Source, found: Path | None
         raise CsipError(
             f"{path}: descriptors of data set {gallery.dataset}, not {settings.dataset.name}; `csip embed` makes them"
         )
+    check_pictures(path, gallery, settings.dataset)
     # What a program reads is on standard output alone.
     with contextlib.redirect_stdout(sys.stderr) if request.as_json else contextlib.nullcontext():
         with RichMonitor() as monitor:
@@ -151,12 +152,13 @@ def _unknown(query: str, gallery: Descriptors, settings: Settings, path: Path) -
 
 
 def _of_video(place: Path, trained: Model, source: Source) -> Descriptors:
-    from pipelines import ingest_videos as ingest
+    from csip.video.ingest import DetectorOptions, ingest
 
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "query"
-        found = ingest.ingest(place, root, ingest.DetectorOptions(source.detector, source.boxes))
-        if not found["tracklets"]:
+        with RichMonitor() as monitor:
+            found = ingest(place, root, DetectorOptions(source.detector, source.boxes), monitor=monitor)
+        if not found.tracklets:
             raise CsipError(f"{place}: nobody was found in this video; try another --detector, or give --boxes")
         # Of no data set: its cameras are unknown, whatever their numbers.
         return trained.embed(replace(folder.load(root), name=""))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from csip.config import Settings
-from csip.files import write_text as write_text_file
+from csip.files import write_text
 from pipelines import train_skeleton as skeleton_reid
 from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
@@ -36,13 +36,13 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
         out = page.write_skeletons(scored, run_folder)
     else:
         if scored is not None:
-            write_text(settings, run_folder, scored)
+            write_markdown(settings, run_folder, scored)
         with RichMonitor() as monitor:
             out = page.write(settings, run_folder, model, cache, monitor)
     console.print(f"report -> {out} ({out.stat().st_size / 2**20:.1f} MB, opens in any browser)")
 
 
-def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> None:
+def write_markdown(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> None:
     """Write ``RUN/report.md``; `scored` is the run's ``metrics.json``."""
     data = settings.dataset.path
     synth, skeletons = (page.read_json(data / f"{name}.json") for name in ("synth", "skeletons"))
@@ -87,7 +87,7 @@ def write_text(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> 
             "",
         ]
     out = run_folder / "report.md"
-    write_text_file(out, "\n".join(lines))
+    write_text(out, "\n".join(lines))
     console.print(f"report -> {out}")
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 
@@ -26,6 +26,9 @@ _PARENT_SECONDS: Final = 1.0
 # What a backend needs that is not installed with this project.
 _PACKAGES: Final = {"dask": "dask[distributed]", "ray": "ray"}
 _CLUSTERS: Final = tuple(_PACKAGES)
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -98,29 +101,61 @@ def make_with_workers(
     PoseCacheError
         If the backend is not there, a worker dies, or what a worker raised.
     """
+    done = 0
+    make = functools.partial(_make_one, recipe=recipe, devices=tuple(devices), locks=locks)
+    for frames in run_pieces(make, jobs, len(devices), backend):
+        done += frames
+        progress(done)
+
+
+def run_pieces(
+    work: Callable[[Piece], Result], pieces: Sequence[Piece], workers: int, backend: str
+) -> Iterator[Result]:
+    """Do many pieces of work in other processes, one piece a task; yields what comes back, in the order in which it comes.
+
+    Parameters
+    ----------
+    work : callable
+        What to do with a piece; it and the pieces can be pickled. A cluster may run a piece again whose worker was lost.
+    pieces : sequence
+        What to do it with.
+    workers : int
+        Processes on this machine; clusters have as many workers as they have.
+    backend : str
+        "loky", "threading", "multiprocessing", "dask", "ray", or another one that is registered with joblib.
+
+    Raises
+    ------
+    PoseCacheError
+        If the backend is not there, a worker dies, or what a worker raised.
+    """
     from joblib import Parallel, delayed
 
-    done = 0
-    with _backend(backend, len(devices)) as count:
+    with _backend(backend, workers) as count:
         try:
             parallel = Parallel(count, batch_size=1, return_as="generator_unordered")
         except ValueError:  # this backend tells of results only when it has all of them
             parallel = Parallel(count, batch_size=1)
-        tasks = (delayed(_make_one)(job, recipe, tuple(devices), locks, backend == "loky") for job in jobs)
-        results: Any = parallel(tasks)
+        do = delayed(_watched if backend == "loky" else _unwatched)
+        results: Any = parallel(do(work, piece) for piece in pieces)
         try:
-            for frames in results:
-                done += frames
-                progress(done)
+            yield from results
         finally:
             if not isinstance(results, list):
                 results.close()
 
 
-def _make_one(job: ShardJob, recipe: Recipe, devices: tuple[str, ...], locks: Path, watch: bool) -> int:
+def _watched(work: Callable[[Piece], Result], piece: Piece) -> Result:
+    _end_with_parent()
+    return work(piece)
+
+
+def _unwatched(work: Callable[[Piece], Result], piece: Piece) -> Result:
+    return work(piece)
+
+
+def _make_one(job: ShardJob, recipe: Recipe, devices: tuple[str, ...], locks: Path) -> int:
     """Make one shard in a worker; returns its frames."""
-    if watch:
-        _end_with_parent()
     if not job.path.exists():  # a cluster may run a task again whose worker was lost after it had written
         slot, device = _device_of_this_worker(devices, locks)
         estimator = _estimator(recipe.spec, device, recipe.flip_test, recipe.precision, slot)
@@ -205,8 +240,8 @@ def _backend(name: str, devices: int) -> Iterator[int]:
             yield -1 if name in _CLUSTERS else devices
         except TerminatedWorkerError as error:
             raise PoseCacheError(
-                "a worker process was killed, perhaps for want of memory: finished shards are kept; start again, with a "
-                "smaller --batch-size or fewer --devices"
+                "a worker process was killed, perhaps for want of memory: what is finished is kept; start again, with a "
+                "smaller --batch-size, or fewer --devices or --workers"
             ) from error
         finally:
             if name == "loky":

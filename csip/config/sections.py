@@ -5,6 +5,7 @@ The text below a setting is its description: `csip settings` prints it, and docs
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -137,8 +138,8 @@ class RuntimeSettings(Section):
     """Device; auto: cuda where torch sees a GPU, otherwise cpu."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     """Numerical precision; auto: bf16-mixed on devices with bf16 units, else 32-true."""
-    workers: int = Field(2, ge=0)
-    """Processes that decode frames; 0: the main process does."""
+    workers: int | None = Field(None, ge=0)
+    """Processes that decode frames, per training process; 0: the main process does; null: one per core, at most 8."""
     embed_batch: int = Field(128, ge=1)
     """Frames per batch where images are embedded without training."""
     save_minutes: float = Field(10.0, ge=0)
@@ -147,3 +148,11 @@ class RuntimeSettings(Section):
     """torch.compile of the image encoder: minutes at the start, faster steps on a GPU."""
     recompute: bool = False
     """Activation checkpointing of the image encoder: less memory, more time per step."""
+
+    @property
+    def decoders(self) -> int:
+        """Processes that decode frames; the processes of ``torchrun`` on one machine share its cores."""
+        if self.workers is not None:
+            return self.workers
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(min(cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 8), 1)

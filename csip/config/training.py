@@ -89,6 +89,8 @@ class Stage2Settings(Section):
     """Tokens that update the prototypes: CLS tokens of all frames (paper), or all tokens averaged over time (authors)."""
     prototype_momentum: float | None = Field(None, ge=0, lt=1)
     """Momentum of the refresh of the image prototypes before each epoch; null: no refresh."""
+    frozen_blocks: int = Field(0, ge=0)
+    """Lowest blocks of the image encoder that are not trained, nor the embeddings below them; faster steps, less memory."""
     train_skeleton_encoder: bool = False
     """Fine-tuning of the skeleton encoder too; false: frozen (paper)."""
     detach_visual: bool = True

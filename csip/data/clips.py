@@ -14,10 +14,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 import pose_cache.images
 from csip.config import ClipSettings
+from csip.data.augmentation import Changes
 from csip.data.dataset import Tracklet
 from csip.data.skeletons import Skeletons
 from csip.errors import CsipError
-from pose_cache.joints import JointSet, mirror
+from pose_cache.joints import JointSet
 from pose_cache.sources import FrameKind
 
 # ---- which frames ----------------------------------------------------------------------------------------------------
@@ -124,8 +125,11 @@ def read_frames(root: Path, frames: Sequence[str], settings: ClipSettings) -> np
 
 def normalize(images: Tensor, settings: ClipSettings) -> Tensor:
     """Turn uint8 RGB (..., 3, H, W) into float32 with the encoder's mean and standard deviation."""
-    mean = torch.tensor(settings.mean, device=images.device).view(3, 1, 1)
-    std = torch.tensor(settings.std, device=images.device).view(3, 1, 1)
+    # Filled where they are used: a tensor made from a list would be copied there, and wait for the device.
+    mean, std = (
+        torch.stack([torch.full((1, 1), value, device=images.device) for value in values])
+        for values in (settings.mean, settings.std)
+    )
     return (images.float() / 255 - mean) / std
 
 
@@ -144,23 +148,8 @@ def augment(
     images, joints
         Of the same shapes.
     """
-    height, width = images.shape[2:]
-    if rng.random() < settings.flip:
-        images, joints = images[..., ::-1], mirror(joints, joint_set)
-    if settings.pad:
-        pad = settings.pad
-        top, left = rng.integers(0, 2 * pad + 1, size=2)
-        padded = np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-        images = padded[:, :, top : top + height, left : left + width]
-    images = images.copy()
-    fill = np.round(np.asarray(settings.mean) * 255).astype(np.uint8)[:, None, None]
-    for frame in images:
-        if rng.random() < settings.erase:
-            area, ratio = rng.uniform(0.02, 0.4) * height * width, np.exp(rng.uniform(np.log(0.3), np.log(3.3)))
-            h, w = min(round(np.sqrt(area * ratio)), height), min(round(np.sqrt(area / ratio)), width)
-            top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
-            frame[:, top : top + h, left : left + w] = fill
-    return images, joints
+    changes = Changes.draw(images, settings, rng)
+    return changes.images(images, settings), changes.joints(joints, joint_set)
 
 
 # ---- what the training loops draw from -----------------------------------------------------------------------------------
@@ -181,7 +170,8 @@ class TrainingClips(TorchDataset):
     """Augmented clips with their skeletons; indexed by `Draw`.
 
     Items are dictionaries of ``images`` (T, 3, H, W) uint8, ``joints`` (T, J, 3) float32 root-centred, ``valid`` (T,)
-    bool, ``label`` and ``camera`` (0-based).
+    bool, ``label`` and ``camera`` (0-based). Where `later`, the images are as they were decoded, and what `change_batch`
+    changes them by is among the items.
     """
 
     def __init__(
@@ -192,9 +182,10 @@ class TrainingClips(TorchDataset):
         labels: dict[int, int],
         cameras: dict[int, int],
         settings: ClipSettings,
+        later: bool = False,
     ) -> None:
         self.root, self.tracklets, self.skeletons = root, tracklets, skeletons
-        self.labels, self.cameras, self.settings = labels, cameras, settings
+        self.labels, self.cameras, self.settings, self.later = labels, cameras, settings, later
 
     def __len__(self) -> int:
         return len(self.tracklets)
@@ -205,10 +196,12 @@ class TrainingClips(TorchDataset):
         chosen = sample_training(len(tracklet.frames), self.settings.frames, self.settings.stride, rng)
         images = read_frames(self.root, [tracklet.frames[i] for i in chosen], self.settings)
         joints, valid = self.skeletons.clip(draw.tracklet, chosen)
-        images, joints = augment(images, joints, self.skeletons.joint_set, self.settings, rng)
+        changes = Changes.draw(images, self.settings, rng)
+        joints = changes.joints(joints, self.skeletons.joint_set)
         return {
-            "images": torch.from_numpy(images),
+            "images": torch.from_numpy(images if self.later else changes.images(images, self.settings)),
             "joints": torch.from_numpy(np.ascontiguousarray(joints)),
+            **(changes.tensors() if self.later else {}),
             "valid": torch.from_numpy(valid),
             "label": torch.tensor(self.labels[tracklet.pid]),
             "camera": torch.tensor(self.cameras[tracklet.camera]),

@@ -18,52 +18,19 @@ from csip.data.index import Tree
 from csip.data.labels import LABELS
 from csip.data.matching import Matching
 from csip.data.names import canonical
+from csip.data.published import PUBLISHED
 from csip.data.readers import is_labelled, load_dataset
 from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
 from csip.errors import CsipError
 from csip.monitor import Monitor
 from pose_cache.errors import PoseCacheError
 from pose_cache.images import load_frame
+from pose_cache.plan import changed_tracklets
 from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore
 
 MEND = "correct what is named here; the documentation shows how the files should lie"
 AGAIN = "unpack the archive again; a download that was cut short is the usual reason"
-# As published, whole training tracklets; where two numbers are given, with and without the queries in the gallery.
-PUBLISHED: dict[str, dict[str, int | tuple[int, int]]] = {
-    "mars": {
-        "training identities": 625,
-        "training tracklets": 8298,
-        "queries": 1980,
-        "gallery tracklets": (11310, 9330),
-        "queries with a match": (1980, 1840),
-        "cameras": 6,
-    },
-    "lsvid": {
-        "training identities": 842,
-        "training tracklets": 2831,
-        "queries": 3504,
-        "gallery tracklets": (11333, 7829),
-        "cameras": 15,
-    },
-    "ilidsvid": {
-        "training identities": 150,
-        "training tracklets": 300,
-        "queries": 150,
-        "gallery tracklets": 150,
-        "queries with a match": 150,
-        "cameras": 2,
-    },
-    "prid2011": {
-        "training identities": 89,
-        "training tracklets": 178,
-        "queries": 89,
-        "gallery tracklets": 89,
-        "queries with a match": 89,
-        "cameras": 2,
-    },
-    "kgbd": {"people": 164, "sequences": 822, "skeletons": 491_747},
-}
 
 
 class Remedy(Enum):
@@ -123,7 +90,7 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
         *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
         *_layout(settings, everyone),
         _missing(whole.root, everyone),
-        _unreadable(whole.root, everyone, frames, max(settings.runtime.workers, 1), monitor),
+        _unreadable(whole.root, everyone, frames, max(settings.runtime.decoders, 1), monitor),
         _skeletons(cache, dataset),
     ]
 
@@ -379,6 +346,7 @@ def _skeletons(cache: Path, dataset: Dataset) -> Finding:
                 found = [posed[frame] for frame in tracklet.frames if frame in posed]
                 paired, valid, without = paired + len(found), valid + sum(found), without + (not any(found))
             joint_set = store.joint_set.name
+            changed = changed_tracklets(store, [t.name for t in known], dataset.root)
             rows = {name: row for row, name in enumerate(store.names)}
             damaged = [t.name for t in known if not store.is_intact(rows[t.name]) or not _finite(store, t.name)]
     except PoseCacheError as error:
@@ -392,6 +360,11 @@ def _skeletons(cache: Path, dataset: Dataset) -> Finding:
         text += f"; {len(damaged):,} tracklets are damaged, e.g. {damaged[0]}"
         return Finding(
             "skeletons", text, "extract the skeletons again, which makes the damaged ones anew", remedy=Remedy.EXTRACT
+        )
+    if changed:
+        text += f"; pictures of {len(changed):,} tracklets have changed since, e.g. of {min(changed)}"
+        return Finding(
+            "skeletons", text, "extract the skeletons again; only those are estimated anew", remedy=Remedy.EXTRACT
         )
     if len(known) < len(wanted) or paired < frames:
         return Finding(

@@ -75,6 +75,7 @@ def build_model(
         cameras=cameras if settings.stage2.camera_embedding else 0,
         load=load_vision,
     )
+    vision.freeze(settings.stage2.frozen_blocks)
     if settings.runtime.recompute:
         vision.visual.set_grad_checkpointing()
     if settings.runtime.compile:

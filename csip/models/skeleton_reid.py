@@ -173,16 +173,18 @@ def masked_reconstruction(model: GraphWindows, joints: Tensor, settings: Skeleto
     """
     batch, frames, size, _ = joints.shape
     truth = joints / model.encoder.scale
-    hidden = _choose(batch, size, max(round(settings.mask_joints * size), 1), joints.device)
+    count = max(round(settings.mask_joints * size), 1)
+    hidden = _choose(batch, size, count, joints.device)
     seen = joints.masked_fill(hidden[:, None, :, None], 0.0)
     tokens = model(seen).tokens
     error = (model.from_joints(tokens).float() - truth).abs().mean(dim=3)
-    by_joints = error.transpose(1, 2)[hidden].mean()
+    by_joints = _chosen(error.transpose(1, 2), hidden, count).mean()
     if settings.mask_frames == 0:
         return by_joints
     gone = _choose(batch, frames, settings.mask_frames, joints.device)
     tokens = model(joints, ~gone).tokens
-    by_frames = (model.from_frames(tokens).float() - truth).abs().mean(dim=(2, 3))[gone].mean()
+    error = (model.from_frames(tokens).float() - truth).abs().mean(dim=(2, 3))
+    by_frames = _chosen(error, gone, settings.mask_frames).mean()
     return settings.beta * by_joints + (1 - settings.beta) * by_frames
 
 
@@ -191,12 +193,19 @@ def _choose(rows: int, size: int, count: int, device: torch.device) -> Tensor:
     return torch.rand(rows, size, device=device).argsort(dim=1) < count
 
 
+def _chosen(values: Tensor, mask: Tensor, count: int) -> Tensor:
+    """Return ``values[mask]``, where `mask` (rows, size) has `count` True in each row, without waiting for the device."""
+    columns = (~mask).int().argsort(dim=1, stable=True)[:, :count]
+    return values[torch.arange(len(values), device=values.device)[:, None], columns].flatten(0, 1)
+
+
 def augment(joints: Tensor, joint_set: JointSet, settings: SkeletonAugmentation) -> Tensor:
     """Change windows (B, T, J, 3), root-centred metres, by chance; they come back root-centred."""
     batch, frames, size, _ = joints.shape
     device = joints.device
     if settings.mirror:
-        swapped = joints[:, :, joint_set.mirror_order] * joints.new_tensor([-1.0, 1.0, 1.0])
+        swapped = torch.stack([joints[:, :, joint] for joint in joint_set.mirror_order.tolist()], dim=2)
+        swapped = torch.cat((-swapped[..., :1], swapped[..., 1:]), dim=-1)
         chosen = torch.rand(batch, device=device) < settings.mirror
         joints = torch.where(chosen[:, None, None, None], swapped, joints)
     if settings.rotation:

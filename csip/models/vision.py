@@ -68,6 +68,28 @@ class VisionEncoder(nn.Module):
         self.size = (int(height), int(width))
         self.camera_embedding = nn.Parameter(torch.zeros(cameras, self.width)) if cameras else None
 
+    def freeze(self, blocks: int) -> None:
+        """Leave the lowest blocks, and the embeddings of patches, positions and cameras below them, as they are.
+
+        Raises
+        ------
+        CsipError
+            There are not so many blocks.
+        """
+        visual: Any = self.visual
+        all_blocks = list(visual.transformer.resblocks)
+        if blocks > len(all_blocks):
+            raise CsipError(
+                f"stage2.frozen_blocks: expected at most {len(all_blocks)}, the encoder's blocks, found {blocks}"
+            )
+        if not blocks:
+            return
+        for module in (visual.conv1, visual.ln_pre, *all_blocks[:blocks]):
+            module.requires_grad_(False)
+        for parameter in (visual.class_embedding, visual.positional_embedding, self.camera_embedding):
+            if parameter is not None:
+                parameter.requires_grad_(False)
+
     def forward(self, images: Tensor, camera: Tensor | None = None) -> VisionOutput:
         """Encode images.
 

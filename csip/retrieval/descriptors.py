@@ -6,6 +6,7 @@
 /cameras   (tracklets,)    int64     as the data set's reader numbers them
 /query     (tracklets,)    bool      whether the tracklet is a query of the data set's protocol
 /gallery   (tracklets,)    bool      whether it is in the gallery
+/pictures  (tracklets,)    uint64    digest of its frames' files; missing where it was not taken
 attributes: format, dataset, model
 """
 
@@ -19,12 +20,17 @@ from typing import Any
 import h5py
 import numpy as np
 
+from csip.config import DatasetSettings
+from csip.data.content import contents_of
 from csip.data.dataset import Dataset, Tracklet
+from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.files import atomic
 from pose_cache.hdf5_checks import check_dataset
 
 FORMAT = 1
+# Tracklets whose pictures are compared before descriptors are used: some seconds on a slow disk.
+_LOOKED_AT = 5000
 # By attribute: the name in the file, and the type.
 _COLUMNS = {
     "identities": ("pids", np.int64),
@@ -54,6 +60,8 @@ class Descriptors:
         Name of the data set; empty where the frames are of none.
     model
         Digest of the model's file.
+    pictures
+        (tracklets,) uint64, digest of the frames' files, see `csip.data.content`; None where it is not known.
 
     Raises
     ------
@@ -69,6 +77,7 @@ class Descriptors:
     gallery: np.ndarray
     dataset: str
     model: str
+    pictures: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         count = len(self.names)
@@ -77,6 +86,8 @@ class Descriptors:
         for column in _COLUMNS:
             if getattr(self, column).shape != (count,):
                 raise CsipError(f"{column} of {count} tracklets must be ({count},), got {getattr(self, column).shape}")
+        if self.pictures is not None and self.pictures.shape != (count,):
+            raise CsipError(f"pictures of {count} tracklets must be ({count},), got {self.pictures.shape}")
         if len(set(self.names)) != count:
             raise CsipError(f"descriptors: {count - len(set(self.names))} names of tracklets appear twice")
 
@@ -107,6 +118,7 @@ class Descriptors:
             np.array([t.name in gallery for t in tracklets], dtype=np.bool_),
             dataset.name,
             model,
+            contents_of(dataset.root, tracklets),
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Descriptors:
@@ -114,7 +126,8 @@ class Descriptors:
         chosen = np.asarray(rows, dtype=np.int64)
         columns = {column: getattr(self, column)[chosen] for column in ("features", *_COLUMNS)}
         names = tuple(self.names[row] for row in chosen.tolist())
-        return Descriptors(names=names, **columns, dataset=self.dataset, model=self.model)
+        pictures = None if self.pictures is None else self.pictures[chosen]
+        return Descriptors(names=names, **columns, dataset=self.dataset, model=self.model, pictures=pictures)
 
     def save(self, path: Path | str) -> None:
         """Write them as ``.h5``, or as ``.npz`` for programs that do not read HDF5, whole or not at all.
@@ -152,6 +165,8 @@ def write_descriptors(path: Path, descriptors: Descriptors) -> None:
         file.create_dataset("names", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
         for attribute, (column, dtype) in _COLUMNS.items():
             file[column] = getattr(descriptors, attribute).astype(dtype, copy=False)
+        if descriptors.pictures is not None:
+            file["pictures"] = descriptors.pictures
         file.attrs["format"] = FORMAT
         file.attrs["dataset"], file.attrs["model"] = descriptors.dataset, descriptors.model
 
@@ -198,7 +213,8 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
                 )
             rows, names_of = len(stored), check_dataset(file, "names", path)
             listed = {attribute: check_dataset(file, column, path) for attribute, (column, _) in _COLUMNS.items()}
-            for dataset in (names_of, *listed.values()):
+            optional = [check_dataset(file, "pictures", path)] if "pictures" in file else []
+            for dataset in (names_of, *listed.values(), *optional):
                 if dataset.shape != (rows,):
                     raise CsipError(
                         f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor; make the "
@@ -206,6 +222,7 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
                     )
             names = tuple(name.decode(errors="surrogateescape") for name in names_of[()])
             columns = {attribute: listed[attribute][()].astype(dtype) for attribute, (_, dtype) in _COLUMNS.items()}
+            pictures = optional[0][()].astype(np.uint64) if optional else None
             offset = stored.id.get_offset()  # None where they are not in one piece
             if mapped and offset is not None and stored.dtype == np.float32:
                 features = np.memmap(path, np.float32, "r", offset, stored.shape)
@@ -218,4 +235,36 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
         raise CsipError(
             f"{path}: damaged or no file of descriptors ({error}); make it anew with `csip embed`"
         ) from error
-    return Descriptors(features, names, **columns, dataset=dataset, model=model)
+    return Descriptors(features, names, **columns, dataset=dataset, model=model, pictures=pictures)
+
+
+def check_pictures(path: Path, descriptors: Descriptors, settings: DatasetSettings) -> None:
+    """Refuse descriptors of pictures that have changed since, under the same names.
+
+    Looked at are at most `_LOOKED_AT` tracklets, evenly spread. Nothing is where the data set is not on this disk.
+
+    Parameters
+    ----------
+    path
+        The file of descriptors, for messages.
+    settings
+        The data set that they are of.
+
+    Raises
+    ------
+    CsipError
+        Pictures have changed.
+    """
+    if descriptors.pictures is None or not settings.path.is_dir():
+        return
+    dataset = load_dataset(settings)
+    known = {t.name: t for t in (*dataset.train, *dataset.query, *dataset.gallery)}
+    spread = np.unique(np.linspace(0, len(descriptors) - 1, min(len(descriptors), _LOOKED_AT)).round().astype(int))
+    rows = [row for row in spread.tolist() if descriptors.names[row] in known]
+    now = contents_of(dataset.root, [known[descriptors.names[row]] for row in rows])
+    changed = np.flatnonzero(now != descriptors.pictures[rows])
+    if len(changed):
+        raise CsipError(
+            f"{path}: the pictures of {len(changed):,} of {len(rows):,} tracklets have changed since it was made, e.g. of "
+            f"{descriptors.names[rows[changed[0]]]}; rerun `csip embed`"
+        )

@@ -24,11 +24,10 @@ from csip.data.dataset import Tracklet, fingerprint
 from csip.files import write_bytes
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
+from csip.runtime import Precision, autocast, loader_options, to_device
 
 SHARD = 64  # tracklets: what an interrupted run can lose at most
 Sampling = Literal["dense", "interleaved", "rrs"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class PixelEmbedder(Protocol):
@@ -227,7 +226,7 @@ class Embedder:
             numbers = ", ".join(map(str, unknown))
             monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
         clips = TestClips(root, tracklets, self.settings.clips, sampling or self.settings.evaluation.sampling)
-        loader = DataLoader(clips, batch_size=None, num_workers=self.settings.runtime.workers)
+        loader = DataLoader(clips, batch_size=None, **loader_options(self.settings.runtime, self.device))
         rows = [self.camera_rows.get(t.camera, -1) for t in tracklets]
         for number, described in enumerate(self._describe((images for _, images in loader), rows), start=1):
             yield described
@@ -237,13 +236,12 @@ class Embedder:
         """Yield the descriptors of each tracklet's clips, (clips, T, 3, H, W) uint8; rows are those of the camera embedding."""
         embedder = self._pixel_embedder()
         at_once = max(self.settings.runtime.embed_batch // self.settings.clips.frames, 1)
-        reduced = self.precision != "32-true"
         for images, row in zip(tracklets, rows, strict=True):
             parts = []
-            with torch.inference_mode(), torch.autocast(self.device.type, _TYPES.get(self.precision), enabled=reduced):
+            with torch.inference_mode(), autocast(self.precision, self.device):
                 for chunk in images.split(at_once):
                     camera = torch.full((len(chunk),), row, device=self.device)
-                    parts.append(embedder.embed_pixels(chunk.to(self.device), camera).float())
+                    parts.append(embedder.embed_pixels(to_device(chunk, self.device), camera).float())
             yield torch.cat(parts)
 
     def _pixel_embedder(self) -> PixelEmbedder:

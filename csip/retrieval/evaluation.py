@@ -170,6 +170,7 @@ class Protocol:
     ties: str
     distance: str
     part_norm: bool
+    precision: str
     intervals: str | None
     reranking: Mapping[str, float] | None
 
@@ -312,7 +313,7 @@ def evaluate(model: Model, dataset: Dataset, monitor: Monitor | None = None) -> 
         descriptors = Descriptors.of(dataset, everyone, np.stack([by_name[t.name] for t in everyone]), model.digest)
     return Evaluation(
         dataset.name,
-        protocol(dataset, query, gallery, settings),
+        protocol(dataset, query, gallery, model),
         model.digest,
         rows["trained"],
         {label: row for label, row in rows.items() if label != "trained"},
@@ -451,9 +452,9 @@ def lookalike_groups(dataset: Dataset) -> dict[int, int]:
     return {pid: number for number, group in enumerate(present) if len(group) > 1 for pid in group}
 
 
-def protocol(dataset: Dataset, query: Side, gallery: Side, settings: Settings) -> Protocol:
+def protocol(dataset: Dataset, query: Side, gallery: Side, model: Model) -> Protocol:
     """Say what was measured, so that the metrics can be compared."""
-    evaluation = settings.evaluation
+    settings, evaluation = model.settings, model.settings.evaluation
     parameters = {"k1": evaluation.rerank_k1, "k2": evaluation.rerank_k2, "mix": evaluation.rerank_mix}
     return Protocol(
         gallery="with_queries" if dataset.queries_in_gallery else "without_queries",
@@ -473,6 +474,7 @@ def protocol(dataset: Dataset, query: Side, gallery: Side, settings: Settings) -
         ties="a tie never helps: at equal distance the non-matches come first",
         distance="Euclidean between L2-normalised descriptors",
         part_norm=evaluation.part_norm,
+        precision=model.precision,
         intervals=f"{CONFIDENCE:.0%}, bootstrap over {evaluation.bootstrap} samples of the valid queries"
         if evaluation.bootstrap
         else None,

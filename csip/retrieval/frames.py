@@ -10,20 +10,28 @@ import numpy as np
 
 from csip.config import ClipSettings
 from csip.data.clips import read_frame
-from csip.data.dataset import is_image
+from csip.data.dataset import is_image, is_other_picture
+from csip.data.names import natural_order
 from csip.errors import CsipError
 from pose_cache.crops import Frame, as_rgb
 
 
 def frames_in(folder: Path) -> list[Path]:
-    """Return the images in a folder, in the order of their names.
+    """Return the images in a folder, in the natural order of their names (1, 2, 10).
 
     Raises
     ------
     CsipError
-        There are none.
+        There are none, or some are of a format that cannot be read.
     """
-    frames = sorted(entry for entry in folder.iterdir() if entry.is_file() and is_image(entry.name))
+    files = [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+    unread = sorted(entry.name for entry in files if is_other_picture(entry.name))
+    if unread:
+        raise CsipError(
+            f"{folder}: {len(unread)} pictures are of formats that cannot be read, e.g. {unread[0]}; convert them to JPEG or "
+            "PNG, or move them out"
+        )
+    frames = sorted((entry for entry in files if is_image(entry.name)), key=lambda entry: natural_order(entry.name))
     if not frames:
         raise CsipError(
             f"{folder}: no images in it; expected crops of one person, .jpg or .png, in the order of their names"

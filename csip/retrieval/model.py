@@ -17,8 +17,9 @@ from csip.models.factory import untrained_like
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor, Silent
 from csip.retrieval.descriptors import Descriptors
-from csip.retrieval.embedding import Embedder, PixelEmbedder, Precision, own_cameras
+from csip.retrieval.embedding import Embedder, PixelEmbedder, own_cameras
 from csip.retrieval.frames import Frame, frames_in, read_pixels
+from csip.runtime import Precision
 
 DEMO_ENCODER = "demo.safetensors"
 

@@ -232,7 +232,8 @@ def render_mars(
     train, test = _plan(spec)
     for walk in train + test:
         (partial / walk.folder).mkdir(parents=True, exist_ok=True)
-    jobs = (delayed(_render_files)(partial, spec, walk) for walk in train + test)
+    # Processes live longer than a call, and remember the working directory in which they were started.
+    jobs = (delayed(_render_files)(partial.absolute(), spec, walk) for walk in train + test)
     rendered = []
     for done, tracklet in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
         rendered.append(tracklet)

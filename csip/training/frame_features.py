@@ -16,6 +16,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -31,6 +32,7 @@ from csip.files import atomic
 from csip.models.checkpoints import digest_tensors
 from csip.models.vision import VisionEncoder
 from csip.monitor import Monitor
+from csip.runtime import Precision, autocast, loader_options, precision_of, to_device
 
 SHARD = 16_384  # frames: some 30 MB, and what a stopped run can lose at most
 
@@ -53,7 +55,7 @@ def frame_features(
     list of ndarray, each (T, C) float32
         One array a tracklet, in their order.
     """
-    key = _key(vision, root, tracklets, settings)
+    key = _key(vision, root, tracklets, settings, precision_of(settings.runtime, fabric.device))
     ends = np.cumsum([len(t.frames) for t in tracklets])
     features = _read(cache, key)
     if features is None:
@@ -87,22 +89,28 @@ def embed_frames(
 ) -> np.ndarray:
     """Return the projected CLS token of every frame, (N, C) float32, without a camera embedding."""
     chunks = FrameChunks(root, frames, settings.clips, settings.runtime.embed_batch)
-    loader = DataLoader(chunks, batch_size=None, num_workers=settings.runtime.workers)
+    loader = DataLoader(chunks, batch_size=None, **loader_options(settings.runtime, device))
     features = np.empty((len(frames), vision.embed_dim), dtype=np.float32)
-    vision = vision.to(device).eval()
+    vision, precision = vision.to(device).eval(), precision_of(settings.runtime, device)
     for start, images in loader:
-        with torch.no_grad():
-            projected = vision(normalize(images.to(device), settings.clips)).projected
+        with torch.no_grad(), autocast(precision, device):
+            projected = vision(normalize(to_device(images, device), settings.clips)).projected
         features[start : start + len(images)] = projected.float().cpu().numpy()
         monitor.progress(task, start + len(images), len(frames))
     return features
 
 
-def _key(vision: VisionEncoder, root: Path, tracklets: Sequence[Tracklet], settings: Settings) -> str:
+def _key(
+    vision: VisionEncoder, root: Path, tracklets: Sequence[Tracklet], settings: Settings, precision: Precision
+) -> str:
     clips = settings.clips
     preprocessing = [clips.height, clips.width, clips.mean, clips.std]
     weights = {name: tensor for name, tensor in vision.state_dict().items() if name != "camera_embedding"}
-    parts = [fingerprint(tracklets), content_of(root, tracklets), digest_tensors(weights), preprocessing]
+    parts: list[Any] = [
+        fingerprint(tracklets), content_of(root, tracklets), digest_tensors(weights), preprocessing
+    ]  # fmt: skip
+    if precision != "32-true":
+        parts.append(precision)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

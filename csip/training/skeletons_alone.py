@@ -37,7 +37,7 @@ from csip.models.skeleton_reid import (
 )
 from csip.monitor import Monitor
 from csip.retrieval.metrics import RankOptions, rank
-from csip.runtime import make_fabric, seed_torch
+from csip.runtime import make_fabric, seed_torch, to_device
 from csip.training.keeper import Keeper, averaged
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
@@ -254,7 +254,8 @@ class TrainingWindows:
             first = (torch.rand(len(rows)) * places).long().clamp(max=places - 1)
             first[self.cut[rows]] = first[self.cut[rows]] // self.frames * self.frames
             index = (self.starts[rows] + first)[:, None] + step[:, None] * torch.arange(self.frames)
-            yield self.joints[index.to(self.joints.device)], self.labels[rows].to(self.joints.device)
+            device = self.joints.device
+            yield self.joints[to_device(index, device)], to_device(self.labels[rows], device)
 
 
 class Validation:

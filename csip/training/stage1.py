@@ -29,7 +29,7 @@ from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.vision import create_vision
 from csip.monitor import Monitor
 from csip.retrieval.metrics import chance, rank
-from csip.runtime import gather, make_fabric, only_first, seed_torch, share
+from csip.runtime import gather, make_fabric, only_first, seed_torch, share, to_device
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper
 from csip.training.run_folder import RunFolder
@@ -170,7 +170,7 @@ def contrast(training: Training, rows: np.ndarray, labels: Tensor) -> Tensor:
     if training.settings.stage1.normalize:
         image, skeleton = F.normalize(image, dim=1), F.normalize(skeleton, dim=1)
     image, skeleton = gather(fabric, image)[:size], gather(fabric, skeleton)[:size]
-    return supervised_contrastive(image, skeleton, labels.to(fabric.device), training.model.temperature.scale())
+    return supervised_contrastive(image, skeleton, to_device(labels, fabric.device), training.model.temperature.scale())
 
 
 def finish(training: Training) -> dict[str, Any]:
@@ -262,8 +262,10 @@ class TrainingArrays:
 
     def read(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return image features (B, C), averaged over the clip, joints (B, T, J, 3) and valid (B, T) of rows (B, T)."""
-        index = torch.from_numpy(rows).to(self.features.device)
-        return self.features[index].mean(dim=1).to(device), self.joints[index].to(device), self.valid[index].to(device)
+        index = to_device(torch.from_numpy(rows), self.features.device)
+        drawn = self.features[index].mean(dim=1), self.joints[index], self.valid[index]
+        image, joints, valid = (part if part.device == device else to_device(part, device) for part in drawn)
+        return image, joints, valid
 
 
 def embed_training_frames(

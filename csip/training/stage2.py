@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from csip.config import Settings
+from csip.data.augmentation import change_batch
 from csip.data.clips import TrainingClips, normalize
 from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
@@ -30,7 +31,7 @@ from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import Embedder
 from csip.retrieval.metrics import rank
-from csip.runtime import gather, make_fabric, only_first, seed_torch, share
+from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share, to_device
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
@@ -89,7 +90,7 @@ class Training:
     held: Sequence[Tracklet]
     labels: np.ndarray
     cameras: dict[int, int]
-    clips: TrainingClips
+    loader: DataLoader
     sampler: IdentityBatches
     description: dict[str, Any]
 
@@ -138,7 +139,10 @@ def prepare(
         neighbours=nearest(visual) if chosen.batches == "alike" else None,
         share=(fabric.global_rank, fabric.world_size),
     )
-    clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips)
+    # A GPU changes whole batches by the way; where the processor trains, its workers do.
+    later = fabric.device.type == "cuda"
+    clips = TrainingClips(dataset.root, train, skeletons, labels, cameras, settings.clips, later)
+    loader = DataLoader(clips, batch_sampler=sampler, **loader_options(settings.runtime, fabric.device))
     description = {
         "kind": "stage2",
         "dataset": dataset.name,
@@ -150,7 +154,7 @@ def prepare(
     }
     return Training(
         settings, fabric, keeper, monitor, model, wrapped, optimizer, rates, dataset.root, train, held, label_of, cameras,
-        clips, sampler, description,
+        loader, sampler, description,
     )  # fmt: skip
 
 
@@ -166,9 +170,9 @@ def train_epoch(training: Training, epoch: int) -> None:
         group["lr"] = rate * factor
     training.sampler.set_epoch(epoch, first_batch=keeper.progress.step)
     training.wrapped.train()
-    for batch in DataLoader(training.clips, batch_sampler=training.sampler, num_workers=settings.runtime.workers):
+    for batch in training.loader:
         seed_torch(settings.runtime.seed, epoch, keeper.progress.step, fabric.global_rank)
-        terms = train_step(training, {name: tensor.to(fabric.device) for name, tensor in batch.items()})
+        terms = train_step(training, {name: to_device(tensor, fabric.device) for name, tensor in batch.items()})
         keeper.end_step(terms)
         keeper.save_if_due()
     means = keeper.end_steps()
@@ -184,7 +188,10 @@ def train_epoch(training: Training, epoch: int) -> None:
 def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Update the weights from a batch on the device, of which each process has its share; return the loss terms."""
     settings, fabric, join = training.settings, training.fabric, partial(gather, training.fabric)
-    images = normalize(batch["images"], settings.clips)
+    images = batch["images"]
+    if "boxes" in batch:
+        images = change_batch(images, batch, settings.clips)
+    images = normalize(images, settings.clips)
     output = training.wrapped(images, batch["joints"], batch["valid"], batch["camera"], gather=join)
     terms = loss_terms(output, join(batch["label"]), settings)
     training.optimizer.zero_grad()
@@ -282,7 +289,8 @@ def validate(
     """
 
     def embed(mine: Sequence[Tracklet]) -> list[np.ndarray]:
-        return list(Embedder(model, settings, cameras, fabric.device).tracklets(root, mine, monitor, sampling="rrs"))
+        embedder = Embedder(model, settings, cameras, fabric.device, precision_of(settings.runtime, fabric.device))
+        return list(embedder.tracklets(root, mine, monitor, sampling="rrs"))
 
     descriptors = np.stack(share(fabric, held, embed))
     ids = np.array([t.pid for t in held])

@@ -1,4 +1,4 @@
-"""Frames of a video, or of a folder of pictures, one after the other: upright, with the time at which each is shown.
+"""Frames of a video, or of a folder of pictures, one after the other: as a player shows them, with the time of each.
 
 Frames are numbered from 1, as in MOTChallenge; a folder whose pictures are named by numbers alone (000001.jpg) keeps those.
 Times come from the file's own time stamps, so a variable frame rate needs nothing special; the first frame is at 0 s.
@@ -8,6 +8,7 @@ One frame is in memory at a time.
 from __future__ import annotations
 
 import configparser
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,11 +18,17 @@ import numpy as np
 
 from csip.data.dataset import is_image
 from csip.errors import CsipError
+from csip.video.container_crop import Crop, container_crop
+from csip.video.geometry import Geometry, geometry_of
 from pose_cache.images import read_frame
 
 PICTURE_RATE: Final = 25.0
 """Pictures a second of a folder without a seqinfo.ini that says it."""
 
+MAX_PIXELS: Final = 100_000_000
+"""A few kilobytes can unpack to gigabytes."""
+
+_SLACK: Final = 0.02  # share of a video that may be missing at its end before it is called cut
 _PATIENCE: Final = 100  # errors in a row that a decoder may make before the first frames
 
 
@@ -53,6 +60,10 @@ class VideoReader:
         Frames a second, on average, by what the file says.
     problem : str
         What went wrong in the last iteration, where something was left out; empty otherwise.
+    first, last : int
+        Numbers of the first and the last frame; the last one of a file is what it says of itself, 0 where it says nothing.
+    named : bool
+        Whether frames have the numbers that name the pictures of a folder; else they are 1, 2, ...
 
     Raises
     ------
@@ -63,11 +74,26 @@ class VideoReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problem = ""
-        self._pictures = _pictures(path) if path.is_dir() else None
-        if self._pictures is not None:
+        self.first, self.named = 1, False
+        self._pictures: list[tuple[int, str]] | None = None
+        self._geometry: Geometry | None = None
+        self._crop: Crop | None = None
+        if path.is_dir():
+            self._pictures = _pictures(path)
+            self.first, self.last = self._pictures[0][0], self._pictures[-1][0]
+            self.named = all(Path(name).stem.isdecimal() for _, name in self._pictures)
             self.expected, self.rate = len(self._pictures), _picture_rate(path)
         else:
             self.expected, self.rate = self._probe()
+            self.last = self.expected
+
+    @property
+    def geometry(self) -> Geometry:
+        """How the first frame is shown; reading a folder of pictures, or a stream without a word of it, shows it as it is."""
+        if self._geometry is None:
+            frame = next(iter(self))
+            self._geometry = self._geometry or Geometry((frame.image.shape[1], frame.image.shape[0]))
+        return self._geometry
 
     def __iter__(self) -> Iterator[Frame]:
         self.problem = ""
@@ -88,15 +114,21 @@ class VideoReader:
     def _from_file(self) -> Iterator[Frame]:
         damaged = number = 0
         start: float | None = None
-        time = 0.0
+        time = widest = others = 0.0
         with _open(self.path) as container:
             stream = _stream(container, self.path)
             stream.thread_type = "AUTO"
-            packets = container.demux(stream)
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # the size may change on the way
+            # Without it some columns that the stream cuts off at the left are kept, so that rows begin at round addresses.
+            stream.codec_context.flags |= av.codec.context.Flags.unaligned
+            packets = container.demux()
             while True:
                 try:
                     packet = next(packets, None)
-                    frames = [] if packet is None else packet.decode()
+                    if packet is not None and packet.stream.index != stream.index:
+                        others = max(others, _end(packet))
+                        continue
+                    frames = [] if packet is None else stream.decode(packet)
                 except (av.error.FFmpegError, EOFError, ValueError):
                     # What follows a damaged stretch can often be decoded; a file that ends too soon just ends.
                     damaged += 1
@@ -113,30 +145,34 @@ class VideoReader:
                     stamp = None if frame.time is None else float(frame.time)
                     start = stamp if start is None else start
                     shown = None if stamp is None or start is None else stamp - start
-                    time = (
-                        shown
-                        if shown is not None and (shown > time or number == 1)
-                        else time + (number > 1) / self.rate
-                    )
-                    yield Frame(number, time, _upright(frame))
+                    advances = shown is not None and (shown > time or number == 1)
+                    now = shown if shown is not None and advances else time + (number > 1) / self.rate
+                    widest, time = max(widest, now - time), now
+                    if self._crop is None:
+                        self._crop = container_crop(self.path, (frame.width, frame.height))
+                    geometry = geometry_of(frame, stream.sample_aspect_ratio, self._crop)
+                    self._geometry = self._geometry or geometry
+                    # By default each frame's conversion starts threads of its own, which stay until it is collected.
+                    yield Frame(number, time, geometry.show(frame.to_ndarray(format="bgr24", threads=1)))
+            lasts, indexed = _length(stream, container, start or 0.0), _indexed(stream, container)
+        if stream.duration is None and others > 0:
+            time = max(time, others - (start or 0.0))  # the length is that of the longest stream
+        short = lasts - time > 1.5 * max(1 / self.rate, widest) + _SLACK * lasts
         if damaged:
             self.problem = f"{damaged} damaged places in it; {number} frames could be read"
-        elif number and self.expected > number * 1.02 + 1:
-            self.problem = f"ends after {number} of {self.expected} frames"
+        elif number and short and not (indexed and number >= indexed * (1 - _SLACK) - 1):
+            self.problem = f"ends after {number} frames, at {time:.1f} s of {lasts:.1f} s"
 
-    def _from_pictures(self, names: list[str]) -> Iterator[Frame]:
-        stems = [Path(name).stem for name in names]
-        by_name = all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems)
-        numbers = [int(stem) for stem in stems] if by_name else list(range(1, len(names) + 1))
-        first, damaged = min(numbers), 0
-        for number, name in sorted(zip(numbers, names, strict=True)):
+    def _from_pictures(self, pictures: list[tuple[int, str]]) -> Iterator[Frame]:
+        damaged = 0
+        for number, name in pictures:
             image = read_frame(self.path / name)
             if image is None:
                 damaged += 1
                 continue
-            yield Frame(number, (number - first) / self.rate, image)
+            yield Frame(number, (number - self.first) / self.rate, image)
         if damaged:
-            self.problem = f"{damaged} of {len(names)} pictures cannot be read"
+            self.problem = f"{damaged} of {len(pictures)} pictures cannot be read"
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -155,22 +191,55 @@ def _stream(container: av.container.InputContainer, path: Path) -> av.video.stre
     """Return the first stream of moving pictures; music has its cover as a video stream."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
+            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
+                size = f"{stream.codec_context.width} x {stream.codec_context.height}"
+                raise UnreadableVideo(
+                    f"{path}: pictures of {size}; at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
+                )
             return stream
     raise UnreadableVideo(f"{path}: there is no video stream in it")
 
 
-def _upright(frame: av.VideoFrame) -> np.ndarray:
-    """Decode to BGR and turn as the file says, which is in quarters; phones write that instead of turning pixels."""
-    image = frame.to_ndarray(format="bgr24")
-    quarters = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, quarters)) if quarters else image
+def _length(stream: av.video.stream.VideoStream, container: av.container.InputContainer, start: float) -> float:
+    """Return the seconds from the first frame on that the file says of the stream, else of the whole; 0 where of neither."""
+    if stream.duration is not None and stream.time_base is not None:
+        # The duration of an AVI is that of what is there; its header counts what was to be.
+        ticks = max(stream.duration, stream.frames) if container.format.name == "avi" else stream.duration
+        return float(ticks * stream.time_base)
+    if container.duration is None:
+        return 0.0
+    # Some formats say when it ends, others how long it lasts.
+    return min(container.duration, (container.start_time or 0) + container.duration) / av.time_base - max(start, 0.0)
 
 
-def _pictures(folder: Path) -> list[str]:
-    names = sorted(entry.name for entry in folder.iterdir() if is_image(entry.name) and not entry.name.startswith("."))
+def _indexed(stream: av.video.stream.VideoStream, container: av.container.InputContainer) -> int:
+    """Return how many frames the index of an MP4 or MOV wants shown, edit lists considered; 0 where there is no such index."""
+    if "mp4" not in container.format.name or not stream.frames:
+        return 0
+    return sum(not entry.is_discard for entry in stream.index_entries)
+
+
+def _end(packet: av.Packet) -> float:
+    """Return when a packet ends, in seconds; 0 where it does not say."""
+    if packet.pts is None or packet.time_base is None:
+        return 0.0
+    return float((packet.pts + (packet.duration or 0)) * packet.time_base)
+
+
+def _pictures(folder: Path) -> list[tuple[int, str]]:
+    """List the pictures with their numbers: their names where all are numbers, else 1, 2, ... in the order of their names."""
+    names = [entry.name for entry in folder.iterdir() if is_image(entry.name) and not entry.name.startswith(".")]
     if not names:
         raise UnreadableVideo(f"{folder}: no pictures in it")
-    return names
+    stems = [Path(name).stem for name in names]
+    if all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
+        return sorted(zip(map(int, stems), names, strict=True))
+    return list(enumerate(sorted(names, key=_counting), start=1))
+
+
+def _counting(name: str) -> list[tuple[int, str]]:
+    """Order names as people count: frame_2 before frame_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)] + [(-2, name)]
 
 
 def _picture_rate(folder: Path) -> float:

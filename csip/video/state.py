@@ -3,7 +3,7 @@
 data/NAME/.ingest/options.json         what all of it was made with
 data/NAME/.ingest/videos/KEY.csv       the tracklets of a video that is done
 data/NAME/.ingest/videos/KEY.json      and what it was: written last, so that a video with it is done
-data/NAME/.ingest/work/                the video that is being read; thrown away by the next run
+data/NAME/.ingest/work/KEY/            a video that is being read; thrown away by the next run
 data/NAME/crops/CAMERA/TRACKLET/       moved there from work/ when the video is done
 data/NAME/tracklets.csv                all videos' tables, one after the other
 """
@@ -13,20 +13,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import shutil
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from csip.errors import CsipError
+from csip.files import atomic, flush, write_json
 from csip.video.find import VideoFile
-from csip.video.ingestion import COLUMNS, VideoSummary
+from csip.video.one_video import COLUMNS, BoxesFile, VideoSummary
+from pose_cache.errors import PoseCacheError
+from pose_cache.lock import held
 
 FORMAT: Final = 1
 _STATE: Final = ".ingest"
 _TABLE: Final = "tracklets.csv"
+_WAIT: Final = 0.1  # seconds until another share may have written the options
+_ATTEMPTS: Final = 600
 
 
 class IngestState:
@@ -49,9 +55,9 @@ class IngestState:
         """File that one process holds while it writes."""
         return self._state / "lock"
 
-    def options(self) -> dict[str, Any] | None:
-        """Return the options that the data set was begun with; None as long as no video is done."""
-        if next(self._videos.glob("*.json"), None) is None:
+    def options(self, share: bool = False) -> dict[str, Any] | None:
+        """Return the options that the data set was begun with; None as long as no video is done, unless for a ``share``."""
+        if not share and next(self._videos.glob("*.json"), None) is None:
             return None
         return _read_json(self._state / "options.json")
 
@@ -68,8 +74,31 @@ class IngestState:
         if self.out.is_dir() and not self._state.is_dir() and any(self.out.iterdir()):
             raise CsipError(f"{self.out}: holds something else than an ingested data set; give another --out folder")
 
-    def begin(self, options: dict[str, Any], force: bool) -> str:
+    @contextmanager
+    def beginning(self) -> Iterator[None]:
+        """Wait until no other share of this data set is between looking at its options and writing them."""
+        with ExitStack() as stack:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    stack.enter_context(held(self.lock.with_name("lock-options"), str(self.out)))
+                    break
+                except PoseCacheError:
+                    if attempt == _ATTEMPTS:
+                        raise
+                    time.sleep(_WAIT)
+            yield
+
+    def begin(self, options: dict[str, Any], force: bool, share: bool = False) -> str:
         """Start, or go on with the same options.
+
+        Parameters
+        ----------
+        options : dict
+            All that the tracklets depend on but the videos.
+        force : bool
+            Make a data set anew that was begun with other options.
+        share : bool
+            Others may have begun with these options a moment ago, though nothing is done yet.
 
         Returns
         -------
@@ -81,7 +110,7 @@ class IngestState:
         CsipError
             It was begun with other options and ``force`` is not set.
         """
-        before = self.options()
+        before = self.options(share)
         note = ""
         if before is not None and (force or before != options):
             if not force:
@@ -96,85 +125,104 @@ class IngestState:
                 )
             note = self._clear()
         self._videos.mkdir(parents=True, exist_ok=True)
-        _write(self._state / "options.json", json.dumps(options, indent=1))
+        if self.options(share=True) != options:
+            write_json(self._state / "options.json", options)
         return note
 
     def _clear(self) -> str:
+        labels = self.out / "labels.csv"
+        labelled = labels.exists()
+        if labelled:  # first, so that a kill leaves no labels of tracklets that are gone
+            labels.replace(labels.with_suffix(".csv.old"))
         shutil.rmtree(self._videos, ignore_errors=True)
         for name in (_TABLE, "ingest.json"):
             (self.out / name).unlink(missing_ok=True)
         shutil.rmtree(self.out / "crops", ignore_errors=True)
-        labels = self.out / "labels.csv"
-        if not labels.exists():
-            return ""
-        labels.replace(labels.with_suffix(".csv.old"))
-        return f"{labels} names tracklets that are made anew: kept as {labels.name}.old"
+        return f"{labels} names tracklets that are made anew: kept as {labels.name}.old" if labelled else ""
 
     def finished(self, video: VideoFile, source: dict[str, Any]) -> VideoSummary | None:
         """Return the summary of a video that is done, and was what it is now; else None."""
         record = _read_json(self._record(video))
-        if record is None or record["video"] != _identity(video) or record["source"] != source:
+        if record is None or not self._record(video).with_suffix(".csv").is_file():
             return None
-        return VideoSummary(**record["summary"])
+        if record.get("video") != _identity(video) or record.get("source") != source:
+            return None
+        try:
+            return VideoSummary(**record["summary"])
+        except (KeyError, TypeError) as error:
+            raise CsipError(f"{self._record(video)}: is damaged ({error}); delete it and run again") from error
 
     def start(self, video: VideoFile) -> Path:
         """Return an empty folder to write a video's tracklets into; what it had left before is removed."""
         self._record(video).unlink(missing_ok=True)
-        shutil.rmtree(self.work, ignore_errors=True)
-        self.work.mkdir(parents=True)
-        return self.work
+        flush(self._videos)
+        return empty(self._work(video))
 
     def keep(self, video: VideoFile, source: dict[str, Any], summary: VideoSummary) -> None:
         """Put what is in the folder of `start` into its place; from then on the video is done."""
+        work, record = self._work(video), self._record(video)
         os.sync()  # all crops at once: thousands of single ones take long
         place = self.out / "crops" / video.camera
         place.mkdir(parents=True, exist_ok=True)
-        mine = re.compile(rf"{re.escape(video.stem)}-\d{{4,}}")
-        for old in [entry for entry in place.iterdir() if mine.fullmatch(entry.name)]:
+        for old in [entry for entry in place.iterdir() if video.owns(entry.name)]:
             shutil.rmtree(old)
-        for folder in sorted(entry for entry in self.work.iterdir() if entry.is_dir()):
+        for folder in sorted(entry for entry in work.iterdir() if entry.is_dir()):
             folder.rename(place / folder.name)
+        flush(place)
         if not any(place.iterdir()):
             place.rmdir()
-        (self.work / _TABLE).replace(self._record(video).with_suffix(".csv"))
-        record = {"video": _identity(video), "source": source, "summary": asdict(summary)}
-        _write(self._record(video), json.dumps(record, indent=1))
-        shutil.rmtree(self.work, ignore_errors=True)
+        flush(self.out / "crops")
+        (work / _TABLE).replace(record.with_suffix(".csv"))
+        flush(self.out)
+        write_json(record, {"video": _identity(video), "source": source, "summary": asdict(summary)})
+        shutil.rmtree(work, ignore_errors=True)
 
     def assemble(self, videos: Sequence[VideoFile]) -> int:
         """Write the table of these videos, which are done; returns how many others are, too."""
-        temporary = self._state / _TABLE
         mine = [self._record(video) for video in videos]
-        with temporary.open("w", encoding="utf-8", newline="") as table:
+        with atomic(self.out / _TABLE) as temporary, temporary.open("w", encoding="utf-8", newline="") as table:
             table.write(",".join(COLUMNS) + "\n")
             for record in mine:
                 with record.with_suffix(".csv").open(encoding="utf-8", newline="") as part:
                     next(part)
                     shutil.copyfileobj(part, table)
-            table.flush()
-            os.fsync(table.fileno())
-        temporary.replace(self.out / _TABLE)
+        shutil.rmtree(self.work, ignore_errors=True)
         return len(set(self._videos.glob("*.json")) - set(mine))
+
+    def _work(self, video: VideoFile) -> Path:
+        return self.work / self._record(video).stem
 
     def _record(self, video: VideoFile) -> Path:
         return self._videos / f"{hashlib.sha256(video.name.encode()).hexdigest()[:20]}.json"
 
 
-def source_of(video: VideoFile, boxes: Path | None) -> dict[str, Any]:
+def empty(folder: Path) -> Path:
+    """Make a folder that has nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def source_of(video: VideoFile, boxes: BoxesFile | None) -> dict[str, Any]:
     """Describe the files that a video's tracklets come from: when they differ, the tracklets are stale."""
     files = [video.path] if video.path.is_file() else sorted(e for e in video.path.iterdir() if e.is_file())
-    found = [file.stat() for file in [*files, *([boxes] if boxes else [])]]
-    return {
-        "files": len(files),
-        "bytes": sum(one.st_size for one in found),
-        "modified": max((one.st_mtime_ns for one in found), default=0),
-        "boxes": None if boxes is None else boxes.name,
+    found = [(file.name, file.stat()) for file in files]
+    names = "\0".join(f"{name} {one.st_size} {one.st_mtime_ns}" for name, one in found)
+    source: dict[str, Any] = {
+        "files": len(found),
+        "bytes": sum(one.st_size for _, one in found),
+        "digest": _short(names.encode("utf-8", "surrogateescape")),
+        "boxes": None,
     }
+    if boxes is not None:
+        text = b"\0".join(file.name.encode("utf-8", "surrogateescape") + file.read_bytes() for file in boxes.files())
+        source["boxes"] = {"name": boxes.path.name, "digest": _short(text), **asdict(boxes.options)}
+        source["boxes"]["classes"] = list(boxes.options.classes) if boxes.options.classes is not None else None
+    return source
 
 
-def write_summary(out: Path, summary: dict[str, Any]) -> None:
-    """Write ingest.json."""
-    _write(out / "ingest.json", json.dumps(summary, indent=1, ensure_ascii=False))
+def _short(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
 
 
 def _identity(video: VideoFile) -> dict[str, str]:
@@ -187,17 +235,13 @@ def _said(value: Any) -> str:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise CsipError(f"{path}: is damaged ({error}); delete it and run again") from error
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    if not isinstance(found, dict):
+        raise CsipError(
+            f"{path}: is damaged (expected an object, found {type(found).__name__}); delete it and run again"
+        )
+    return found

@@ -73,7 +73,7 @@ def skeletons(
         device=devices or settings.runtime.device,
         batch_size=batch_size,
         shard_frames=shard_frames,
-        workers=max(settings.runtime.workers, 1),
+        workers=max(settings.runtime.decoders, 1),
         threads=threads,
         backend=backend,
         share=None if shard is None else Share.parse(shard),

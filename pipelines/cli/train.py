@@ -164,3 +164,23 @@ def ablate(
     settings = paths.settings_for(dataset, config, root, set_ or [])
     cache = paths.skeleton_file(settings, skeletons)
     stage.run(settings, cache, paths.run_folder(settings, out), range(seeds), workers)
+
+
+@app.command(
+    rich_help_panel=TRAIN,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)
+def processes(
+    context: typer.Context, count: Annotated[int, typer.Argument(min=1, help="Processes, one per GPU.", metavar="N")]
+) -> None:
+    """Run a command in several processes, one per GPU: `csip processes N COMMAND ...`.
+
+    Training in several processes has the loss of one process with the same batch.
+
+    Example:
+      csip processes 2 train-stage1 --dataset mars
+      csip processes 2 train-stage2 --dataset mars
+    """
+    from pipelines import run_processes
+
+    run_processes.run(count, context.args)

@@ -10,68 +10,121 @@ from pipelines.cli.options import VIDEOS, Config, Dataset, Descriptors, Detector
 if TYPE_CHECKING:
     from csip.retrieval.search import Cameras
 
+Videos = Annotated[Path, typer.Argument(help="Folder of videos, searched recursively, or one video.")]
+Out = Annotated[Path, typer.Option(help="Folder of the data set to write: data/NAME.")]
+Finder = Annotated[
+    Detector, typer.Option(help="Person detector; auto: rtmdet if its weights are available, otherwise hog.")
+]
+Boxes = Annotated[Path | None, typer.Option(help="Folder of box files.", show_default="beside the videos")]
+BoxesFormat = Annotated[
+    Literal["auto", "mot", "mot-gt", "tracker", "visdrone", "yolo", "coco"],
+    typer.Option(help="Format of the box files, if it is not recognised; see docs/videos.md."),
+]
+BoxesCoordinates = Annotated[
+    Literal["auto", "xywh", "xyxy", "cxcywh"],
+    typer.Option(help="Coordinates in the box files, if they are not recognised."),
+]
+BoxesFirstFrame = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of the first frame in the box files.", show_default="0 if there is a frame 0, otherwise 1", min=0
+    ),
+]
+BoxesClasses = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated classes that are people, e.g. 0 or person,rider.", show_default="recognised"),
+]
+BoxesPicture = Annotated[
+    str, typer.Option(help="Picture that box coordinates refer to: display, coded, or WIDTHxHEIGHT.")
+]
+Checkpoint = Annotated[Path | None, typer.Option(help="Weights of an MMDetection detector.", show_default="RTMDet's")]
+DetectorConfig = Annotated[
+    Path | None, typer.Option(help="Config of the detector.", show_default="RTMDet-m for people")
+]
+Device = Annotated[str, typer.Option(help="rtmdet: device, e.g. auto, cpu, cuda:0.")]
+Batch = Annotated[int, typer.Option(help="rtmdet: frames per batch.", min=1)]
+Smallest = Annotated[
+    float,
+    typer.Option(
+        help="hog: smallest person as a share of the picture's height; half of it takes four times as long.",
+        min=0.02,
+        max=1,
+    ),
+]
+Threads = Annotated[int | None, typer.Option(help="hog: frames in parallel.", show_default="one per core", min=1)]
+Camera = Annotated[
+    str | None, typer.Option(help="Regular expression for the camera in a video's path.", show_default="its folder")
+]
+Rate = Annotated[
+    float, typer.Option(help="Detections per second of video; boxes between are interpolated. 0: every frame.", min=0)
+]
+MinFrames = Annotated[int, typer.Option(help="Fewest crops of a tracklet.", min=1)]
+MinHeight = Annotated[int, typer.Option(help="Smallest height of a box in pixels.", min=1)]
+MinWidth = Annotated[int, typer.Option(help="Smallest width of a box in pixels.", min=1)]
+MaxGap = Annotated[float, typer.Option(help="Longest time out of sight within a tracklet in seconds.", min=0)]
+MaxOverlap = Annotated[float, typer.Option(help="Largest share of a box covered by nearer people.", min=0, max=1)]
+MinChange = Annotated[
+    float,
+    typer.Option(help="Smallest share of a box that differs from the background at least once; 0: any.", min=0, max=1),
+]
+MinScore = Annotated[float, typer.Option(help="Smallest mean score of a track.", min=0, max=1)]
+MaxJump = Annotated[
+    float,
+    typer.Option(help="Largest ratio of a box's height to its neighbours'; larger boxes are interpolated.", min=1),
+]
+Smooth = Annotated[float, typer.Option(help="Smoothing window of boxes in seconds.", min=0)]
+Margin = Annotated[float, typer.Option(help="Margin of a crop as a share of the box's side.", min=0)]
+VideoWorkers = Annotated[int, typer.Option("--workers", help="Worker processes, one video each.", min=1)]
+Backend = Annotated[
+    str | None, typer.Option(help="Joblib backend, e.g. loky, dask, ray.", show_default="loky if there are workers")
+]
+VideoShard = Annotated[
+    str | None,
+    typer.Option(
+        "--shard",
+        metavar="JOB/JOBS",
+        help="Share of the videos, e.g. 1/8; the command without it joins the shares.",
+        show_default=False,
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace a data set that was made with other options.")]
+
 app = typer.Typer()
 
 
 @app.command(rich_help_panel=VIDEOS)
 def ingest(
-    videos: Annotated[Path, typer.Argument(help="Folder of videos, searched recursively, or one video.")],
-    out: Annotated[Path, typer.Option(help="Folder of the data set to write: data/NAME.")],
-    detector: Annotated[
-        Detector, typer.Option(help="Person detector; auto: rtmdet if its weights are available, otherwise hog.")
-    ] = "auto",
-    boxes: Annotated[Path | None, typer.Option(help="Folder of box files.", show_default="beside the videos")] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weights of an MMDetection detector.", show_default="RTMDet's")
-    ] = None,
-    detector_config: Annotated[
-        Path | None, typer.Option(help="Config of the detector.", show_default="RTMDet-m for people")
-    ] = None,
-    device: Annotated[str, typer.Option(help="rtmdet: device, e.g. auto, cpu, cuda:0.")] = "auto",
-    batch: Annotated[int, typer.Option(help="rtmdet: frames per batch.", min=1)] = 8,
-    smallest: Annotated[
-        float,
-        typer.Option(
-            help="hog: smallest person as a share of the picture's height; half of it takes four times as long.",
-            min=0.02,
-            max=1,
-        ),
-    ] = 0.3,
-    threads: Annotated[
-        int | None, typer.Option(help="hog: frames in parallel.", show_default="one per core", min=1)
-    ] = None,
-    camera: Annotated[
-        str | None, typer.Option(help="Regular expression for the camera in a video's path.", show_default="its folder")
-    ] = None,
-    rate: Annotated[
-        float,
-        typer.Option(help="Detections per second of video; boxes between are interpolated. 0: every frame.", min=0),
-    ] = 10.0,
-    min_frames: Annotated[int, typer.Option(help="Fewest crops of a tracklet.", min=1)] = 10,
-    min_height: Annotated[int, typer.Option(help="Smallest height of a box in pixels.", min=1)] = 48,
-    min_width: Annotated[int, typer.Option(help="Smallest width of a box in pixels.", min=1)] = 16,
-    max_gap: Annotated[
-        float, typer.Option(help="Longest time out of sight within a tracklet in seconds.", min=0)
-    ] = 1.0,
-    max_overlap: Annotated[
-        float, typer.Option(help="Largest share of a box covered by nearer people.", min=0, max=1)
-    ] = 0.5,
-    min_change: Annotated[
-        float,
-        typer.Option(
-            help="Smallest share of a box that differs from the background at least once; 0: any.", min=0, max=1
-        ),
-    ] = 0.2,
-    min_score: Annotated[float, typer.Option(help="Smallest mean score of a track.", min=0, max=1)] = 0.0,
-    max_jump: Annotated[
-        float,
-        typer.Option(help="Largest ratio of a box's height to its neighbours'; larger boxes are interpolated.", min=1),
-    ] = 1.5,
-    smooth: Annotated[float, typer.Option(help="Smoothing window of boxes in seconds.", min=0)] = 0.5,
-    margin: Annotated[float, typer.Option(help="Margin of a crop as a share of the box's side.", min=0)] = 0.0,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace a data set that was made with other options.")
-    ] = False,
+    videos: Videos,
+    out: Out,
+    detector: Finder = "auto",
+    boxes: Boxes = None,
+    boxes_format: BoxesFormat = "auto",
+    boxes_coordinates: BoxesCoordinates = "auto",
+    boxes_first_frame: BoxesFirstFrame = None,
+    boxes_classes: BoxesClasses = None,
+    boxes_picture: BoxesPicture = "auto",
+    checkpoint: Checkpoint = None,
+    detector_config: DetectorConfig = None,
+    device: Device = "auto",
+    batch: Batch = 8,
+    smallest: Smallest = 0.3,
+    threads: Threads = None,
+    camera: Camera = None,
+    rate: Rate = 10.0,
+    min_frames: MinFrames = 10,
+    min_height: MinHeight = 48,
+    min_width: MinWidth = 16,
+    max_gap: MaxGap = 1.0,
+    max_overlap: MaxOverlap = 0.5,
+    min_change: MinChange = 0.2,
+    min_score: MinScore = 0.0,
+    max_jump: MaxJump = 1.5,
+    smooth: Smooth = 0.5,
+    margin: Margin = 0.0,
+    workers: VideoWorkers = 1,
+    backend: Backend = None,
+    shard: VideoShard = None,
+    force: Force = False,
 ) -> None:
     """Detect and track people in videos, and cut out their tracklets.
 
@@ -81,20 +134,29 @@ def ingest(
     Example:
       csip ingest videos --out data/hall
       csip ingest videos --out data/hall --detector boxes --boxes mot
+      csip ingest videos --out data/hall --shard 1/8
     """
-    from csip.video.ingestion import IngestOptions
+    from csip.video.box_raw import BoxesOptions
+    from csip.video.ingest import DetectorOptions, Spread
+    from csip.video.one_video import IngestOptions
     from csip.video.tracklets import TrackletRules
     from pipelines import ingest_videos as stage
+    from pose_cache.plan import Share
 
+    reading = BoxesOptions(
+        format=boxes_format, coordinates=boxes_coordinates, first_frame=boxes_first_frame,
+        classes=tuple(map(str.strip, boxes_classes.split(","))) if boxes_classes else None, picture=boxes_picture,
+    )  # fmt: skip
     rules = TrackletRules(
         min_frames=min_frames, min_height=min_height, min_width=min_width, max_gap=max_gap, max_overlap=max_overlap,
         min_change=min_change, min_score=min_score, max_jump=max_jump, smooth=smooth,
     )  # fmt: skip
-    finder = stage.DetectorOptions(
+    finder = DetectorOptions(
         name=detector, boxes=boxes, config=detector_config, checkpoint=checkpoint, device=device, batch=batch,
-        smallest=smallest, threads=threads,
+        smallest=smallest, threads=threads, reading=reading,
     )  # fmt: skip
-    stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force)
+    spread = Spread(workers, backend, None if shard is None else Share.parse(shard))
+    stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force, spread)
 
 
 @app.command(rich_help_panel=VIDEOS)

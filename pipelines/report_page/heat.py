@@ -19,7 +19,7 @@ from csip.data.dataset import Tracklet
 from csip.errors import CsipError
 from csip.models.reid import ReIDModel
 from csip.models.rollout import attention_rollout
-from pipelines.report_page.ranking import RankedList
+from csip.retrieval.ranked_lists import RankedList
 from pipelines.report_page.strips import encode, fit, spread_rows
 from pose_cache.images import read_frame
 

@@ -14,9 +14,10 @@ from csip.data.labels import LABELS, is_proposal, parse_labels
 from csip.errors import CsipError
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
+from csip.retrieval import projection, ranked_lists
 from csip.retrieval.descriptors import Descriptors
 from csip.retrieval.model import Model
-from pipelines.report_page import heat, ranking, scatter, strips
+from pipelines.report_page import heat, strips
 from pipelines.report_page.cards import camera_title
 from pipelines.report_page.content import Content
 
@@ -24,15 +25,15 @@ STRIP_BUDGET = 13 * 2**20  # bytes of the page; the map's pictures, attention an
 FEW = 500  # tracklets whose strips fit the budget in the large size
 _CARD = 700  # bytes that a query takes beside its strips
 
-Picked = list[tuple[str, ranking.RankedList]]
+Picked = list[tuple[str, ranked_lists.RankedList]]
 
 
 @dataclass(frozen=True)
 class Ranked:
     """All ranked lists, worst query first, and the CMC where people are known."""
 
-    lists: list[ranking.RankedList]
-    curve: ranking.CmcCurve | None
+    lists: list[ranked_lists.RankedList]
+    curve: ranked_lists.CmcCurve | None
 
 
 def add_lists(
@@ -56,13 +57,13 @@ def add_lists(
     people = _people(root, tracklets, content) if dataset is not None else {}
     titles = _titles(d, dataset, cameras)
 
-    known = ranking.people_known(d)
-    scores = ranking.scores(d) if known else None
-    lists = ranking.ranked_lists(d, scores)
+    known = ranked_lists.people_known(d)
+    scores = ranked_lists.scores(d) if known else None
+    lists = ranked_lists.ranked_lists(d, scores)
     picked = _pick(lists, maker, d, monitor)
     rows = [row for _, one in picked for row in (one.query, *one.found.tolist())]
-    points = scatter.choose(d, rows)
-    drawn = len(points) >= scatter.LEAST
+    points = projection.choose(d, rows)
+    drawn = len(points) >= projection.LEAST
     every = list(dict.fromkeys([*rows, *(points.tolist() if drawn else [])]))
     index = {row: number for number, row in enumerate(every)}
     thumbs = {row: number for number, row in enumerate(points.tolist())} if drawn else {}
@@ -75,7 +76,7 @@ def add_lists(
         content.skeletons_note = f"No skeletons to show, {reason}; `{command}` estimates them."
     if drawn:
         monitor.say(f"map of {len(points):,} descriptors")
-        plane = (1000 * scatter.embed(d.features[points])).round().astype(int)
+        plane = (1000 * projection.project(d.features[points])).round().astype(int)
         content.map = {
             "thumbs": strips.thumbnails([tracklets.get(d.names[row]) for row in points], root),
             "columns": strips.COLUMNS,
@@ -85,7 +86,7 @@ def add_lists(
         whole = int((d.query | d.gallery).sum())
         count = f"All {whole:,}" if len(points) == whole else f"{len(points):,} of the {whole:,}"
         content.map_note = f"{count} tracklets of query and gallery."
-    return Ranked(lists, None if scores is None else ranking.cmc_curve(d, scores))
+    return Ranked(lists, None if scores is None else ranked_lists.cmc_curve(d, scores))
 
 
 def add_attention(
@@ -94,7 +95,7 @@ def add_attention(
     dataset: Dataset,
     cameras: Mapping[int, str],
     d: Descriptors,
-    lists: Sequence[ranking.RankedList],
+    lists: Sequence[ranked_lists.RankedList],
     monitor: Monitor,
 ) -> None:
     """Add what the encoder looks at in some queries and in what they found first."""
@@ -156,11 +157,11 @@ def _people(root: Path, tracklets: Mapping[str, Tracklet], content: Content) -> 
     return people
 
 
-def _pick(lists: list[ranking.RankedList], maker: strips.StripMaker, d: Descriptors, monitor: Monitor) -> Picked:
+def _pick(lists: list[ranked_lists.RankedList], maker: strips.StripMaker, d: Descriptors, monitor: Monitor) -> Picked:
     """Choose the queries that fit the page, in the order of `lists`, and make their strips."""
     needed = {row for one in lists for row in (one.query, *one.found.tolist())}
     maker.cell = strips.LARGE if len(needed) <= FEW else strips.SMALL
-    order = ranking.spread(lists)
+    order = ranked_lists.spread(lists)
     spent, picked, made = 0, [], set[int]()
     for number, (group, one) in enumerate(order):
         new = {one.query, *one.found.tolist()} - made
@@ -177,7 +178,7 @@ def _pick(lists: list[ranking.RankedList], maker: strips.StripMaker, d: Descript
     return sorted(picked, key=lambda pair: place[pair[1].query])
 
 
-def _query(group: str, one: ranking.RankedList, index: Mapping[int, int]) -> dict[str, Any]:
+def _query(group: str, one: ranked_lists.RankedList, index: Mapping[int, int]) -> dict[str, Any]:
     return {
         "tracklet": index[one.query],
         "group": group,

@@ -21,12 +21,12 @@ from csip.files import digest, write_bytes
 from csip.loading import model_file
 from csip.models.checkpoints import load_model
 from csip.monitor import Monitor
-from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
+from csip.retrieval.ranked_lists import CmcCurve
 from pipelines.embed_tracklets import own_model
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content
-from pipelines.report_page.ranking import CmcCurve
 
 PAGE = "report.html"
 STAGES = {"stage1": "Stage 1", "stage2": "Stage 2"}
@@ -117,6 +117,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     for file, about in of_others.items():
         if about not in (None, name):
             raise CsipError(f"{file}: of data set {about}, not {name}; give that --dataset, or another --run")
+    if descriptors is not None:
+        check_pictures(described, descriptors, settings.dataset)
     model = own_model(run_folder) if named is None else model_file(named)
     description, parameters = _description(model, must_exist=named is not None)
     skeletons = read_json(data / "skeletons.json")

@@ -33,7 +33,7 @@ from csip.synthetic.videos import SceneSpec, render_videos
 from csip.video.boxes import THRESHOLDS, read_boxes
 from csip.video.decode import VideoReader
 from csip.video.hog import HogDetector
-from csip.video.ingestion import IngestOptions, follow
+from csip.video.one_video import IngestOptions, follow
 from csip.video.tracking import Detections, Track
 from csip.video.tracklets import Timeline, TrackletRules, make_tracklets
 from pipelines.console import console

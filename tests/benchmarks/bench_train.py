@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -177,6 +178,18 @@ def spawn(case: str, options: argparse.Namespace) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def waits_per_step() -> int | None:
+    """Count how often a step of stage 2 waits for the GPU, on a simulated one; None where it cannot be compiled."""
+    folder = Path(__file__).parents[1] / "device"
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import build, pathlib; print(build.library(pathlib.Path('build')))"
+    made = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
+    if made.returncode:
+        return None
+    command = [sys.executable, str(folder / "count_waits.py"), made.stdout.strip()]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return int(json.loads(done.stdout.splitlines()[-1])["waits"])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small batches, once")
@@ -211,6 +224,8 @@ def main() -> None:
             .replace("recompute", "(runtime.recompute)")
         )
         print(f"{label:36}{row['step']:10.2f}{row['memory']:11.2f}{options.clips / row['embed']:15.2f}")
+    waits = waits_per_step()
+    print(f"{'waits for the GPU per step':36}{'skipped: no compiler' if waits is None else waits:>10}")
     print(f"\n{f'stage 1, {options.batch} clips':36}{'batch, s':>10}")
     for precision, row in first.items():
         print(f"{f'features recomputed, {precision}':36}{row['features'] + row['cached']:10.2f}")
@@ -224,6 +239,7 @@ def main() -> None:
         "memory_share_recompute": small["memory"] / plain["memory"],
         "ratio_stage1": (straight["features"] + straight["cached"]) / cached,
         "ratio_stage1_same_precision": (same["features"] + same["cached"]) / cached,
+        "waits_per_step": waits,
         "clips": options.clips, "batch": options.batch, "frames": options.frames, "device": options.device,
         "precision": best, "stage1": first, "stage2": found,
     }  # fmt: skip

@@ -14,7 +14,8 @@ from track_scores import matches, overlaps, truth_rows
 from csip.config import Settings, load_settings
 from csip.models.checkpoints import save_model
 from csip.models.factory import untrained_like
-from csip.video.ingestion import IngestOptions
+from csip.video.ingest import DetectorOptions
+from csip.video.one_video import IngestOptions
 from pipelines import cluster_people as cluster
 from pipelines import embed_tracklets as embed
 from pipelines import ingest_videos as ingest
@@ -71,7 +72,7 @@ def pretrained_model(folder: Path) -> Path:
 
 def run_chain(scene: Path, source: str, out: Path, model: Path, device: str) -> Chained:
     """Ingest, embed and cluster the videos of a scene into the data set `out`."""
-    chosen = ingest.DetectorOptions(name=source, boxes=scene / "det" if source == "boxes" else None)
+    chosen = DetectorOptions(name=source, boxes=scene / "det" if source == "boxes" else None)
     summary = ingest.run(scene / "videos", out, chosen, IngestOptions(margin=0.05))
     settings = folder_settings(out, device)
     run = out.with_name(f"{out.name}-run")
@@ -84,7 +85,7 @@ def run_chain(scene: Path, source: str, out: Path, model: Path, device: str) -> 
     chance = shuffled(groups, true)
     return Chained(
         len(names), purity, matched, ari, told, float(chance.mean()), float(np.quantile(chance, 0.95)), found.proposal.count,
-        summary["frames_per_second"], summary["real_time_factor"],
+        summary.frames_per_second or 0.0, summary.real_time_factor or 0.0,
     )  # fmt: skip
 
 

@@ -15,9 +15,9 @@ from csip.data.readers import load_dataset
 from csip.files import digest
 from csip.models.checkpoints import save_model
 from csip.models.factory import build_model, empty_encoder
+from csip.retrieval import ranked_lists
 from csip.retrieval.descriptors import Descriptors, write_descriptors
 from csip.retrieval.metrics import RANKS, by_camera, chance, confidence_intervals
-from pipelines.report_page import ranking
 from pose_cache.joints import COCO17, H36M17
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
@@ -123,7 +123,7 @@ def describe(dataset: Dataset, model: str, width: int = 16, noise: float = 0.55)
 
 def figures_of(d: Descriptors) -> dict[str, object]:
     """What `csip evaluate` writes of these descriptors."""
-    scores = ranking.scores(d)
+    scores = ranked_lists.scores(d)
     figures = {f"rank{k}": scores.cmc[k] for k in RANKS} | {"map": scores.map, "minp": scores.minp}
     expected = chance(d.identities[d.query], d.cameras[d.query], d.identities[d.gallery], d.cameras[d.gallery])
     cameras = by_camera(scores, d.cameras[d.query])

@@ -11,7 +11,7 @@ from rich.table import Table
 
 import pipelines.console
 from csip.errors import CsipError
-from pipelines.cli.main import _say
+from pipelines.cli.entry import _say
 from pipelines.console import PlainConsole, RichMonitor, labelled, one_line, visible
 
 HOSTILE = ["Bob [front]", "[/x]", "[bold]x[/bold]", "[link=file:///]x[/]", ":smile:", "\\[a]", "[@click=quit]", "a\\"]

@@ -8,17 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 import typer
 
 from csip.errors import CsipError, UserError
+from pipelines.cli import entry
 from pipelines.cli.app import Program
 from pose_cache.errors import PoseCacheError
-
-entry = import_module("pipelines.cli.main")  # the package's `main` is the function
 
 
 def ends(error: BaseException) -> Callable[[], None]:

@@ -21,14 +21,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import csip.video.ingestion
+import csip.video.one_video
 import csip.video.rtmdet
 import csip.video.state
 import pipelines.cli
+from csip.data import folder
 from csip.errors import CsipError
-from csip.video.ingestion import IngestOptions
+from csip.video.ingest import DetectorOptions
+from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
-from pipelines.ingest_videos import DetectorOptions, run
+from pipelines.ingest_videos import run
 from pose_cache.errors import PoseCacheError
 from pose_cache.weights import Weights
 
@@ -120,10 +122,22 @@ def test_tracklets_are_the_given_tracks(videos: Path, tmp_path: Path) -> None:
         assert image.shape == (60, 24, 3)
     lone = cv2.imread(str(tmp_path / "out/crops/hall/one-0002/000002.jpg"))
     assert np.abs(lone[4:-4, 4:-4].mean((0, 1)) - COLOURS[2]).max() < 12
-    assert len(list((tmp_path / "out/crops").glob("*/*/*.jpg"))) == len(table) == summary["crops"] == 6 * FRAMES
-    assert summary["tracklets"] == 6
-    assert summary["cameras"] == ["door", "hall"]
+    assert len(list((tmp_path / "out/crops").glob("*/*/*.jpg"))) == len(table) == summary.crops == 6 * FRAMES
+    assert summary.tracklets == 6
+    assert list(summary.cameras) == ["door", "hall"]
     assert json.loads((tmp_path / "out/ingest.json").read_text())["frames"] == 3 * FRAMES
+
+
+def test_names_in_the_table_are_no_formulas(tmp_path: Path) -> None:
+    make_scene(tmp_path / "videos/=1+1.mp4")
+    make_scene(tmp_path / "videos/-hall/one.mp4")
+    run(tmp_path / "videos", tmp_path / "out", BOXES)
+    assert {(row["video"], row["camera"]) for row in rows(tmp_path / "out")} == {
+        ("'=1+1.mp4", "_1_1"), ("'-hall/one.mp4", "'-hall")
+    }  # fmt: skip
+    tracklets = folder.load(tmp_path / "out").gallery
+    assert {Path(tracklet.frames[0]).parts[1] for tracklet in tracklets} == {"_1_1", "-hall"}
+    assert {tracklet.name.split("/")[0] for tracklet in tracklets} == {"_1_1", "-hall"}
 
 
 def test_given_tracks_are_neither_split_nor_shortened_nor_joined(tmp_path: Path) -> None:
@@ -143,7 +157,7 @@ def test_given_tracks_are_neither_split_nor_shortened_nor_joined(tmp_path: Path)
         for row in rows(tmp_path / "out")
     ]
     assert sorted(table) == sorted(lines)
-    assert summary["dropped"] == {"crops: outside the video or its picture": 2}
+    assert summary.dropped == {"crops: outside the video or its picture": 2}
     assert not (tmp_path / "out/crops/a/a-0009").exists()
 
 
@@ -168,10 +182,10 @@ def test_furniture_is_no_tracklet(tmp_path: Path) -> None:
         file.writelines(f"{frame + 1},-1,175,1,20,18,1\n" for frame in range(FRAMES))
     rules = {"min_frames": 5, "min_height": 10, "max_overlap": 1}
     summary = run(tmp_path / "v", tmp_path / "out", BOXES, IngestOptions(rules=TrackletRules(**rules)))
-    assert summary["tracklets"] == 2
-    assert summary["dropped"] == {"tracks: nothing moves": 1}
+    assert summary.tracklets == 2
+    assert summary.dropped == {"tracks: nothing moves": 1}
     summary = run(tmp_path / "v", tmp_path / "all", BOXES, IngestOptions(rules=TrackletRules(**rules, min_change=0)))
-    assert summary["tracklets"] == 3
+    assert summary.tracklets == 3
 
 
 def test_boxes_of_other_frames_are_refused_with_the_reason(tmp_path: Path) -> None:
@@ -222,8 +236,8 @@ def killed_at(job: Callable[[], object], module: Any, name: str, call: int) -> b
 
 # While crops are cut, before and while folders are moved into place, before a table and a record are, before the last table.
 KILLS = [
-    (csip.video.ingestion.cv2, "imencode", 10),
-    (csip.video.ingestion.cv2, "imencode", 2 * FRAMES + 10),
+    (csip.video.one_video.cv2, "imencode", 10),
+    (csip.video.one_video.cv2, "imencode", 2 * FRAMES + 10),
     (csip.video.state.os, "sync", 2),
     (Path, "rename", 2),
     (Path, "rename", 5),
@@ -231,7 +245,7 @@ KILLS = [
     (Path, "replace", 3),
     (Path, "replace", 6),
     (Path, "replace", 8),
-    (csip.video.state, "_write", 5),
+    (csip.video.state, "write_json", 4),
 ]
 
 
@@ -262,7 +276,7 @@ def test_command_killed_from_outside(videos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "pipelines", "ingest", str(videos), "--out", str(out), "--detector", "boxes"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(out.glob(".ingest/work/*/*.jpg")):
+    while process.poll() is None and not list(out.glob(".ingest/work/*/*/*.jpg")):
         time.sleep(0.001)
     process.kill()
     process.wait()
@@ -274,8 +288,8 @@ def test_what_is_done_is_not_done_again(videos: Path, tmp_path: Path, monkeypatc
     out = tmp_path / "out"
     first = run(videos, out, BOXES)
     before = content(out)
-    monkeypatch.setattr("pipelines.ingest_videos.ingest_video", lambda *_: pytest.fail("done before"))
-    assert run(videos, out, BOXES)["elapsed"] == first["elapsed"]
+    monkeypatch.setattr("csip.video.ingest.ingest_video", lambda *_: pytest.fail("done before"))
+    assert run(videos, out, BOXES).elapsed == first.elapsed
     assert content(out) == before
 
 
@@ -287,10 +301,9 @@ def test_changed_and_added_videos_are_ingested_anew(tmp_path: Path, monkeypatch:
     make_scene(root / "hall/c.mp4")
     (root / "hall/b.txt").write_text("1,4,5,20,24,60,1\n")
     done = []
-    original = csip.video.ingestion.ingest_video
+    original = csip.video.one_video.ingest_video
     monkeypatch.setattr(
-        "pipelines.ingest_videos.ingest_video",
-        lambda video, *rest: (done.append(video.name), original(video, *rest))[1],
+        "csip.video.ingest.ingest_video", lambda video, *rest: (done.append(video.name), original(video, *rest))[1]
     )
     run(root, out, BOXES)
     assert done == ["hall/b.mp4", "hall/c.mp4"]
@@ -449,7 +462,7 @@ def test_rtmdet_without_a_network_says_what_to_fetch(tmp_path: Path, monkeypatch
     with pytest.raises(PoseCacheError, match=rf"cannot download {address}.*put it at {tmp_path}/cache/rtmdet\.pth"):
         run(tmp_path / "v", tmp_path / "out", DetectorOptions("rtmdet"))
     # Nothing is done yet, so that another detector may be tried.
-    assert run(tmp_path / "v", tmp_path / "out", BOXES)["tracklets"] == 2
+    assert run(tmp_path / "v", tmp_path / "out", BOXES).tracklets == 2
     (tmp_path / "cache/rtmdet.pth").write_bytes(b"another file")
     with pytest.raises(PoseCacheError, match=r"not the file that is meant.*expected 235e8209"):
         run(tmp_path / "v", tmp_path / "other", DetectorOptions("rtmdet"))
@@ -461,12 +474,12 @@ def test_without_weights_the_detector_is_hog(
     make_scene(tmp_path / "v/a.mp4")
     monkeypatch.setenv("CSIP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(csip.video.rtmdet, "WEIGHTS", Weights("http://127.0.0.1:9/rtmdet.pth", "235e8209"))
-    assert run(tmp_path / "v", tmp_path / "out")["detector"] == "hog"
+    assert run(tmp_path / "v", tmp_path / "out").detector == "hog"
     assert "detector hog: RTMDet's weights are not here" in capsys.readouterr().out
     # What was begun goes on as it was begun, whatever can be downloaded by then.
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/rtmdet.pth").touch()
-    assert run(tmp_path / "v", tmp_path / "out")["detector"] == "hog"
+    assert run(tmp_path / "v", tmp_path / "out").detector == "hog"
 
 
 # ---- a real video ----------------------------------------------------------------------------------------------------
@@ -491,4 +504,4 @@ def test_hog_keeps_two_real_people_apart(tmp_path: Path) -> None:
         side = "before" if numbers[-1] <= 197 else "after"
         lengths[side] = max(lengths[side], len(numbers))
     assert min(lengths.values()) >= 15
-    assert summary["frames"] == 200
+    assert summary.frames == 200

@@ -12,143 +12,15 @@ import numpy as np
 import pytest
 import yaml
 from report_runs import HOSTILE, TRAINED, Run, make_run
-from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 from csip.config import Settings, dump_settings
-from csip.data.dataset import JUNK
 from csip.data.labels import write_labels
 from csip.errors import CsipError
 from csip.monitor import Silent
-from csip.retrieval.descriptors import Descriptors
+from csip.retrieval import ranked_lists
 from pipelines.cli import app
-from pipelines.report_page import cards, charts, curves, heat, page, ranking, scatter, strips
-
-
-def random_descriptors(count: int = 80, people: int = 9, seed: int = 0) -> Descriptors:
-    random = np.random.default_rng(seed)
-    features = random.normal(size=(count, 6)).astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    features[1] = features[0]
-    return Descriptors(
-        features, tuple(f"t{i}" for i in range(count)), random.integers(JUNK, people, count), random.integers(1, 4, count),
-        np.arange(count) % 3 == 0, np.arange(count) % 5 != 0, "random", "0" * 16,
-    )  # fmt: skip
-
-
-# ---- rankings --------------------------------------------------------------------------------------------------------
-
-
-def ranked_by_hand(d: Descriptors, query: int, scored: bool) -> list[int]:
-    entries = []
-    for row in range(len(d.names)):
-        mine = d.identities[row] == d.identities[query]
-        if not d.gallery[row] or d.identities[row] == JUNK or (scored and mine and d.cameras[row] == d.cameras[query]):
-            continue
-        if not scored and row == query:
-            continue
-        entries.append((np.linalg.norm(d.features[query].astype(float) - d.features[row]), mine, row))
-    return [row for _, _, row in sorted(entries)]
-
-
-def test_lists_are_what_sorting_by_hand_gives() -> None:
-    d = random_descriptors()
-    scores = ranking.scores(d)
-    lists = ranking.ranked_lists(d, scores)
-    assert sorted(one.query for one in lists) == np.flatnonzero(d.query).tolist()
-    for one in lists:
-        order = ranked_by_hand(d, one.query, scored=True)
-        assert one.found.tolist() == order[: ranking.TOP]
-        assert one.distances == pytest.approx(
-            [np.linalg.norm(d.features[one.query] - d.features[row]) for row in one.found], abs=1e-3
-        )
-        assert one.right is not None
-        hits = [n for n, row in enumerate(order, start=1) if d.identities[row] == d.identities[one.query]]
-        assert one.right.tolist() == [n in hits and d.identities[one.query] > 0 for n in range(1, len(one.found) + 1)]
-        if one.first_hit is not None:
-            assert one.first_hit == hits[0]
-            near = -np.linalg.norm(d.features[order].astype(float) - d.features[one.query], axis=1)
-            labels = d.identities[order] == d.identities[one.query]
-            assert one.average_precision == pytest.approx(average_precision_score(labels, near), abs=1e-6)
-    scored = [one.average_precision for one in lists if one.average_precision is not None]
-    assert scored == sorted(scored) and all(one.average_precision is None for one in lists[len(scored) :])
-
-
-def test_neighbours_of_unnamed_tracklets_are_all_others() -> None:
-    d = replace(random_descriptors(), identities=np.zeros(80, np.int64))
-    assert not ranking.people_known(d)
-    many = replace(random_descriptors(3000), identities=np.zeros(3000, np.int64), query=np.ones(3000, bool))
-    some = [one.query for one in ranking.ranked_lists(many, None)]
-    assert len(set(some)) == ranking.UNSCORED and some == sorted(some) and some[-1] == 2999
-    for one in ranking.ranked_lists(d, None):
-        assert one.found.tolist() == ranked_by_hand(d, one.query, scored=False)[: ranking.TOP]
-        assert one.right is None and one.query not in one.found
-
-
-def test_people_are_known_where_another_camera_has_a_match() -> None:
-    d = replace(random_descriptors(), query=np.arange(80) == 7, identities=np.where(np.arange(80) == 7, 5, 1))
-    assert not ranking.people_known(d), "the one query has no match"
-    other = replace(d, identities=np.where(np.isin(np.arange(80), (7, 8)), 5, 1), cameras=np.arange(80) % 3)
-    assert ranking.people_known(other)
-    assert not ranking.people_known(replace(other, cameras=np.ones(80, np.int64))), "its own camera does not count"
-
-
-def test_the_curve_passes_through_the_ranks_of_the_metrics() -> None:
-    d = random_descriptors(200, people=30)
-    scores = ranking.scores(d)
-    curve = ranking.cmc_curve(d, scores)
-    for k, value in scores.cmc.items():
-        assert curve.found[k - 1] == pytest.approx(value)
-        assert curve.low[k - 1] <= value <= curve.high[k - 1]
-    assert (np.diff(curve.found) >= 0).all() and (np.diff(curve.chance) >= 0).all()
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 40])
-def test_whoever_shows_some_queries_shows_the_worst_the_middle_and_the_best(count: int) -> None:
-    lists = [ranking.RankedList(i, np.empty(0), np.empty(0), None, i / 40, 1) for i in range(count)]
-    unscored = [ranking.RankedList(100 + i, np.empty(0), np.empty(0), None) for i in range(6)]
-    order = ranking.spread([*lists, *unscored])
-    assert sorted(one.query for _, one in order) == [*range(count), *range(100, 106)]
-    assert [group for group, _ in order[count:]] == ["unscored"] * 6
-    if count == 40:
-        assert [(group, one.query) for group, one in order[:8]] == [
-            ("worst", 0), ("worst", 1), ("middle", 20), ("best", 39), ("worst", 2), ("worst", 3), ("middle", 19), ("best", 38),
-        ]  # fmt: skip
-
-
-# ---- map -------------------------------------------------------------------------------------------------------------
-
-
-def test_the_map_is_of_whole_people_the_wanted_first() -> None:
-    d = random_descriptors(400, people=60)
-    everyone = np.flatnonzero(d.query | d.gallery)
-    assert scatter.choose(d, [], limit=400).tolist() == everyone.tolist()
-    chosen = scatter.choose(d, [3, 8], limit=60)
-    assert len(chosen) <= 60 and np.array_equal(chosen, scatter.choose(d, [3, 8], limit=60))
-    for pid in {int(d.identities[row]) for row in chosen} - {0, JUNK}:
-        assert set(everyone[d.identities[everyone] == pid]) <= set(chosen)
-    for row in (3, 8):
-        assert d.identities[row] in d.identities[chosen]
-
-
-def test_people_who_are_alike_are_near_each_other_and_always_at_the_same_place() -> None:
-    random = np.random.default_rng(0)
-    centres = random.normal(size=(6, 64))
-    who = np.repeat(np.arange(6), 15)
-    features = centres[who] + 0.1 * random.normal(size=(90, 64))
-    plane = scatter.embed(features)
-    assert plane.shape == (90, 2) and plane.min() == 0 and plane.max() == 1
-    assert np.array_equal(plane, scatter.embed(features))
-    distances = np.linalg.norm(plane[:, None] - plane, axis=2)
-    np.fill_diagonal(distances, np.inf)
-    assert (who[distances.argmin(axis=1)] == who).all()
-
-
-@pytest.mark.parametrize("count", [5, 6, 20])
-def test_few_or_equal_descriptors_make_a_map_too(count: int) -> None:
-    assert np.isfinite(scatter.embed(np.eye(count, 8))).all()
-    assert np.isfinite(scatter.embed(np.ones((count, 8)))).all()
-
+from pipelines.report_page import cards, charts, curves, heat, page, strips
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
@@ -179,7 +51,7 @@ def test_sides_of_bones() -> None:
 
 def test_those_who_are_looked_at_are_different_people() -> None:
     pids = np.array([1, 1, 2, 3, 4, 5, 6, 7, 7])
-    lists = [ranking.RankedList(i, np.array([0]), np.zeros(1), None, i / 9, 1) for i in range(9)]
+    lists = [ranked_lists.RankedList(i, np.array([0]), np.zeros(1), None, i / 9, 1) for i in range(9)]
     assert [one.query for one in heat.choose(lists, pids)] == [0, 2, 3, 4, 8, 6]
     assert [one.query for one in heat.choose(lists[:2], pids)] == [0]
 

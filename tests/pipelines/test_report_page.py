@@ -14,7 +14,8 @@ import pytest
 from report_runs import CAMERAS, HOSTILE, PEOPLE, TRAINED, Run, describe, figures_of, large_dataset, make_run
 
 from csip.monitor import Silent
-from pipelines.report_page import lists, page, scatter
+from csip.retrieval import projection
+from pipelines.report_page import lists, page
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(
@@ -311,7 +312,7 @@ def large(tmp_path_factory: pytest.TempPathFactory, run: Run) -> Path:
     (base / "run" / "metrics.json").write_text(json.dumps(figures_of(described)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(page, "load_dataset", lambda _: dataset)
-        patch.setattr(scatter, "embed", lambda features: np.random.default_rng(0).random((len(features), 2)))
+        patch.setattr(projection, "project", lambda features: np.random.default_rng(0).random((len(features), 2)))
         settings = run.settings.model_copy(
             update={"dataset": run.settings.dataset.model_copy(update={"name": dataset.name})}
         )
@@ -336,7 +337,7 @@ def test_a_run_as_large_as_mars_stays_below_20_megabytes(large: Path) -> None:
     count, worst, middle, best = map(int, shown.groups())
     assert count == worst + middle + best >= 40 and abs(worst - 2 * best) <= 2 and abs(middle - best) <= 1
     data = json.loads(re.search(r'id="page-data">(.*?)</script>', text, re.DOTALL)[1])
-    assert len(data["lists"]["queries"]) == count and 1900 < len(data["map"]["points"]) <= scatter.LIMIT
+    assert len(data["lists"]["queries"]) == count and 1900 < len(data["map"]["points"]) <= projection.LIMIT
     assert all(data["tracklets"][row]["strip"] for query in data["lists"]["queries"] for row in query["found"])
 
 

@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
     monkeypatch.setattr(embedding, "read_frames", stop)
     code, _ = csip("embed", "--model", "runs/demo", "--out", str(out))
-    assert code == 130 and not out.exists() and len(list(out.parent.glob(".descriptors.h5.shards/*.npy"))) == 2
+    assert code == 130 and not out.exists() and len(list(out.parent.glob(".descriptors.h5.shards/[!.]*.npy"))) == 2
     code, text = csip("embed", "--model", "runs/demo", "--out", str(out))
     assert code == 0 and "14 of 40 tracklets are kept from before" in text
     assert len(calls) == 18 + 40 - 14
@@ -171,7 +171,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(described: Path, tmp_path: Path) 
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=described, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 300
-    while not any(out.parent.glob(".descriptors.h5.shards/*.npy")) and time.monotonic() < deadline:
+    while not any(out.parent.glob(".descriptors.h5.shards/[!.]*.npy")) and time.monotonic() < deadline:
         assert process.poll() is None, "ended before it could be killed"
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)

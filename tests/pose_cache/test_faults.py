@@ -26,7 +26,7 @@ import sys
 from pathlib import Path
 import typer
 from stub_estimator import EstimatorSpec, sequences
-from pipelines.cli import commands as cli
+from pipelines.cli import entry as cli
 from pose_cache.extract import Share, extract, merge_shards
 
 cli.app = typer.Typer(pretty_exceptions_enable=False)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from csip.data import content
-from csip.data.content import content_of
+from csip.config import DatasetSettings
+from csip.data import content, folder
+from csip.data.content import content_of, contents_of
 from csip.data.dataset import Tracklet
 from csip.data.index import FOLDER
+from csip.errors import CsipError
+from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
 
 
 @pytest.fixture
@@ -98,3 +102,40 @@ def test_data_sets_that_share_files_keep_what_each_has_read(
     reads.clear()
     content_of(tmp_path, tracklets)
     assert reads == []
+
+
+def test_each_tracklet_has_a_digest_of_its_own(tmp_path: Path, tracklets: list[Tracklet]) -> None:
+    first = contents_of(tmp_path, tracklets)
+    assert first.shape == (2,) and first[0] != first[1] and len(contents_of(tmp_path, [])) == 0
+    (tmp_path / "b/0.jpg").write_bytes(b"other")
+    assert (contents_of(tmp_path, tracklets) == first).tolist() == [True, False]
+    assert (contents_of(tmp_path, tracklets[::-1]) == first[::-1]).tolist() == [False, True]
+
+
+def test_a_data_set_that_is_gone_is_not_begun_anew(tmp_path: Path, tracklets: list[Tracklet]) -> None:
+    content_of(tmp_path / "gone", tracklets)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_descriptors_of_pictures_that_changed_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "own"
+    for person in ("ann", "bob", "eve"):
+        for camera in ("c1", "c2"):
+            (root / person / camera).mkdir(parents=True)
+            (root / person / camera / "0.jpg").write_bytes(f"{person}{camera}".encode())
+    settings = DatasetSettings(name="own", layout="folder", root=root)
+    dataset = folder.load(root, name="own")
+    path = tmp_path / "descriptors.h5"
+    features = np.eye(len(dataset.query), dtype=np.float32)
+    Descriptors.of(dataset, dataset.query, features, "model").save(path)
+    found = read_descriptors(path)
+    assert found.take([1, 0]).pictures.tolist() == found.pictures[[1, 0]].tolist()
+    check_pictures(path, found, settings)
+    for file in root.rglob("*.jpg"):
+        file.touch()
+    check_pictures(path, found, settings)
+    changed = dataset.query[1]
+    (root / changed.frames[0]).write_bytes(b"another picture")
+    with pytest.raises(CsipError, match=rf"1 of 2 tracklets have changed .* {changed.name}; rerun `csip embed`"):
+        check_pictures(path, found, settings)
+    check_pictures(path, found, settings.model_copy(update={"root": tmp_path / "moved away"}))

@@ -15,6 +15,7 @@ from csip.data.health import Finding
 from csip.data.names import canonical, natural_order
 from csip.errors import CsipError
 from csip.monitor import Silent
+from csip.retrieval.frames import frames_in
 
 
 def frames(root: Path, *paths: str) -> None:
@@ -55,6 +56,14 @@ def test_numbers_in_names_are_in_the_order_of_numbers(numbers: list[int], prefix
 @given(st.lists(st.text(max_size=8)))
 def test_any_names_have_one_order(names: list[str]) -> None:
     assert sorted(names, key=natural_order) == sorted(reversed(names), key=natural_order)
+
+
+def test_a_folder_of_crops_counts_and_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+    frames(tmp_path, *(f"{n}.jpg" for n in (1, 10, 2)), ".hidden.jpg", "notes.txt")
+    assert [frame.name for frame in frames_in(tmp_path)] == ["1.jpg", "2.jpg", "10.jpg"]
+    frames(tmp_path, "3.heic")
+    with pytest.raises(CsipError, match=r"1 pictures are of formats that cannot be read, e\.g\. 3\.heic"):
+        frames_in(tmp_path)
 
 
 def test_padded_names_keep_their_order() -> None:

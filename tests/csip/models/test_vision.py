@@ -294,3 +294,16 @@ def test_the_demo_model_is_for_people(request):
     path = request.config.rootpath / "configs" / "vision" / "demo.json"
     encoder = create_vision(str(path), None, (128, 64), cameras=2)
     assert encoder.embed_dim == 128 and encoder(images(1, 128, 64)).tokens.shape[1] == 1 + 8 * 4
+
+
+def test_frozen_blocks_and_what_is_below_them_do_not_train(tower: Path) -> None:
+    encoder = create_vision(str(tower), None, (64, 32), cameras=2)
+    encoder.freeze(1)
+    output = encoder(torch.randn(2, 3, 64, 32), torch.tensor([0, 1]))
+    output.projected.square().sum().backward()
+    trained = {name for name, parameter in encoder.named_parameters() if parameter.grad is not None}
+    blocks = {name.split(".")[3] for name in trained if "resblocks" in name}
+    assert blocks == {"1"} and {"visual.proj", "visual.ln_post.weight"} <= trained
+    assert not {"camera_embedding", "visual.conv1.weight", "visual.positional_embedding"} & trained
+    with pytest.raises(CsipError, match=r"stage2\.frozen_blocks: expected at most 2, the encoder's blocks, found 3"):
+        encoder.freeze(3)

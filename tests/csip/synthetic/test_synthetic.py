@@ -66,6 +66,15 @@ def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(rendered: Pat
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
 
 
+def test_a_relative_folder_is_that_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = replace(SPEC, train_ids=1, test_ids=1, distractors=0, junk=0, frames=1)
+    for place in ("here", "there"):  # the second time the processes are known already
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        render_mars(Path("world"), small, workers=2)
+        assert len(list((tmp_path / place / "world").rglob("*.jpg"))) == 8
+
+
 def test_another_seed_gives_other_people() -> None:
     first, again, other = (render_walk(seed, 1, 1, frames=2, height=64, width=32) for seed in (3, 3, 4))
     assert np.array_equal(first.crops, again.crops)

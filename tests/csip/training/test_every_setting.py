@@ -131,6 +131,7 @@ SHOWN: dict[str, Case] = {
     "stage2.detach_tokens": Case(False, stage2),
     "stage2.update_tokens": Case("all", stage2),
     "stage2.prototype_momentum": Case(0.5, stage2),
+    "stage2.frozen_blocks": Case(1, stage2),
     "stage2.train_skeleton_encoder": Case(True, stage2),
     "stage2.detach_visual": Case(False, stage2),
     "stage2.mte": Case(False, stage2, ("stage2.atd=false",)),

@@ -127,7 +127,7 @@ def test_reconstruction_cannot_see_what_it_has_to_predict(monkeypatch: pytest.Mo
     torch.manual_seed(0)
     encoder = SkeletonGraphTransformer(KINECT20, 16, SkeletonEncoderSettings(depth=2, heads=2, dropout=0.0))
     model = reid.GraphWindows(encoder, 8).eval()
-    chosen = SkeletonTrainingSettings()
+    chosen = SkeletonTrainingSettings(mask_joints=0.05, mask_frames=1)  # one of each, as below
     joints = torch.randn(3, 6, 20, 3)
     hidden, gone = torch.zeros(3, 20, dtype=torch.bool), torch.zeros(3, 6, dtype=torch.bool)
     hidden[:, 7], gone[:, 2] = True, True

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from csip.errors import CsipError
 from csip.video.boxes import find_boxes, read_boxes
@@ -97,6 +101,17 @@ def test_where_boxes_are_looked_for(tmp_path: Path) -> None:
         assert find_boxes(of, tmp_path / "b") == tmp_path / name
 
 
+class Heard:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 def names(videos: list[VideoFile]) -> list[tuple[str, str, str]]:
     return [(video.name, video.camera, video.stem) for video in videos]
 
@@ -151,3 +166,76 @@ def test_a_sequence_by_itself(tmp_path: Path) -> None:
     for root in (tmp_path / "M1", tmp_path / "M1/img1"):
         assert names(find_videos(root)) == [("M1", "M1", "M1")]
         assert find_videos(root)[0].path == tmp_path / "M1/img1"
+
+
+def test_links_in_a_circle_list_a_video_once(tmp_path: Path) -> None:
+    root = tmp_path / "v"
+    (root / "b/deep").mkdir(parents=True)
+    (root / "b/deep/one.mp4").touch()
+    (root / "b/deep/up").symlink_to(root)
+    (root / "b/self").symlink_to(root / "b/self")
+    (root / "a").symlink_to(root / "b")
+    (root / "a.mp4").symlink_to(root / "b/deep/one.mp4")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/two.mp4").touch()
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    heard = Heard()
+    assert names(find_videos(root, monitor=heard)) == [
+        ("b/deep/one.mp4", "b-deep", "one"),
+        ("linked/two.mp4", "linked", "two"),
+    ]
+    assert heard.said == [f"{root}: 3 links lead to folders or videos that are listed already, and are not followed"]
+
+
+def test_cameras_that_are_alike_are_told_apart(tmp_path: Path) -> None:
+    for name in (
+        "a/b/x.mp4",
+        "a-b/x.mp4",
+        "cam 1/x.mp4",
+        "cam#1/x.mp4",
+        "cam_1/x.mp4",
+        "caf\u00e9/x.mp4",
+        "cafe\u0301/y.mp4",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    heard = Heard()
+    cameras = {video.name: video.camera for video in find_videos(tmp_path, monitor=heard)}
+    assert cameras == {
+        "a-b/x.mp4": "a-b", "a/b/x.mp4": "a-b~2", "cam_1/x.mp4": "cam_1", "cam 1/x.mp4": "cam_1~2", "cam#1/x.mp4": "cam_1~3",
+        "caf\u00e9/x.mp4": "caf\u00e9", "cafe\u0301/y.mp4": "caf\u00e9",
+    }  # fmt: skip
+    assert heard.said == [
+        "cameras whose names are alike: a-b is a-b, a/b is a-b~2",
+        "cameras whose names are alike: cam_1 is cam_1, cam 1 is cam_1~2, cam#1 is cam_1~3",
+    ]
+    found = find_videos(tmp_path, "[^/]+")
+    assert len({video.camera for video in found}) == 6, (
+        "an expression's cameras, too: a, a-b, three of cam, one of caf\u00e9"
+    )
+
+
+def test_names_that_are_no_text_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.mp4")).touch()
+    for video in find_videos(tmp_path):
+        assert video.name.encode()
+        assert video.camera.encode()
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    folders=st.lists(
+        st.text("ab-_ #.~1\u00e9", min_size=1, max_size=4).filter(lambda name: name[0] != "."), min_size=1, max_size=5
+    )
+)
+def test_a_camera_a_folder(tmp_path_factory: pytest.TempPathFactory, folders: list[str]) -> None:
+    root = tmp_path_factory.mktemp("v")
+    for folder in folders:
+        (root / folder).mkdir(exist_ok=True)
+        (root / folder / "x.mp4").touch()
+    found = find_videos(root)
+    visible = set(folders)
+    assert {video.path.parent.name for video in found} == visible
+    assert len({video.camera for video in found}) == len(visible)
+    assert all(re.fullmatch(r"[\w.~-]+", video.camera) for video in found)

@@ -5,12 +5,14 @@ import io
 import os
 import signal
 import sys
+import time
 import warnings
 
 from pipelines.cli.app import app
 
 INTERRUPTED = 130  # what Typer exits with after Ctrl-C
 TERMINATED = 143
+_PATIENCE = 10.0  # seconds
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLACE = (errno.EROFS, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)
 # Deprecations inside the pinned stack are nothing that its user can mend.
@@ -24,6 +26,9 @@ def main() -> None:
     if sys.platform == "win32":
         _fail("Windows is not supported: use the Windows Subsystem for Linux (`wsl --install`)")
     warnings.filterwarnings("ignore", category=SyntaxWarning)  # of packages that are compiled as they are imported
+    # Threads that wait for each other sleep: on a busy machine, spinning makes a stage take several times as long. OpenMP
+    # reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for module in _QUIET:
         warnings.filterwarnings("ignore", module=rf"{module}(\.|$)")
     # A name that the terminal's encoding cannot say must not end a run.
@@ -42,12 +47,20 @@ def main() -> None:
             raise  # about no file: a fault of the program
         _fail(_about_file(error))
     except SystemExit as stop:
-        if stop.code in (INTERRUPTED, TERMINATED):
+        if stop.code in (INTERRUPTED, TERMINATED) and _is_first():
             _say("stopped; finished work is kept: rerun the command to resume")
         raise
 
 
+def _is_first() -> bool:
+    """Tell whether this is the only process, or the first one under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _fail(message: str) -> None:
+    if not _is_first():
+        # Most errors are met by every process, and the first one says so; its end ends this one meanwhile.
+        time.sleep(_PATIENCE)
     _say(f"error: {message}")
     sys.exit(1)
 

@@ -5,7 +5,6 @@ Only boxes and times stay in memory between the two, some ten numbers a person a
 
 from __future__ import annotations
 
-import csv
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,9 +17,12 @@ from typing import Final, Protocol, TypeVar
 import cv2
 import numpy as np
 
+from csip.data.csv_table import format_rows
 from csip.errors import CsipError
 from csip.monitor import Monitor
-from csip.video.boxes import THRESHOLDS, GivenBoxes
+from csip.video.box_raw import BoxesOptions
+from csip.video.box_yolo import names_beside
+from csip.video.boxes import THRESHOLDS, GivenBoxes, Shown, read_boxes
 from csip.video.decode import Frame, VideoReader
 from csip.video.find import VideoFile
 from csip.video.motion import Changes
@@ -32,6 +34,7 @@ COLUMNS: Final = (
 )  # fmt: skip
 _QUALITY: Final = 95
 _TOLD: Final = 20  # frames between two signs of progress
+_NOTHING: Final = np.zeros((0, 0, 3), np.uint8)
 _LEAST: Final = 4  # a strip of fewer pixels is a picture of nobody
 
 T = TypeVar("T")
@@ -67,8 +70,39 @@ class IngestOptions:
 
 
 @dataclass(frozen=True)
+class BoxesFile:
+    """Boxes that are given instead of a detector: a file, or a folder of YOLO's files, and how to read it."""
+
+    path: Path
+    options: BoxesOptions = field(default_factory=BoxesOptions)
+
+    def files(self) -> list[Path]:
+        """Return all files that the boxes depend on: those of the frames, and the names of classes beside them."""
+        if self.path.is_dir():
+            return sorted(self.path.glob("*.txt")) + [file for file in names_beside(self.path) if file.is_file()]
+        labels = self.path.with_name("labels.txt")
+        return [self.path, labels] if self.path.name == "gt.txt" and labels.is_file() else [self.path]
+
+
+@dataclass(frozen=True)
 class VideoSummary:
-    """What became of a video; ``seconds`` is its length, ``elapsed`` what it took, ``dropped`` what the rules left out."""
+    """What became of a video.
+
+    Attributes
+    ----------
+    frames, seconds
+        Length of the video.
+    elapsed
+        Seconds that it took.
+    tracklets, crops
+        How many were made.
+    dropped
+        What was left out, counted by reason.
+    problem
+        What is wrong with the video, or with its boxes; empty where nothing is.
+    boxes
+        What the file of boxes was recognised as; empty where people were looked for.
+    """
 
     frames: int
     seconds: float
@@ -77,10 +111,11 @@ class VideoSummary:
     crops: int
     dropped: dict[str, int]
     problem: str = ""
+    boxes: str = ""
 
 
 def ingest_video(
-    video: VideoFile, people: Detector | GivenBoxes, options: IngestOptions, folder: Path, monitor: Monitor
+    video: VideoFile, people: Detector | BoxesFile, options: IngestOptions, folder: Path, monitor: Monitor
 ) -> VideoSummary:
     """Write a video's crops, ``TRACKLET/FRAME.jpg``, and ``tracklets.csv`` into a folder that exists.
 
@@ -88,7 +123,7 @@ def ingest_video(
     ----------
     video : VideoFile
         Which one.
-    people : Detector or GivenBoxes
+    people : Detector or BoxesFile
         Who finds the people, or where they are.
     options : IngestOptions
         Looks, crops, rules.
@@ -102,33 +137,47 @@ def ingest_video(
     UnreadableVideo
         Nothing of it can be decoded.
     CsipError
-        The given boxes do not belong to it.
+        The given boxes cannot be read, or do not belong to it.
     """
     started = time.monotonic()
     reader = VideoReader(video.path)
-    dropped: Counter[str] = Counter()
-    if isinstance(people, GivenBoxes) and people.tracked:
-        tracks = people.by_track()
+    finder = _given(people, reader, video) if isinstance(people, BoxesFile) else people
+    dropped: Counter[str] = Counter(finder.dropped if isinstance(finder, GivenBoxes) else {})
+    if isinstance(finder, GivenBoxes) and finder.tracked:
+        tracks = finder.by_track()
     else:
-        found, timeline = follow(reader, people, options, monitor, video.name)
-        kept, dropped = make_tracklets(found, timeline, options.rules)
+        found, timeline = follow(reader, finder, options, monitor, video.name)
+        kept, reasons = make_tracklets(found, timeline, options.rules)
+        dropped.update(reasons)
         tracks = dict(enumerate(kept, start=1))
     writer = CropWriter(video, tracks, options.margin, folder)
-    last = first = 0.0
+    first: Frame | None = None
     frames = 0
     for frame in _told(prefetch(reader), reader, monitor, f"{video.name}: crops"):
-        first, last, frames = (frame.time if not frames else first), frame.time, frames + 1
+        first, last, frames = first or frame._replace(image=_NOTHING), (frame.number, frame.time), frames + 1
         writer.write(frame)
+    assert first is not None  # a video without a frame is unreadable
     crops, tracklets, without = writer.finish()
     if without:
         dropped["crops: outside the video or its picture"] += without
-    if isinstance(people, GivenBoxes) and len(people.frames) and not crops and without:
-        raise CsipError(
-            f"{video.path}: none of its {len(people.frames)} boxes lies in a picture of it; frames count from 1, "
-            f"the boxes' frames are {people.frames[0]} to {people.frames[-1]}, the video has {frames}"
-        )
-    length = last - first + 1 / reader.rate
-    return VideoSummary(frames, length, time.monotonic() - started, tracklets, crops, dict(dropped), reader.problem)
+    problems = [reader.problem]
+    if isinstance(people, BoxesFile) and isinstance(finder, GivenBoxes):
+        if len(finder.frames) and not crops and without:
+            raise CsipError(
+                f"{video.path}: none of its {len(finder.frames)} boxes lies in a picture of it; frames count from 1, "
+                f"the boxes' frames are {finder.frames[0]} to {finder.frames[-1]}, the video has {frames}"
+            )
+        other = finder.mismatch(first.number, last[0])
+        problems.append(f"{people.path.name} {other}" if other else "")
+    return VideoSummary(
+        frames, last[1] - first.time + 1 / reader.rate, time.monotonic() - started, tracklets, crops, dict(dropped),
+        "; ".join(filter(None, problems)), finder.reading if isinstance(finder, GivenBoxes) else "",
+    )  # fmt: skip
+
+
+def _given(people: BoxesFile, reader: VideoReader, video: VideoFile) -> GivenBoxes:
+    shown = Shown(reader.geometry, reader.first, reader.last, reader.named, video.name)
+    return read_boxes(people.path, people.options, shown)
 
 
 def follow(
@@ -224,8 +273,7 @@ class CropWriter:
         """Write the table; returns how many crops and tracklets were written, and how many boxes gave no crop."""
         crops = tracklets = 0
         with (self._folder / "tracklets.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            file.write(format_rows([COLUMNS]))
             for number, track in self._tracks.items():
                 times = self._times[number]
                 rows = np.flatnonzero(~np.isnan(times))
@@ -233,7 +281,7 @@ class CropWriter:
                     (self._folder / self._name(number)).rmdir()
                     continue
                 tracklets, crops = tracklets + 1, crops + len(rows)
-                writer.writerows(self._line(number, track, int(row), float(times[row])) for row in rows)
+                file.write(format_rows(self._line(number, track, int(row), float(times[row])) for row in rows))
         return crops, tracklets, len(self._frames) - crops
 
     def _line(self, number: int, track: Track, row: int, seconds: float) -> tuple[str | int, ...]:
@@ -247,7 +295,7 @@ class CropWriter:
         )  # fmt: skip
 
     def _name(self, number: int) -> str:
-        return f"{self._video.stem}-{number:04d}"
+        return self._video.tracklet(number)
 
 
 def cut(image: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray | None:

@@ -43,7 +43,7 @@ def choose(descriptors: Descriptors, first: Sequence[int], limit: int = LIMIT) -
     return np.sort(np.array(chosen, np.int64))
 
 
-def embed(features: np.ndarray) -> np.ndarray:
+def project(features: np.ndarray) -> np.ndarray:
     """Lay out descriptors in the plane: PCA to 50 dimensions, then t-SNE that starts from the first two; always the same.
 
     Parameters

@@ -1,0 +1,170 @@
+"""Boxes in JSON as COCO has them for videos: images with a number in a video, annotations, categories, optionally videos.
+
+{"videos": [{"id": 1, "name": "hall/monday"}],
+ "images": [{"id": 7, "video_id": 1, "frame_id": 1, "file_name": "...", "width": 1920, "height": 1080}],
+ "annotations": [{"image_id": 7, "category_id": 1, "track_id": 3, "bbox": [left, top, width, height]}],
+ "categories": [{"id": 1, "name": "person"}]}
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import numpy as np
+
+from csip.errors import CsipError
+from csip.video.box_raw import PEOPLE, BoxesOptions, RawBoxes
+
+_TRACK: Final = ("track_id", "instance_id", "object_id", "tracking_id")
+_FRAME: Final = ("frame_id", "frame_index", "frame_number", "frame", "index")
+
+
+def read_coco(path: Path, video: str, options: BoxesOptions) -> RawBoxes:
+    """Read a video's boxes.
+
+    Parameters
+    ----------
+    path : Path
+        The file; of one video, or of several.
+    video : str
+        The video's name: its path below the folder of videos.
+    options : BoxesOptions
+        Classes that are people, where none is called person.
+
+    Raises
+    ------
+    CsipError
+        It is no such JSON, holds nothing of this video, or no category is known to be people.
+    """
+    try:
+        tree = json.loads(path.read_bytes().decode("utf-8-sig"))
+        images, annotations = tree["images"], tree["annotations"]
+        categories = {one["id"]: str(one["name"]) for one in tree.get("categories", [])}
+        mine = _images_of(tree, video, path)
+        return _boxes(path, mine, annotations, categories, options) if images else _nothing(path)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CsipError):
+            raise
+        raise CsipError(f"{path}: not a JSON file of boxes ({error})") from error
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise CsipError(
+            f"{path}: not COCO's JSON for videos: expected images with id and frame_id or numbered file names, annotations with "
+            f"image_id, category_id and bbox, and categories with id and name; {type(error).__name__}: {error}"
+        ) from error
+
+
+def holds(path: Path, video: str) -> bool:
+    """Whether a JSON file has images of a video."""
+    try:
+        tree = json.loads(path.read_bytes().decode("utf-8-sig"))
+        return bool(_images_of(tree, video, path))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def _nothing(path: Path) -> RawBoxes:
+    raise CsipError(f"{path}: it lists no images")
+
+
+def _images_of(tree: dict[str, Any], video: str, path: Path) -> list[dict[str, Any]]:
+    """Return the images of a video: by the videos' names, else by the images' folders, else all where there is one video."""
+    images = list(tree["images"])
+    wanted = PurePosixPath(video)
+    names = {str(wanted), str(wanted.with_suffix("")), wanted.name, wanted.stem}
+    videos = {one["id"]: str(one.get("name", one.get("file_name", ""))) for one in tree.get("videos", [])}
+    if videos:
+        ids = {key for key, name in videos.items() if {name, str(PurePosixPath(name).with_suffix(""))} & names}
+        found = [image for image in images if image.get("video_id") in ids]
+        if len(videos) > 1 or found:
+            return found if found or path.stem not in names else _all_of_one(images, path)
+    folders = {str(PurePosixPath(image["file_name"]).parent) for image in images}
+    if len(folders) > 1:
+        return [image for image in images if names & {_sequence(image), PurePosixPath(_sequence(image)).name}]
+    return (
+        images
+        if path.stem in names or {PurePosixPath(one).name for one in folders} & names or not folders - {"."}
+        else []
+    )
+
+
+def _all_of_one(images: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
+    if len({image.get("video_id") for image in images}) > 1:
+        raise CsipError(f"{path}: has several videos, and none of them has the name of this one")
+    return images
+
+
+def _sequence(image: dict[str, Any]) -> str:
+    folder = PurePosixPath(image["file_name"]).parent
+    return str(folder.parent if folder.name == "img1" else folder)
+
+
+def _boxes(
+    path: Path,
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    categories: dict[Any, str],
+    options: BoxesOptions,
+) -> RawBoxes:
+    if not images:
+        raise CsipError(f"{path}: it has no images of this video")
+    frames = {image["id"]: _number(image, order) for order, image in enumerate(images)}
+    rows = [one for one in annotations if one["image_id"] in frames]
+    values = np.array([[float(value) for value in one["bbox"]] for one in rows], float).reshape(-1, 4)
+    if not np.isfinite(values).all():
+        bad = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+        raise CsipError(
+            f"{path}: annotation {rows[bad].get('id', bad)}: its bbox is {rows[bad]['bbox']}; expected finite numbers"
+        )
+    sizes = {(image["width"], image["height"]) for image in images if "width" in image and "height" in image}
+    people = _people(path, categories, options)
+    raw = RawBoxes(
+        "coco",
+        np.array([frames[one["image_id"]] for one in rows], np.int64),
+        np.array([_track(one) for one in rows], np.int64),
+        values,
+        np.array([float(one.get("score", one.get("conf", 1.0))) for one in rows], float),
+        [f"annotation {one.get('id', at)}" for at, one in enumerate(rows)],
+        classes=[categories.get(one.get("category_id"), str(one.get("category_id"))) for one in rows],
+        people=people,
+        coordinates=options.coordinates if options.coordinates != "auto" else "xywh",
+        size=sizes.pop() if len(sizes) == 1 else None,
+        first=0 if min(frames.values()) == 0 else None,
+    )
+    numbers = sorted(frames.values())
+    if numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] in (0, 1):
+        raw.length = len(numbers)
+    crowd = np.array([bool(one.get("iscrowd") or one.get("ignore")) for one in rows], bool)
+    raw.select(~crowd, "boxes: a crowd, or marked to be ignored")
+    return raw
+
+
+def _people(path: Path, categories: dict[Any, str], options: BoxesOptions) -> tuple[str, ...]:
+    if options.classes is not None:
+        return tuple(categories.get(int(one), one) if one.isdecimal() else one for one in options.classes)
+    found = tuple(name for name in categories.values() if name.lower() in PEOPLE)
+    if not found:
+        raise CsipError(
+            f"{path}: none of its categories is called person or pedestrian ({', '.join(list(categories.values())[:8])}); give "
+            "those that are people, e.g. --boxes-classes 1"
+        )
+    return found
+
+
+def _number(image: dict[str, Any], order: int) -> int:
+    for name in _FRAME:
+        if image.get(name) is not None:
+            return int(image[name])
+    digits = re.findall(r"\d+", PurePosixPath(str(image.get("file_name", ""))).stem)
+    return int(digits[-1]) if digits else order + 1
+
+
+def _track(annotation: dict[str, Any]) -> int:
+    inside = annotation.get("attributes") or {}
+    for place in (annotation, inside):
+        for name in _TRACK:
+            if place.get(name) is not None:
+                return int(place[name])
+    return -1

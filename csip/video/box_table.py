@@ -1,0 +1,172 @@
+"""Text files of boxes as tables: separators, encodings, comments and a header line; what columns mean is `box_dialects`'."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from csip.errors import CsipError
+
+NAMES: Final = {
+    "frame": ("frame", "frame_id", "frameid", "frame_number", "frame_no", "frame_index", "frame_idx"),
+    "track": ("track", "id", "track_id", "trackid", "object_id", "obj_id", "target_id", "instance_id", "identity"),
+    "x": ("x", "left", "bb_left", "bbox_left", "x1", "xmin", "x_min", "xtl", "x_left", "bbox_x"),
+    "y": ("y", "top", "bb_top", "bbox_top", "y1", "ymin", "y_min", "ytl", "y_top", "bbox_y"),
+    "width": ("width", "w", "bb_width", "bbox_width", "bbox_w"),
+    "height": ("height", "h", "bb_height", "bbox_height", "bbox_h"),
+    "right": ("right", "bb_right", "bbox_right", "x2", "xmax", "x_max", "xbr", "x_right"),
+    "bottom": ("bottom", "bb_bottom", "bbox_bottom", "y2", "ymax", "y_max", "ybr", "y_bottom"),
+    "cx": ("cx", "xc", "x_center", "xcenter", "center_x", "x_c"),
+    "cy": ("cy", "yc", "y_center", "ycenter", "center_y", "y_c"),
+    "score": ("score", "confidence", "conf", "prob"),
+    "class": ("class", "class_id", "class_name", "cls", "category", "category_id", "label", "type"),
+}
+_SEPARATORS: Final = ("\t", ";", ",")
+_MARKS: Final = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig"))
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Cells of a text file.
+
+    Attributes
+    ----------
+    path
+        The file.
+    header
+        Place of each column that is known by its name; None where there is no header line.
+    names
+        The names as they are written.
+    rows
+        Cells, without blanks around them and without empty ones at the end.
+    lines
+        Numbers of the rows' lines, from 1.
+    """
+
+    path: Path
+    header: dict[str, int] | None
+    names: tuple[str, ...]
+    rows: list[list[str]]
+    lines: list[int]
+
+    @property
+    def width(self) -> int:
+        """Cells of the longest row."""
+        return max((len(row) for row in self.rows), default=0)
+
+    def example(self, row: int = 0) -> str:
+        """Show a row in a message."""
+        return f"line {self.lines[row]} is {','.join(self.rows[row])}"
+
+    def numbers(self, at: int | None, name: str, default: float | None = None) -> np.ndarray:
+        """Return a column as (n,) float64.
+
+        Raises
+        ------
+        CsipError
+            A cell is no finite number, or is missing and there is no default.
+        """
+        values = np.empty(len(self.rows))
+        for row, cells in enumerate(self.rows):
+            text = cells[at] if at is not None and at < len(cells) else ""
+            if not text and default is not None:
+                values[row] = default
+            elif (number := as_number(text)) is not None:
+                values[row] = number
+            else:
+                raise CsipError(
+                    f"{self.path}: line {self.lines[row]}: {name} is {text!r}; expected "
+                    "frame,id,x,y,width,height,confidence as numbers"
+                )
+        return values
+
+    def integers(self, at: int | None, name: str, default: float | None = None) -> np.ndarray:
+        """Return a column as (n,) int64; a cell with a fraction is a CsipError."""
+        values = self.numbers(at, name, default)
+        wrong = np.flatnonzero((values != np.round(values)) | (np.abs(values) > 2**52))
+        if len(wrong):
+            raise CsipError(
+                f"{self.path}: line {self.lines[wrong[0]]}: {name} is {values[wrong[0]]:.16g}; expected a whole number"
+            )
+        return values.astype(np.int64)
+
+    def optional(self, at: int) -> np.ndarray:
+        """Return a column as (n,) float64, NaN where a cell is missing or is no number."""
+        found = (as_number(cells[at]) if at < len(cells) else None for cells in self.rows)
+        return np.array([math.nan if value is None else value for value in found])
+
+    def texts(self, at: int) -> list[str]:
+        """Return a column's cells; missing ones are empty."""
+        return [cells[at] if at < len(cells) else "" for cells in self.rows]
+
+
+def read_table(path: Path) -> TextTable:
+    """Read a text file: comma, semicolon, tab or blanks between cells; UTF-8 or UTF-16 with its mark; # begins a comment.
+
+    Raises
+    ------
+    CsipError
+        It is no text.
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode(next(name for mark, name in _MARKS if data.startswith(mark)))
+        if "\0" in text:
+            raise CsipError(f"{path}: not a text file of boxes (there are zero bytes in it)")
+        return _cells(path, text)
+    except (UnicodeError, csv.Error) as error:
+        raise CsipError(f"{path}: not a text file of boxes ({error})") from error
+
+
+def as_number(text: str) -> float | None:
+    """Return a finite number, or None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _cells(path: Path, text: str) -> TextTable:
+    lines = text.splitlines()
+    full = [line for line in lines if line.strip() and not line.lstrip().startswith("#")]
+    separator = next((one for one in _SEPARATORS if full and one in full[0].strip()), None)
+    rows: list[list[str]] = []
+    numbers: list[int] = []
+    header: dict[str, int] | None = None
+    names: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        comment = line.lstrip().startswith("#")
+        cells = _split(line.lstrip("# \t") if comment else line, separator)
+        if not cells or (comment and (rows or header or len(_named(cells)) < 3)):
+            continue
+        if comment or (
+            not rows and header is None and as_number(cells[0]) is None and cells[0].lower() not in ("nan", "inf")
+        ):
+            names, header = [cell.lower() for cell in cells], _named(cells)
+            continue
+        rows.append(cells)
+        numbers.append(number)
+    return TextTable(path, header, tuple(names), rows, numbers)
+
+
+def _split(line: str, separator: str | None) -> list[str]:
+    if separator is None:
+        return line.split()
+    cells = [cell.strip() for cell in next(csv.reader(io.StringIO(line), delimiter=separator), [])]
+    while cells and not cells[-1]:
+        cells.pop()
+    if separator != ",":  # 10,5 is a number where semicolons or tabs are between cells
+        cells = [cell.replace(",", ".") if as_number(cell.replace(",", ".")) is not None else cell for cell in cells]
+    return cells
+
+
+def _named(cells: list[str]) -> dict[str, int]:
+    names = [cell.lower().replace(" ", "_") for cell in cells]
+    return {column: names.index(name) for column, known in NAMES.items() for name in known[::-1] if name in names}

@@ -1,0 +1,398 @@
+"""Boxes as trackers and benchmarks write them: the same tracks from every dialect, or an error that names the choice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from csip.errors import CsipError
+from csip.video.box_raw import BoxesOptions
+from csip.video.boxes import GivenBoxes, Shown, find_boxes, read_boxes
+from csip.video.find import find_videos
+from csip.video.geometry import Geometry
+
+WIDTH, HEIGHT, FRAMES = 640, 360, 40
+VIDEO = Shown(Geometry((WIDTH, HEIGHT)), 1, FRAMES, name="hall.mp4")
+Row = tuple[int, int, int, int, int, int]  # frame from 1, track, left, top, width, height
+
+
+def rows_of(given: GivenBoxes, digits: int = 6) -> list[tuple[float, ...]]:
+    boxes = np.concatenate([given.boxes[:, :2], given.boxes[:, 2:] - given.boxes[:, :2]], axis=1).round(digits)
+    return [
+        (frame, track, *box)
+        for frame, track, box in zip(given.frames.tolist(), given.tracks.tolist(), boxes.tolist(), strict=True)
+    ]
+
+
+def read(path: Path, text: str | bytes, options: BoxesOptions | None = None, video: Shown | None = VIDEO) -> GivenBoxes:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_boxes(path, options, video)
+
+
+# ---- every dialect gives the same tracks -----------------------------------------------------------------------------
+
+OTHERS = {"mot-gt": "3", "tracker": "2", "visdrone": "4"}
+
+
+def mot(rows: list[Row]) -> str:
+    return "".join(f"{f},{t},{x},{y},{w},{h},0.9,-1,-1,-1\n" for f, t, x, y, w, h in rows)
+
+
+def truth(rows: list[Row]) -> str:
+    lines = "".join(f"{f},{t},{x},{y},{w},{h},1,1,0.85\n" for f, t, x, y, w, h in rows)
+    return lines + "1,900,5,5,50,50,1,3,1\n1,901,300,5,50,50,0,1,0.5\n"  # a car, and somebody to be ignored
+
+
+def tracker(rows: list[Row]) -> str:
+    lines = "".join(f"{f},{t},{x},{y},{w},{h},0.91,0,-1\n" for f, t, x, y, w, h in rows)
+    return lines + "1,900,300,5,50,50,0.4,1,-1\n"
+
+
+def tracker_of_ten(rows: list[Row]) -> str:
+    lines = "".join(f"{f} {t} {x} {y} {w} {h} 0.91 0 -1 -1 \n" for f, t, x, y, w, h in rows)
+    return lines + "1 900 300 5 50 50 0.4 2 -1 -1 \n"
+
+
+def visdrone(rows: list[Row]) -> str:
+    lines = "".join(f"{f},{t},{x},{y},{w},{h},1,{1 + t % 2},0,{f % 3}\n" for f, t, x, y, w, h in rows)
+    return lines + "1,0,300,5,50,50,0,0,0,0\n1,900,300,5,50,50,1,4,0,2\n"
+
+
+def yolo_in_one(rows: list[Row]) -> str:
+    lines = [
+        f"{f} 0 {(x + w / 2) / WIDTH:.9f} {(y + h / 2) / HEIGHT:.9f} {w / WIDTH:.9f} {h / HEIGHT:.9f} 0.9 {t}\n"
+        for f, t, x, y, w, h in rows
+    ]
+    return "".join(lines) + "1 2 0.5 0.5 0.1 0.1 0.4 900\n1 2 0.6 0.5 0.1 0.1 0.4 901\n"
+
+
+def with_header(rows: list[Row]) -> str:
+    return (
+        "track_id;class;xmin;ymin;xmax;ymax;frame\r\n"
+        + "".join(f"{t};person;{x},0;{y};{x + w};{y + h};{f}\r\n" for f, t, x, y, w, h in rows)
+        + "900;dog;300;5;350;55;1\r\n"
+    )
+
+
+def corners(rows: list[Row]) -> str:
+    return "".join(f"{f}\t{t}\t{x}\t{y}\t{x + w}\t{y + h}\t0.9\n" for f, t, x, y, w, h in rows)
+
+
+DIALECTS: dict[str, tuple[Callable[[list[Row]], str], BoxesOptions]] = {
+    "mot": (mot, BoxesOptions()),
+    "truth": (truth, BoxesOptions()),
+    "tracker": (tracker, BoxesOptions()),
+    "tracker of ten columns": (tracker_of_ten, BoxesOptions()),
+    "visdrone": (visdrone, BoxesOptions(format="visdrone")),
+    "yolo": (yolo_in_one, BoxesOptions()),
+    "header": (with_header, BoxesOptions()),
+    "corners": (corners, BoxesOptions(coordinates="xyxy")),
+}
+
+
+@st.composite
+def tracks(draw: st.DrawFn) -> list[Row]:
+    """People in some frames of a video, each somewhere inside its picture; no frame 0."""
+    numbers = draw(st.lists(st.integers(1, 500), min_size=1, max_size=4, unique=True))
+    found = []
+    for number in numbers:
+        for frame in draw(st.lists(st.integers(1, FRAMES), min_size=1, max_size=6, unique=True)):
+            w, h = draw(st.integers(2, 60)), draw(st.integers(2, 120))
+            found.append((frame, number, draw(st.integers(61, WIDTH - w)), draw(st.integers(0, HEIGHT - h)), w, h))
+    return sorted(found)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=tracks(), line=st.sampled_from(["\n", "\r\n"]), mark=st.sampled_from([b"", b"\xef\xbb\xbf"]))
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_same_tracks_from_every_dialect(
+    tmp_path: Path, dialect: str, rows: list[Row], line: str, mark: bytes
+) -> None:
+    write, options = DIALECTS[dialect]
+    text = write(rows).replace("\r\n", "\n").replace("\n", line)
+    given_boxes = read(tmp_path / "a.txt", mark + text.encode(), options)
+    assert rows_of(given_boxes, 3) == [tuple(map(float, row)) for row in rows]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=tracks(), separator=st.sampled_from([",", ";", "\t", " ", ", "]), first=st.sampled_from([0, 1]))
+def test_separators_and_frames_from_zero(tmp_path: Path, rows: list[Row], separator: str, first: int) -> None:
+    rows = [(1, 600, 100, 100, 20, 40), *rows]  # somebody is in the first frame, which proves a 0
+    lines = [separator.join(map(str, (row[0] - 1 + first, *row[1:], 0.5))) for row in rows]
+    assert rows_of(read(tmp_path / "a.txt", "\n".join(lines))) == [tuple(map(float, row)) for row in sorted(rows)]
+
+
+def test_yolo_one_file_a_frame(tmp_path: Path) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/hall.mp4").touch()
+    video = find_videos(tmp_path / "v")[0]
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for frame in (1, 2, 10):
+        (labels / f"hall_{frame}.txt").write_text(
+            f"0 0.5 0.5 0.1 0.2 0.88 7\n1 0.2 0.2 0.1 0.1 0.5 8\n0 0.{frame} 0.5 0.1 0.2 0.8\n"
+        )
+    (labels / "hall_other_3.txt").write_text("0 0.5 0.5 0.1 0.2 0.88 7\n")
+    assert find_boxes(video, labels) == find_boxes(video, tmp_path) == labels
+    found = read_boxes(labels, None, VIDEO)
+    assert rows_of(found) == [(frame, 7, 288, 144, 64, 72) for frame in (1, 2, 10)]
+    assert found.dropped == {"boxes: class 1": 3, "boxes: without a track": 3}
+    (labels / "classes.txt").write_text("car\nperson\n")
+    assert read_boxes(labels, None, VIDEO).dropped["boxes: class 0"] == 3
+    assert "YOLO" in found.reading
+    own = tmp_path / "v/hall"
+    own.mkdir()
+    for frame in range(3):
+        (own / f"frame_{frame:06d}.txt").write_text("" if frame == 0 else "0 0.5 0.5 0.1 0.2\n")
+    assert find_boxes(video, None) == own
+    shifted = read_boxes(own, None, VIDEO)
+    assert shifted.frames.tolist() == [2, 3], "an empty file of frame 0 proves that frames count from 0"
+    assert shifted.length == 3
+    (own / "frame_000001.txt").write_text("3 0.5 0.5 0.1 0.2\n")
+    (own / "frame_000002.txt").unlink()
+    with pytest.raises(CsipError, match=r"which of its classes \(3\) are people.*--boxes-classes"):
+        read_boxes(own, None, VIDEO)
+    assert len(read_boxes(own, BoxesOptions(classes=("3",)), VIDEO).frames) == 1
+    (own / "obj.names").write_text("car\nbus\ntree\nworker\n")
+    with pytest.raises(
+        CsipError, match=r"which of its classes \(3\) are people\? None of car, bus, tree, worker is called person"
+    ):
+        read_boxes(own, None, VIDEO)
+    assert len(read_boxes(own, BoxesOptions(classes=("worker",)), VIDEO).frames) == 1
+    with pytest.raises(CsipError, match=r"which of its classes \(1, 2\) are people"):
+        read(tmp_path / "a.txt", "1 2 0.5 0.5 0.1 0.2\n1 2 0.4 0.5 0.1 0.2\n1 1 0.4 0.5 0.1 0.2\n")
+
+
+def coco(first: int = 1) -> dict[str, object]:
+    images = [
+        {"id": 10 * v + f, "video_id": v, "frame_id": f + first, "file_name": f"{name}/{f + first:06d}.jpg",
+         "width": 1280, "height": 720}
+        for v, name in ((1, "hall"), (2, "door")) for f in range(3)
+    ]  # fmt: skip
+    annotations = [
+        {"id": 1, "image_id": 11, "category_id": 5, "track_id": 3, "bbox": [200, 100, 40, 80]},
+        {"id": 2, "image_id": 12, "category_id": 5, "track_id": 3, "bbox": [210, 100, 40, 80]},
+        {"id": 3, "image_id": 12, "category_id": 6, "track_id": 4, "bbox": [0, 0, 10, 10]},
+        {"id": 4, "image_id": 12, "category_id": 5, "track_id": 5, "bbox": [0, 0, 10, 10], "iscrowd": 1},
+        {"id": 5, "image_id": 21, "category_id": 5, "track_id": 9, "bbox": [0, 0, 10, 10]},
+    ]  # fmt: skip
+    videos = [{"id": 1, "name": "hall"}, {"id": 2, "name": "door"}]
+    return {"videos": videos, "images": images, "annotations": annotations,
+            "categories": [{"id": 5, "name": "Person"}, {"id": 6, "name": "dog"}]}  # fmt: skip
+
+
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("videos", [True, False])
+def test_coco_for_videos(tmp_path: Path, first: int, videos: bool) -> None:
+    tree = coco(first)
+    if not videos:
+        del tree["videos"]
+    found = read(tmp_path / "all.json", json.dumps(tree))
+    assert rows_of(found) == [(2, 3, 100, 50, 20, 40), (3, 3, 105, 50, 20, 40)], (
+        "in the pixels of a picture half as large"
+    )
+    assert found.dropped == {"boxes: a crowd, or marked to be ignored": 1, "boxes: class dog": 1}
+    assert found.length == 3
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/hall.mp4").touch()
+    assert find_boxes(find_videos(tmp_path / "v")[0], tmp_path) == tmp_path / "all.json"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"images": 3, "annotations": []}',
+                                  '{"images": [{"id": 1}], "annotations": 5}',
+                                  '{"images": [], "annotations": []}', "[" * 5000])  # fmt: skip
+def test_json_of_something_else(tmp_path: Path, text: str) -> None:
+    with pytest.raises(CsipError, match=r"a\.json"):
+        read(tmp_path / "a.json", text)
+
+
+# ---- proofs, counts and questions ------------------------------------------------------------------------------------
+
+
+def test_classes_from_zero_are_proved_by_a_zero(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.txt", "1,3,300,93,48,99,1,0,0.93\n1,9,20,20,40,40,1,1,0.9\n2,9,22,20,40,40,1,1,0.9\n")
+    assert found.tracks.tolist() == [3]
+    assert found.dropped == {"boxes: class 1": 2}
+    assert "class 0" in found.reading
+
+
+@pytest.mark.parametrize("text", [
+    "1,3,300,93,48,99,0.8,1,-1\n1,9,200,20,40,40,0.7,3,-1\n",  # from 1, or no person in it
+    "1,3,300,93,48,99,0.8,2,-1,-1\n",
+    "1,3,300,93,48,99,1,4,0,0\n1,4,300,93,48,99,1,1,0,0\n",  # VisDrone, or classes from 0
+    "1,3,300,93,48,99,0.8,-1,-1,3\n",
+    "1,3,0.5,0.5,0.1,0.2,0.8\n",  # a track or a class
+])  # fmt: skip
+def test_what_cannot_be_told_is_asked_for(tmp_path: Path, text: str) -> None:
+    with pytest.raises(CsipError, match=r"a\.txt: .*line 1 is 1,3,.*--boxes-format \w"):
+        read(tmp_path / "a.txt", text)
+
+
+def test_a_format_that_is_given_decides(tmp_path: Path) -> None:
+    text = "1,3,300,93,48,99,0.8,1,-1\n1,9,200,20,40,40,0.7,3,-1\n1,8,100,20,40,40,0.7,2,-1\n"
+    for form, people in (("mot-gt", [3]), ("visdrone", [3, 8]), ("tracker", []), ("mot", [3, 8, 9])):
+        assert read(tmp_path / "a.txt", text, BoxesOptions(form)).tracks.tolist() == people  # type: ignore[arg-type]
+    assert read(tmp_path / "a.txt", text, BoxesOptions("tracker", classes=("3",))).tracks.tolist() == [9]
+
+
+def test_confidence_zero(tmp_path: Path) -> None:
+    truth_like = read(tmp_path / "a.txt", "1,3,300,93,48,99,1,1,1\n1,9,200,20,40,40,0,1,1\n")
+    assert truth_like.tracks.tolist() == [3]
+    assert truth_like.dropped == {"boxes: marked to be ignored (confidence 0)": 1}
+    zeros = read(tmp_path / "a.txt", "1,3,300,93,48,99,0,-1,-1,-1\n1,9,200,20,40,40,0,-1,-1,-1\n")
+    assert zeros.tracks.tolist() == [3, 9]
+    assert "all confidences are 0" in zeros.reading
+    sure = read(tmp_path / "a.txt", "1,3,300,93,48,99,0.00,-1,-1,-1\n1,9,200,20,40,40,0.31,-1,-1,-1\n")
+    assert sure.tracks.tolist() == [3, 9]
+    assert not sure.dropped
+
+
+def test_negative_numbers_are_tracks(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.txt", "1,-4,300,93,48,99,1\n1,-2,200,20,40,40,1\n").tracked
+    with pytest.raises(CsipError, match="has no track"):
+        read(tmp_path / "a.txt", "1,-4,300,93,48,99,1\n1,-1,200,20,40,40,1\n")
+
+
+def test_cvat_names_its_classes(tmp_path: Path) -> None:
+    folder = tmp_path / "gt"
+    folder.mkdir()
+    (folder / "labels.txt").write_text("car\nperson\n")
+    found = read(folder / "gt.txt", "1,1,300,93,48,99,1,2,1\n1,2,200,20,40,40,1,1,1\n1,3,100,20,40,40,0,2,1\n")
+    assert found.tracks.tolist() == [1]
+    assert sum(found.dropped.values()) == 2
+    (folder / "labels.txt").write_text("car\nworker\n")
+    with pytest.raises(CsipError, match=r"labels\.txt: none of its labels is called person.*--boxes-classes car"):
+        read(folder / "gt.txt", "1,1,300,93,48,99,1,2,1\n")
+    assert read(folder / "gt.txt", "1,1,300,93,48,99,1,2,1\n", BoxesOptions(classes=("worker",))).tracks.tolist() == [1]
+
+
+def test_corners_are_proved_by_the_picture(tmp_path: Path) -> None:
+    rows = [(f, 1, 150 + 9 * f, 120, 40, 110) for f in range(1, 25)]
+    found = read(tmp_path / "a.txt", corners(rows))
+    assert rows_of(found) == rows
+    assert "left, top, right, bottom" in found.reading
+    with pytest.raises(CsipError, match=r"would leave the picture of 640 x 360.*--boxes-coordinates xywh or xyxy"):
+        read(tmp_path / "a.txt", "1\t1\t400\t100\t500\t200\t1\n2\t1\t10\t100\t50\t200\t1\n")
+    wide = read(tmp_path / "a.txt", "1,1,10,20,30,60,1\n")
+    assert rows_of(wide) == [(1, 1, 10, 20, 30, 60)]
+
+
+def test_shares_of_the_picture(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.txt", "frame,id,cx,cy,w,h\n1,4,0.5,0.5,0.1,0.2\n")
+    assert rows_of(found) == [(1, 4, 288, 144, 64, 72)]
+    with pytest.raises(CsipError, match="--boxes-coordinates"):
+        read(tmp_path / "a.txt", "1,4,0.3,0.3,0.1,0.2,1\n", BoxesOptions("mot"))
+    assert rows_of(read(tmp_path / "a.txt", "1,4,0.5,0.5,0.1,0.2,1\n", BoxesOptions("mot", "xywh"))) == [
+        (1, 4, 320, 180, 64, 72)
+    ]
+    assert rows_of(read(tmp_path / "a.txt", "1,4,0.95,0.5,0.1,0.2,1\n", BoxesOptions("mot"))) == [
+        (1, 4, 576, 144, 64, 72)
+    ]
+
+
+def test_shares_of_the_picture_have_classes_too(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.txt", "1,4,0.95,0.5,0.1,0.2,0.9,0,-1\n1,5,0.9,0.5,0.1,0.2,0.9,2,-1\n")
+    assert rows_of(found) == [(1, 4, 576, 144, 64, 72)]
+    assert found.dropped == {"boxes: class 2": 1}
+
+
+def test_lines_that_are_there_twice(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.txt", "1,4,20,20,30,60,1\n1,4,20,20,30,60,1\n1,5,20,20,30,60,1\n")
+    assert found.tracks.tolist() == [4, 5]
+    assert found.dropped == {"boxes: the same line again": 1}
+
+
+def test_frames_of_folders_of_pictures(tmp_path: Path) -> None:
+    def numbered(first: int, last: int, text: str, **options: int) -> list[int]:
+        video = Shown(Geometry((WIDTH, HEIGHT)), first, last, named=True)
+        return read(tmp_path / "a.txt", text, BoxesOptions(**options), video).frames.tolist()  # type: ignore[arg-type]
+
+    text = "0,1,300,93,48,99,1\n9,1,300,93,48,99,1\n"
+    assert numbered(1, 10, text) == [1, 10]
+    assert numbered(0, 9, text) == [0, 9]
+    later = "1,1,300,93,48,99,1\n10,1,300,93,48,99,1\n"
+    assert numbered(1, 10, later) == [1, 10]
+    assert numbered(0, 9, later) == [0, 9], "frame 10 is not there, so 1 is the first"
+    assert numbered(500, 509, later) == [500, 509]
+    assert numbered(0, 20, later) == [1, 10], "the pictures' names"
+    assert numbered(0, 20, later, first_frame=1) == [0, 9]
+    assert numbered(1, 20, later, first_frame=0) == [2, 11]
+
+
+def test_length_of_another_video(tmp_path: Path) -> None:
+    found = read(tmp_path / "a.txt", "1,1,300,93,48,99,1\n20,1,300,93,48,99,1\n")
+    assert found.mismatch(1, 20) == found.mismatch(1, 22) == ""
+    assert found.mismatch(1, 10) == "goes to frame 20, the video to 10"
+    assert found.mismatch(1, 40) == "ends at frame 20, the video at 40"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e400", "", "x", "--"])
+@pytest.mark.parametrize("column", range(7))
+def test_values_that_are_none(tmp_path: Path, column: int, value: str) -> None:
+    cells = ["1", "2", "300", "20", "30", "60", "0.5"]
+    cells[column] = value
+    text = "1,3,10,20,30,60,0.5\n" + ",".join(cells) + "\n"
+    if value == "" and column in (1, 6):
+        return  # no track, and no confidence, are allowed
+    with pytest.raises(CsipError, match=r"a\.txt: line 2: \w+ is "):
+        read(tmp_path / "a.txt", text)
+
+
+@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.one_of(st.binary(max_size=300), st.text("0123456789,.;- \t\n#\"nax{}[]:", max_size=300).map(str.encode)),
+       name=st.sampled_from(["a.txt", "a.csv", "a.json"]))  # fmt: skip
+def test_any_bytes_are_boxes_or_a_clear_error(tmp_path: Path, data: bytes, name: str) -> None:
+    try:
+        found = read(tmp_path / name, data)
+    except CsipError as error:
+        assert name in str(error)
+    else:
+        assert np.isfinite(found.boxes).all()
+
+
+# ---- the picture that boxes were measured on -------------------------------------------------------------------------
+
+WIDE = Shown(Geometry((320, 240), Fraction(2)), 1, 20)
+
+
+def test_boxes_of_a_video_whose_pixels_are_not_square(tmp_path: Path) -> None:
+    shown = "1,1,500,93,48,99,1\n2,1,30,93,48,99,1\n"
+    found = read(tmp_path / "a.txt", shown, None, WIDE)
+    assert rows_of(found) == [(1, 1, 500, 93, 48, 99), (2, 1, 30, 93, 48, 99)], "beyond what is stored: as shown"
+    both = "1,1,200,93,24,99,1\n"
+    with pytest.raises(
+        CsipError, match=r"stored in 320 x 240 and shown in 640 x 240.*--boxes-picture 320x240 or 640x240"
+    ):
+        read(tmp_path / "a.txt", both, None, WIDE)
+    for picture, box in (("display", (200, 24)), ("640x240", (200, 24)), ("320x240", (400, 48)), ("coded", (400, 48)),
+                         ("1280x480", (100, 12))):  # fmt: skip
+        expected = (1, 1, box[0], 46.5, box[1], 49.5) if picture == "1280x480" else (1, 1, box[0], 93, box[1], 99)
+        assert rows_of(read(tmp_path / "a.txt", both, BoxesOptions(picture=picture), WIDE)) == [expected]
+    narrow = Shown(Geometry((320, 240), Fraction(1, 2)), 1, 20)
+    assert rows_of(read(tmp_path / "a.txt", "1,1,300,93,16,99,1\n", None, narrow)) == [(1, 1, 150, 93, 8, 99)]
+    assert rows_of(read(tmp_path / "a.txt", "1,1,100,93,16,99,1\n", None, narrow)) == [(1, 1, 100, 93, 16, 99)]
+
+
+def test_boxes_of_the_stored_picture_are_turned_with_it(tmp_path: Path) -> None:
+    turned = Shown(Geometry((320, 240), matrix=(0, 1, -1, 0)), 1, 20)  # a quarter to the right
+    text = "1,1,10,20,30,60,1\n"
+    assert rows_of(read(tmp_path / "a.txt", text, None, turned)) == [(1, 1, 10, 20, 30, 60)]
+    assert rows_of(read(tmp_path / "a.txt", text, BoxesOptions(picture="320x240"), turned)) == [(1, 1, 160, 10, 60, 30)]
+    assert rows_of(read(tmp_path / "a.txt", "1,1,260,20,40,60,1\n", None, turned)) == [(1, 1, 160, 260, 60, 40)], (
+        "beyond the picture that is shown, inside the one that is stored"
+    )
+    mirrored = Shown(Geometry((320, 240), matrix=(-1, 0, 0, 1)), 1, 20)
+    assert rows_of(read(tmp_path / "a.txt", text, BoxesOptions(picture="coded"), mirrored)) == [(1, 1, 280, 20, 30, 60)]
+
+
+@pytest.mark.parametrize("picture", ["wide", "0x5", "640", "640x", "640x480x3", "300x900"])
+def test_pictures_that_cannot_be(tmp_path: Path, picture: str) -> None:
+    with pytest.raises(CsipError, match="--boxes-picture"):
+        read(tmp_path / "a.txt", "1,1,10,20,30,60,1\n", BoxesOptions(picture=picture))

@@ -1,0 +1,46 @@
+"""`csip synth --world motion` and `csip ceilings`: what they write and print."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from csip.errors import CsipError
+from csip.synthetic.world import SyntheticSpec
+from pipelines import render_tracklets
+
+SPEC = SyntheticSpec(
+    train_ids=8, test_ids=8, cameras=3, tracklets_per_camera=1, frames=8, height=32, width=16, twin_share=1.0,
+    distractors=0, junk=0, world="motion", part="test",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("render") / "motion"
+    render_tracklets.run(root, SPEC, workers=1, force=False)
+    return root
+
+
+def test_a_motion_world_says_what_its_joints_tell(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written = json.loads((world / "ceilings.json").read_text())
+    assert (written["part"], written["people"], written["tracklets"]) == ("test", 8, 24)
+    bones = [row for row in written["rows"] if (row["cue"], row["stratum"]) == ("proportions", "body")]
+    assert [(row["frames"], row["own_twin"]) for row in bones] == [(8, 1.0)]
+    assert json.loads((world / "synth.json").read_text())["crops"] == 16 * 3 * 8
+
+    render_tracklets.run_ceilings(world, None)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "test people, true joints" in shown and "8 people, 24 tracklets" in shown
+    for words in ("proportions", "mean pose", "spectrum", "differ in cadence", "100.0% [100, 100] 100.0%"):
+        assert words in shown
+
+
+def test_other_skeletons_and_other_folders_are_refused(world: Path, walkers: Path, tmp_path: Path) -> None:
+    with pytest.raises(CsipError, match=r"strata\.json: no such file"):
+        render_tracklets.run_ceilings(walkers, None)
+    others = shutil.copy2(walkers / "skeletons.h5", tmp_path / "others.h5")
+    with pytest.raises(CsipError, match=r"others\.h5: no poses of the test tracklets"):
+        render_tracklets.run_ceilings(world, Path(others))
+    assert not (world / "ceilings_estimated.json").exists()
