@@ -1,4 +1,4 @@
-"""The end of the chain: a run's figures, times and files, as text and as a page for the browser."""
+"""The end of the chain: a run's metrics, times and files, as text and as a page for the browser."""
 
 from __future__ import annotations
 

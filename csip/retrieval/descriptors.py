@@ -257,7 +257,12 @@ def check_pictures(path: Path, descriptors: Descriptors, settings: DatasetSettin
     """
     if descriptors.pictures is None or not settings.path.is_dir():
         return
-    dataset = load_dataset(settings)
+    try:
+        dataset = load_dataset(settings)
+    except (
+        CsipError
+    ):  # said where the data set itself is needed: labels that cannot be read may be about to be replaced
+        return
     known = {t.name: t for t in (*dataset.train, *dataset.query, *dataset.gallery)}
     spread = np.unique(np.linspace(0, len(descriptors) - 1, min(len(descriptors), _LOOKED_AT)).round().astype(int))
     rows = [row for row in spread.tolist() if descriptors.names[row] in known]

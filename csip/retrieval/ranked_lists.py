@@ -32,9 +32,9 @@ class RankedList:
     distances
         (found,) Euclidean distance between unit descriptors, 0 to 2.
     right
-        (found,) whether each is the query's person; None where nobody knows.
+        (found,) whether each is the query's person; None where unknown.
     average_precision, first_hit
-        Of the whole ranking; None where the query has no match in the gallery, or nobody knows.
+        Of the whole ranking; None where the query has no match in the gallery, or identities are unknown.
     """
 
     query: int
@@ -161,7 +161,7 @@ def spread(lists: list[RankedList]) -> list[tuple[str, RankedList]]:
     Returns
     -------
     list of (group, RankedList)
-        Group is ``worst``, ``middle``, ``best``, or ``unscored`` for queries of which nobody knows how well they went: those
+        Group is ``worst``, ``middle``, ``best``, or ``unscored`` for queries that cannot be scored: those
         follow the others, spread over the data set. Every query once.
     """
     scored = [one for one in lists if one.average_precision is not None]

@@ -212,7 +212,10 @@ def _estimated(path: Path, names: list[str]) -> dict[str, FloatArray]:
                 filled = [np.interp(frames, known, column[known]) for column in columns]
                 found[name] = np.stack(filled, axis=1).reshape(stored.joints.shape)
     if not found:
-        raise CsipError(f"{path}: no poses of the test tracklets; expected the skeletons of this data set")
+        raise CsipError(
+            f"{path}: expected skeletons of the test tracklets of this data set, found none; `csip skeletons --test-too` "
+            "extracts them"
+        )
     return found
 
 

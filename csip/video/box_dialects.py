@@ -41,7 +41,7 @@ def interpret(table: TextTable, options: BoxesOptions) -> RawBoxes:
     if table.header is not None:
         return _with_header(table, options)
     if not table.rows:
-        return _mot(table, "mot")
+        return _mot(table, "mot", options)
     labels = _cvat_labels(table.path)
     if labels is not None and options.format in ("auto", "mot-gt"):
         return _cvat(table, labels, options)
@@ -52,7 +52,7 @@ def interpret(table: TextTable, options: BoxesOptions) -> RawBoxes:
         name = _recognise(table)
     if name == "yolo":
         return read_lines(table, options)
-    return _coordinates(_mot(table, name), table, options)
+    return _coordinates(_mot(table, name, options), table, options)
 
 
 def _with_header(table: TextTable, options: BoxesOptions) -> RawBoxes:
@@ -91,7 +91,7 @@ def _people_of_unknown_base(classes: Sequence[str], table: TextTable, options: B
     """Tell which classes are people: by name, or by number where a 0 proves that they count from 0, or all are 1."""
     if options.classes is not None:
         return options.classes
-    if options.format in _CLASSES:
+    if options.format in _CLASSES and all(as_number(name) is not None for name in classes if name):
         return _CLASSES[options.format]
     found = {name.lower() for name in classes if name}
     named = tuple(name for name in found if name in PEOPLE)
@@ -107,7 +107,7 @@ def _people_of_unknown_base(classes: Sequence[str], table: TextTable, options: B
     )
 
 
-def _mot(table: TextTable, dialect: str) -> RawBoxes:
+def _mot(table: TextTable, dialect: str, options: BoxesOptions) -> RawBoxes:
     raw = RawBoxes(
         dialect,
         table.integers(0, "frame"),
@@ -118,8 +118,8 @@ def _mot(table: TextTable, dialect: str) -> RawBoxes:
     )
     if dialect in _CLASSES:
         raw.classes, raw.people = [plain(text) for text in table.texts(7)], _CLASSES[dialect]
-        if any(name.lower() in PEOPLE for name in raw.classes):
-            raw.people = tuple(PEOPLE)
+        if any(as_number(name) is None for name in raw.classes if name):
+            raw.people = _people_of_unknown_base(raw.classes, table, options)
     return raw
 
 
@@ -233,7 +233,7 @@ def _cvat_labels(path: Path) -> list[str] | None:
 
 
 def _cvat(table: TextTable, labels: list[str], options: BoxesOptions) -> RawBoxes:
-    raw = _mot(table, "mot-gt")
+    raw = _mot(table, "mot-gt", options)
     raw.dialect = "cvat"
     named = tuple(str(at) for at, name in enumerate(labels, start=1) if name.lower() in PEOPLE)
     if options.classes is not None:  # by their names, or by their numbers

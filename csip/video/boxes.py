@@ -215,13 +215,17 @@ def _read(path: Path, options: BoxesOptions, name: str) -> RawBoxes:
 
 def _select_people(raw: RawBoxes, options: BoxesOptions) -> str:
     """Leave out the classes that are nobody, counted one by one; returns what was taken for people."""
-    people = set(raw.people if options.classes is None or raw.dialect in ("cvat", "coco", "yolo") else options.classes)
-    classes = np.array(raw.classes, str)
-    for other in sorted(set(raw.classes or ()) - people):
+    given = options.classes is not None and raw.dialect not in (
+        "cvat",
+        "coco",
+        "yolo",
+    )  # those have looked up the names
+    people = {name.lower() for name in (options.classes or () if given else raw.people)}
+    present = sorted({name for name in raw.classes or () if name.lower() in people})
+    for other in sorted(set(raw.classes or ()) - set(present)):
         if other:  # a line without a class is of somebody
             keep = np.array(raw.classes, str) != other
             raw.select(keep, f"boxes: class {other}")
-    present = sorted(people & set(classes.tolist()))
     return f"people are class {', '.join(present or sorted(people))}"
 
 
@@ -354,6 +358,13 @@ def _proved(boxes: np.ndarray, path: Path, geometry: Geometry) -> tuple[int, int
         raise CsipError(
             f"{path}: pixels of the video are not square: it is stored in {square[0]} x {square[1]} and shown in {shown[0]} x "
             f"{shown[1]}, and its boxes fit both; give --boxes-picture {square[0]}x{square[1]} or {shown[0]}x{shown[1]}"
+        )
+    out = 0.0 if not len(boxes) else float((middle > shown).any(axis=1).mean())
+    if not fits and out >= _PROOF:
+        right, bottom = boxes[:, 2:].max(axis=0)
+        raise CsipError(
+            f"{path}: {out:.0%} of its boxes lie outside the picture of {shown[0]} x {shown[1]}; they reach to {right:g} x "
+            f"{bottom:g}: if they were measured on another size, give --boxes-picture WIDTHxHEIGHT, else --boxes-picture display"
         )
     return shown if shown in fits or not fits else fits[0]
 

@@ -168,7 +168,8 @@ def ablate(
 
 @app.command(
     rich_help_panel=TRAIN,
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    # Options after the command's name are the command's own, --help too.
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def processes(
     context: typer.Context, count: Annotated[int, typer.Argument(min=1, help="Processes, one per GPU.", metavar="N")]

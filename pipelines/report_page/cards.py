@@ -1,4 +1,4 @@
-"""The data card, the model card, and the page's tables of figures: plain rows of text, made from what the stages left."""
+"""The data card, the model card, and the page's tables of metrics: plain rows of text, made from what the stages left."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEMO_WEIGHTS = "vision/demo.safetensors"
 
 @dataclass(frozen=True)
 class Stat:
-    """A headline figure, in per cent: its 95 % interval, and what chance scores, where they are known."""
+    """A headline metric, in per cent: its 95 % interval, and what chance scores, where they are known."""
 
     label: str
     value: float
@@ -52,7 +52,7 @@ class Card:
 
 
 def stats(figures: Mapping[str, Any], chance: Mapping[str, Any]) -> list[Stat]:
-    """Pick the headline figures of ``metrics.json``."""
+    """Pick the headline metrics of ``metrics.json``."""
     intervals = figures.get("intervals") or {}
     result = []
     for key, label in FIGURES.items():
@@ -91,7 +91,7 @@ def camera_title(number: int, names: Mapping[int, str]) -> str:
 
 
 def cameras_table(figures: Mapping[str, Any], names: Mapping[int, str] = MappingProxyType({})) -> Table:
-    """Lay out the figures by the query's camera."""
+    """Lay out the metrics by the query's camera."""
     rows = [
         [
             camera_title(int(camera), names),
@@ -259,8 +259,8 @@ def demo_note(settings: Mapping[str, Any] | None, skeletons: Mapping[str, Any] |
     if not what:
         return None
     return (
-        f"The demo's small {' and '.join(what)} made this page, trained on rendered people alone. Of real people, figures, "
-        "neighbours and skeletons say nothing of what the method can do: real data want CLIP's "
+        f"The demo's small {' and '.join(what)} made this page, trained on rendered people alone. Of real people, metrics, "
+        "neighbours and skeletons say nothing of what the method can do: real data need CLIP's "
         "weights (vision.pretrained) and the estimator human3d."
     )
 

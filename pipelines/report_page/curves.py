@@ -34,7 +34,7 @@ def read_scalars(folder: Path) -> Scalars:
 
 
 def charts(folder: Path, stage: str) -> list[tuple[str, Markup, Markup]]:
-    """Draw a stage's curves: (title, chart, legend) for each of its losses, figures on held-out data, learning rate."""
+    """Draw a stage's curves: (title, chart, legend) for each of its losses, metrics on held-out data, learning rate."""
     scalars = {tag: series for tag, series in read_scalars(folder).items() if np.isfinite(series[1]).all()}
     held_out = {tag: series for tag, series in scalars.items() if tag.startswith(SHARES)}
     rest = {tag: series for tag, series in scalars.items() if tag not in held_out}

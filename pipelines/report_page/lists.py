@@ -152,7 +152,7 @@ def _people(root: Path, tracklets: Mapping[str, Tracklet], content: Content) -> 
     if is_proposal(path):
         content.notes.append(
             f"Who is who is what `csip cluster` proposed in {path.name}, and nobody has corrected it: right and wrong, and all "
-            "figures by it, say how well descriptors agree with a guess made of descriptors, not with the truth."
+            "metrics by it, say how well descriptors agree with a guess made of descriptors, not with the truth."
         )
     return people
 

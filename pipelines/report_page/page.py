@@ -51,7 +51,7 @@ def write(settings: Settings, run_folder: Path, model: Path | None, cache: Path,
     Raises
     ------
     CsipError
-        The run has neither figures nor descriptors, or a file of it is damaged.
+        The run has neither metrics nor descriptors, or a file of it is damaged.
     """
     return save(gather(settings, run_folder, model, cache, monitor), run_folder / PAGE)
 
@@ -143,7 +143,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     else:
         if scored is not None and scored["model"] != descriptors.model:
             content.notes.append(
-                "The ranked lists and the map come from descriptors of another model than the figures; `csip evaluate` "
+                "The ranked lists and the map come from descriptors of another model than the metrics; `csip evaluate` "
                 "makes both anew."
             )
         shown = lists.add_lists(content, descriptors, dataset, cameras, cache, monitor)
@@ -215,7 +215,7 @@ def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> 
 
 
 def _rows(scored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the trained model's figures and those that it is compared with, by name."""
+    """Return the trained model's metrics and those that it is compared with, by name."""
     return {"trained": scored["figures"], **scored["compared"]}
 
 

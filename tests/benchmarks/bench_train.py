@@ -181,7 +181,10 @@ def spawn(case: str, options: argparse.Namespace) -> dict:
 def waits_per_step() -> int | None:
     """Count how often a step of stage 2 waits for the GPU, on a simulated one; None where it cannot be compiled."""
     folder = Path(__file__).parents[1] / "device"
-    program = "import sys; sys.path.insert(0, sys.argv[1]); import build, pathlib; print(build.library(pathlib.Path('build')))"
+    program = (
+        "import pathlib, sys; sys.path.insert(0, sys.argv[1]); import compiled\n"
+        "print(compiled.library(pathlib.Path('build')))"
+    )
     made = subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)
     if made.returncode:
         return None

@@ -7,6 +7,7 @@ per line: the scenario's name, its error or None, and the waits for the device o
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import sys
 import tempfile
@@ -42,6 +43,8 @@ from csip.training.keeper import Keeper
 from csip.training.skeletons_alone import train_skeleton
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
+from csip.video import rtmdet
+from pose_cache.compat import guard_torchvision
 from pose_cache.estimator import PoseEstimator
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -237,6 +240,46 @@ def extraction(ground: Ground, precision: str) -> None:
         np.testing.assert_allclose(found[1].keypoints2d, found[0].keypoints2d, atol=0.5)
 
 
+RTMDET = """
+_base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
+model = dict(
+    backbone=dict(deepen_factor=0.167, widen_factor=0.125, init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128], out_channels=32, num_csp_blocks=1),
+    bbox_head=dict(in_channels=32, feat_channels=32, num_classes=1),
+    test_cfg=dict(nms_pre=300, max_per_img=20))
+test_pipeline = [
+    dict(type='LoadImageFromFile', backend_args=None),
+    dict(type='Resize', scale=(96, 96), keep_ratio=True),
+    dict(type='Pad', size=(96, 96), pad_val=dict(img=(114, 114, 114))),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+"""
+
+
+def detection(ground: Ground) -> None:
+    """People in pictures, by a small RTMDet that is sure of what it sees; equal to the processor's."""
+    guard_torchvision()
+    extension: Any = importlib.import_module("mmcv.ops.nms").ext_module
+    extension.nms = simulation.kernel(extension.nms)
+    folder = ground.new()
+    folder.mkdir()
+    config, checkpoint = folder / "small.py", folder / "small.pth"
+    config.write_text(RTMDET)
+    model, _ = rtmdet._build(config, CPU)
+    torch.manual_seed(3)
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 4:
+            torch.nn.init.normal_(parameter, std=0.1)
+        if "rtm_" in name and name.endswith("bias"):
+            torch.nn.init.constant_(parameter, 2.0)
+    torch.save({"state_dict": model.state_dict()}, checkpoint)
+    images = list(np.random.default_rng(0).integers(0, 255, (2, 60, 90, 3), np.uint8))
+    there, here = (rtmdet.RTMDetDetector(config, checkpoint, device).detect(images) for device in ("cpu", "cuda:0"))
+    for expected, found in zip(there, here, strict=True):
+        assert len(expected.scores)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=1e-3)
+
+
 def ranking(ground: Ground) -> None:
     """Scores of random descriptors, equal to those of the processor."""
     rng = np.random.default_rng(0)
@@ -276,6 +319,7 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
     found["stage 2 without held-out identities"] = lambda g: stage2(g, dataset={"val_ids": 0})
     found["ranking"] = ranking
     found["attention"] = attention
+    found["detection"] = detection
     for precision in PRECISIONS:
         found[f"embedding {precision}"] = lambda g, p=precision: embedding(g, p)
     for precision in ("32", "bf16", "16"):

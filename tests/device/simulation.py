@@ -8,7 +8,7 @@ What it finds, and on a processor nothing does:
 
 What it cannot: kernels, rounding, memory, NCCL and torch.compile.
 
-The shared library of `build.library` has to be loaded before torch is imported; call `install` before anything else.
+The shared library of `compiled.library` has to be loaded before torch is imported; call `install` before anything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import contextlib
 import functools
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +224,16 @@ def unwrapped(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(unwrapped(part) for part in value)
     return value
+
+
+def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a compiled function of a library, which torch does not dispatch, one that runs on the device."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        found = function(*unwrapped(args), **{name: unwrapped(value) for name, value in kwargs.items()})
+        return wrap(found) if any(isinstance(value, DeviceTensor) for value in [*args, *kwargs.values()]) else found
+
+    return run
 
 
 def wrap(value: Any) -> Any:

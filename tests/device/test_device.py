@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import build
+import compiled
 import pytest
 from scenarios import NUMBERS, OPTIONS, OTHERS, scenarios
 
@@ -31,10 +31,10 @@ ALLOWED = {"16-mixed": 1}
 
 @pytest.fixture(scope="session")
 def library() -> Path:
-    if build.compiler() is None:
+    if compiled.compiler() is None:
         pytest.skip("no C++ compiler to make the simulated device with")
     try:
-        return build.library(PROJECT / "build")
+        return compiled.library(PROJECT / "build")
     except subprocess.CalledProcessError as error:
         pytest.skip(f"the simulated device cannot be compiled: {error.stderr[-500:]}")
 

@@ -41,6 +41,6 @@ def test_other_skeletons_and_other_folders_are_refused(world: Path, walkers: Pat
     with pytest.raises(CsipError, match=r"strata\.json: no such file"):
         render_tracklets.run_ceilings(walkers, None)
     others = shutil.copy2(walkers / "skeletons.h5", tmp_path / "others.h5")
-    with pytest.raises(CsipError, match=r"others\.h5: no poses of the test tracklets"):
+    with pytest.raises(CsipError, match=r"others\.h5: .*--test-too"):
         render_tracklets.run_ceilings(world, Path(others))
     assert not (world / "ceilings_estimated.json").exists()

@@ -144,7 +144,7 @@ def test_descriptors_of_another_model_are_told(run: Run) -> None:
 
     write_descriptors(run.folder / "descriptors.h5", replace(run.descriptors, model="f" * 16))
     made = content(run)
-    assert "another model than the figures" in made.notes[0] and made.cases == []
+    assert "another model than the metrics" in made.notes[0] and made.cases == []
 
 
 def test_files_of_another_data_set_or_damaged_ones_are_refused(run: Run) -> None:

@@ -139,3 +139,5 @@ def test_descriptors_of_pictures_that_changed_are_refused(tmp_path: Path) -> Non
     with pytest.raises(CsipError, match=rf"1 of 2 tracklets have changed .* {changed.name}; rerun `csip embed`"):
         check_pictures(path, found, settings)
     check_pictures(path, found, settings.model_copy(update={"root": tmp_path / "moved away"}))
+    (root / "ann/c1/0.jpg").unlink()
+    check_pictures(path, found, settings)

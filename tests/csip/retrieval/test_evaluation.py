@@ -14,8 +14,9 @@ from csip.data import mars
 from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
 from csip.monitor import Silent
-from csip.retrieval.embedding import Embedder, clips_of
+from csip.retrieval.embedding import clips_of
 from csip.retrieval.evaluation import Evaluation, chance_scores, embed_sides, protocol, score, side
+from csip.retrieval.model import Model
 from pipelines.tables import rich_table
 from pipelines.write_report import _ranking
 
@@ -35,12 +36,12 @@ def with_evaluation(settings: Settings, **changes: object) -> Settings:
 
 def measured(settings: Settings, dataset: Dataset, groups: dict[int, int] | None = None) -> Evaluation:
     query, gallery = side(dataset.query, settings), side(dataset.gallery, settings)
-    embedder = Embedder(Colours(), settings, {}, torch.device("cpu"))
-    found = embed_sides(embedder, dataset.root, query, gallery, Silent())
+    model = Model(Colours(), settings, dataset.name, {}, "", "", torch.device("cpu"))
+    found = embed_sides(model.embedder(dataset.name), dataset.root, query, gallery, Silent())
     assert [len(one) for one in found] == [len(query.ids), len(gallery.ids)]
     return Evaluation(
         dataset.name,
-        protocol(dataset, query, gallery, settings),
+        protocol(dataset, query, gallery, model),
         "",
         score(*found, query, gallery, groups or {}, settings.evaluation, "cpu"),
         {"chance": chance_scores(query, gallery, groups or {})},

@@ -185,7 +185,7 @@ def test_a_rendered_world_measures_itself_by_true_and_by_estimated_joints(render
     gaps = measure_ceilings(rendered, store)
     assert gaps.missing == 1 and gaps.find("proportions", 16, "body").own_twin > 0.95
     write(lambda i: np.zeros(16, bool))
-    with pytest.raises(CsipError, match=r"skeletons\.h5: no poses"):
+    with pytest.raises(CsipError, match=r"skeletons\.h5: expected skeletons of the test"):
         measure_ceilings(rendered, store)
 
 

@@ -286,7 +286,9 @@ def loaders(settings: Settings, ground: Ground) -> Any:
     asked: list[int] = []
     plain = torch.utils.data.DataLoader.__init__
 
-    def init(self: Any, *arguments: Any, num_workers: int = 0, **options: Any) -> None:
+    def init(
+        self: Any, *arguments: Any, num_workers: int = 0, persistent_workers: bool = False, **options: Any
+    ) -> None:
         asked.append(num_workers)
         plain(self, *arguments, **options)
 

@@ -303,6 +303,18 @@ def test_shares_of_the_picture_have_classes_too(tmp_path: Path) -> None:
     assert found.dropped == {"boxes: class 2": 1}
 
 
+def test_classes_by_name(tmp_path: Path) -> None:
+    lines = ["1,4,300,20,30,60,0.9,Person\n", "1,5,200,20,30,60,0.9,car\n", "1,6,100,20,30,60,0.9,pedestrian\n"]
+    for text in ("".join(lines), "frame,id,x,y,w,h,score,label\n" + "".join(lines)):
+        found = read(tmp_path / "a.txt", text)
+        assert found.tracks.tolist() == [4, 6]
+        assert found.dropped == {"boxes: class car": 1}
+        assert "people are class Person, pedestrian" in found.reading
+        assert read(tmp_path / "a.txt", text, BoxesOptions(classes=("Car",))).tracks.tolist() == [5]
+        with pytest.raises(CsipError, match=r"which of its classes \(car, worker\) are people.*--boxes-classes"):
+            read(tmp_path / "a.txt", text.replace("Person", "worker").replace("pedestrian", "worker"))
+
+
 def test_lines_that_are_there_twice(tmp_path: Path) -> None:
     found = read(tmp_path / "a.txt", "1,4,20,20,30,60,1\n1,4,20,20,30,60,1\n1,5,20,20,30,60,1\n")
     assert found.tracks.tolist() == [4, 5]
@@ -390,6 +402,15 @@ def test_boxes_of_the_stored_picture_are_turned_with_it(tmp_path: Path) -> None:
     )
     mirrored = Shown(Geometry((320, 240), matrix=(-1, 0, 0, 1)), 1, 20)
     assert rows_of(read(tmp_path / "a.txt", text, BoxesOptions(picture="coded"), mirrored)) == [(1, 1, 280, 20, 30, 60)]
+
+
+def test_boxes_of_a_larger_picture_are_asked_for(tmp_path: Path) -> None:
+    text = "".join(f"{f},1,{60 * f},{30 * f},60,90,1\n" for f in range(1, 20))  # on 1280 x 720
+    with pytest.raises(CsipError, match=r"\d\d% of its boxes lie outside the picture of 640 x 360.*--boxes-picture"):
+        read(tmp_path / "a.txt", text)
+    found = read(tmp_path / "a.txt", text, BoxesOptions(picture="1280x720"))
+    assert rows_of(found)[3] == (4, 1, 120, 60, 30, 45)
+    assert len(read(tmp_path / "a.txt", text, BoxesOptions(picture="display")).frames) == 19
 
 
 @pytest.mark.parametrize("picture", ["wide", "0x5", "640", "640x", "640x480x3", "300x900"])
