@@ -6,7 +6,9 @@
 #   make search DATASET=hall VIDEOS=visits FROM=runs/mars   people in videos, described by another run's model, and searched
 #   make ablate                    what each part of the method adds, on rendered people: hours
 DATASET ?= demo
-PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+# The Python of the environment: its own, else the newest of 3.11 to 3.14 on PATH or in pyenv. `make setup` also takes
+# TORCH=cpu|cuda|pypi|ADDRESS, INSTALLER=uv|pip and OPS=compiled|gpu: see pipelines/maintain/bootstrap.py.
+PYTHON ?= $(shell sh pipelines/maintain/find_python.sh)
 # Settings for every stage, e.g. SET="stage1.epochs=3 runtime.device=cpu"; flags for `csip synth`.
 SET ?=
 SYNTH ?=
@@ -37,12 +39,19 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu clean
+.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu wheel clean
 .DELETE_ON_ERROR:
 
-setup: .venv/csip-setup.sha256
-.venv/csip-setup.sha256: pyproject.toml pipelines/maintain/bootstrap.py pipelines/maintain/constraints.txt
-	@$(PYTHON) pipelines/maintain/bootstrap.py
+# Asks each time whether what is there is what is wanted, which takes a moment; other targets ask when its inputs change.
+BOOTSTRAP := pipelines/maintain/bootstrap.py
+setup:
+	@python='$(PYTHON)'; if [ -z "$$python" ]; then \
+	    echo 'setup: no Python 3.11 to 3.14 with venv on PATH or in pyenv' >&2; \
+	    echo '  fix: apt-get install python3 python3-venv, or install uv; or name one: make setup PYTHON=/path/to/python' >&2; \
+	    exit 1; fi; \
+	TORCH='$(TORCH)' INSTALLER='$(INSTALLER)' OPS='$(OPS)' "$$python" $(BOOTSTRAP)
+.venv/csip-setup.sha256: pyproject.toml $(BOOTSTRAP) pipelines/maintain/constraints.txt
+	@$(MAKE) --no-print-directory setup
 	@touch $@
 
 ingest: $(DATA)/tracklets.csv
@@ -129,5 +138,10 @@ bench: setup
 bench-gpu: setup
 	.venv/bin/python tests/benchmarks/bench_gpu.py
 
+# A wheel that works outside a clone, in dist/.
+wheel: setup
+	.venv/bin/python -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls -l dist/*.whl
+
 clean:
-	rm -rf data/demo runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf dist build data/demo runs/demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

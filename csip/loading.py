@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
-from configs import CONFIGS
 from csip.config import DatasetSettings, EvaluationSettings, Override, RuntimeSettings, Settings
 from csip.config import load_settings as read_settings
 from csip.data import readers
@@ -19,6 +18,7 @@ from csip.models.checkpoints import MODEL, load_model, model_digest
 from csip.models.factory import restore
 from csip.retrieval.model import Model, pick_device
 from csip.runtime import Precision, precision_of
+from pose_cache.shipped import CONFIGS
 
 # ---- models ----------------------------------------------------------------------------------------------------------
 

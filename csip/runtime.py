@@ -14,6 +14,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment, TorchEla
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
+from pose_cache.processor import has_bf16, warn_without_bf16
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -47,10 +48,12 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
 
 
 def precision_of(runtime: RuntimeSettings, device: torch.device) -> Precision:
-    """Return the numerical precision on a device: bf16 on a GPU and float32 on a CPU where ``auto`` leaves it open."""
-    if runtime.precision != "auto":
-        return runtime.precision
-    return "bf16-mixed" if device.type == "cuda" else "32-true"
+    """Return the numerical precision on a device: ``auto`` is bf16 if the device has units for it, and float32 if not."""
+    if runtime.precision == "auto":
+        return "bf16-mixed" if has_bf16(device) else "32-true"
+    if runtime.precision == "bf16-mixed":
+        warn_without_bf16(device, "runtime.precision=bf16-mixed")
+    return runtime.precision
 
 
 def autocast(precision: Precision, device: torch.device) -> torch.autocast:

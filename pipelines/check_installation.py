@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from configs import CONFIGS
 from csip.files import digest
 from pipelines.console import console, labelled
 from pose_cache.compat import guard_torchvision
 from pose_cache.estimator import PoseEstimator, demo, human3d
+from pose_cache.processor import has_bf16
+from pose_cache.shipped import CONFIGS, IN_CLONE, repair
+from pose_cache.standins import compiled_operators, version_of
+from pose_cache.standins.mmcv_ext import has_torchvision_nms
 
 GIVEN = ("torch", "mmpose", "mmengine", "mmcv", "mmdet", "open_clip_torch", "h5py", "joblib", "typer")
-SETUP = "run `make setup` again; if it stays, delete .venv and .wheels first"
+SETUP = repair()
 
 
 def run() -> bool:
@@ -33,12 +36,12 @@ def run() -> bool:
     checks: list[tuple[str, Callable[[], str], str]] = [
         ("packages", check_versions, SETUP),
         ("devices", check_devices, "install a CUDA build of torch that fits the driver, or use the CPU"),
-        ("mmcv operators", check_operators, f"mmcv was built without its operators: {SETUP}"),
+        ("mmcv operators", check_operators, SETUP),
         ("2D pose model", check_pose, SETUP),
         ("3D lifter", check_lifter, SETUP),
         ("person detector", check_detector, SETUP),
         ("image encoder", check_vision, SETUP),
-        ("demo weights", check_demo_weights, "restore the files of the repository: git checkout configs"),
+        ("demo weights", check_demo_weights, "git checkout configs" if IN_CLONE else SETUP),
     ]
     for name, check, fix in checks:
         try:
@@ -56,40 +59,56 @@ def run() -> bool:
 
 
 def check_versions() -> str:
-    """Compare the installed packages with the pins of pyproject.toml."""
-    found = {name: metadata.version(name) for name in GIVEN}
-    pyproject = Path(__file__).resolve().parents[1] / "pyproject.toml"
-    if pyproject.exists():
-        lines = tomllib.loads(pyproject.read_text())["project"]["dependencies"]
-        pins = dict(line.split("==") for line in lines if "==" in line)
-        wrong = [
-            f"{n} is {v}, expected {pins[n]}" for n, v in found.items() if n in pins and v.split("+")[0] != pins[n]
-        ]
-        if wrong:
-            raise RuntimeError("; ".join(wrong))
+    """Compare the installed packages with the versions that this one was tested with."""
+    found = {name: version_of(name) for name in GIVEN}
+    pins = _pins()
+    wrong = [f"{n} is {v}, expected {pins[n]}" for n, v in found.items() if n in pins and v.split("+")[0] != pins[n]]
+    if wrong:
+        raise RuntimeError("; ".join(wrong))
     return ", ".join(f"{name} {version}" for name, version in found.items())
+
+
+def _pins() -> dict[str, str]:
+    """Return {package: version} for what has to be there at one exact version."""
+    carried: dict[str, str] = {}
+    if IN_CLONE:
+        project = tomllib.loads((CONFIGS.parent / "pyproject.toml").read_text())
+        needed, carried = project["project"]["dependencies"], project["tool"]["csip"]
+    else:
+        needed = [line for line in metadata.requires("csip") or [] if ";" not in line]
+    pins = dict(line.split("==") for line in needed if "==" in line)
+    return {("mmcv" if name == "mmcv-lite" else name.replace("-", "_")): pin for name, pin in (pins | carried).items()}
 
 
 def check_devices() -> str:
     """Use the first GPU where torch sees one."""
+    threads = f"{torch.get_num_threads()} threads, {'with' if has_bf16('cpu') else 'without'} bf16 units"
     if not torch.cuda.is_available():
         build = f"built for CUDA {torch.version.cuda}, no usable GPU" if torch.version.cuda else "CPU build of torch"
-        return f"{build}; {torch.get_num_threads()} threads"
+        return f"{build}; {threads}"
     torch.ones(2, device="cuda").sum().item()
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f"CUDA {torch.version.cuda}: {', '.join(names)}"
+    return f"CUDA {torch.version.cuda}: {', '.join(names)}; processor: {threads}"
 
 
 def check_operators() -> str:
-    """Run one of mmcv's compiled operators."""
+    """Run those of mmcv's operators that are used: non-maximum suppression, alone and by class as detectors do."""
     guard_torchvision()
-    from mmcv.ops import nms
+    from mmcv.ops import batched_nms, nms
 
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
-    kept = nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5)[1]
-    if kept.tolist() != [0, 2]:
-        raise RuntimeError(f"non-maximum suppression kept {kept.tolist()}, expected [0, 2]")
-    return "compiled, non-maximum suppression runs"
+    scores = torch.tensor([0.9, 0.8, 0.7])
+    for name, kept, expected in (
+        ("non-maximum suppression", nms(boxes, scores, 0.5)[1].tolist(), [0, 2]),
+        ("the same by class",
+         batched_nms(boxes, scores, torch.tensor([0, 1, 1]), {"type": "nms", "iou_threshold": 0.5})[1].tolist(), [0, 1, 2]),
+    ):  # fmt: skip
+        if kept != expected:
+            raise RuntimeError(f"{name} kept {kept}, expected {expected}")
+    if compiled_operators():
+        return "mmcv's own, compiled; non-maximum suppression runs"
+    by = "torchvision" if has_torchvision_nms() else "numpy"
+    return f"none compiled (mmcv-lite); non-maximum suppression by {by} runs"
 
 
 def check_pose() -> str:

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.table import Table
 
-from configs import CONFIGS
 from csip.config import Settings, dump_settings, load_settings
 from csip.errors import CsipError
 from csip.files import digest, write_json, write_text
@@ -15,6 +14,7 @@ from csip.models.authors import JOINT_SET, UNKNOWN, Imported, import_reference, 
 from csip.models.checkpoints import MODEL, save_model
 from csip.training.run_folder import git_revision
 from pipelines.console import console
+from pose_cache.shipped import CONFIGS
 
 PAPER = CONFIGS / "paper"
 

@@ -6,9 +6,9 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from configs import CONFIGS
 from csip.config import Override, Settings, load_settings
 from csip.errors import CsipError
+from pose_cache.shipped import CONFIGS
 
 
 def settings_for(

@@ -1,10 +1,10 @@
-"""Make `import torchvision` work where its compiled operators do not match torch.
+"""Make `import torchvision`, and with it MMPose and OpenCLIP, work where compiled parts are missing or do not match.
 
-A CPU-only torch beside the torchvision of PyPI (built for CUDA) is common: torchvision then fails to load its
-operators, and `import torchvision` raises "operator torchvision::nms does not exist" because its Python part
-registers fake kernels for operators that nobody declared. Declaring the two schemas is enough for everything
-that does not call them: models, v2 transforms, open_clip, mmpose. `torchvision.ops.nms` and `torchvision.io`
-stay unavailable there; nothing in this project needs them.
+What mmcv-lite and mmpose lack is given by `pose_cache.standins`. And a CPU-only torch beside the torchvision of PyPI
+(built for CUDA) is common: torchvision then fails to load its operators, and `import torchvision` raises "operator
+torchvision::nms does not exist" because its Python part registers fake kernels for operators that nobody declared.
+Declaring the two schemas is enough for everything that does not call them: models, v2 transforms, open_clip, mmpose.
+`torchvision.ops.nms` and `torchvision.io` stay unavailable there; nothing in this project needs them.
 """
 
 import importlib
@@ -12,6 +12,8 @@ import sys
 from typing import Final
 
 import torch
+
+from pose_cache import standins
 
 _SCHEMAS: Final = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
@@ -22,7 +24,7 @@ _declared: list[torch.library.Library] = []
 
 
 def guard_torchvision() -> bool:
-    """Import torchvision, declaring its missing operator schemas first where that is what stops it.
+    """Import torchvision, declaring its missing operator schemas first where that is what stops it; find stand-ins.
 
     Call it before the first import of torchvision, mmpose, mmdet or open_clip. On a healthy installation
     it is a plain `import torchvision`. It is cheap to call again.
@@ -37,6 +39,7 @@ def guard_torchvision() -> bool:
     RuntimeError
         Whatever `import torchvision` raises for another reason.
     """
+    standins.install()
     if "torchvision" not in sys.modules:
         try:
             importlib.import_module("torchvision")

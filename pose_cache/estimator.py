@@ -5,7 +5,6 @@ crops of many frames and tracklets go through in one batch, and that whole seque
 """
 
 import hashlib
-import importlib.metadata
 import importlib.util
 import json
 import warnings
@@ -17,7 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
-from configs import CONFIGS
+from pose_cache import standins
 from pose_cache.compat import guard_torchvision
 from pose_cache.crops import Frame, read_crop
 from pose_cache.detection import Detector
@@ -25,7 +24,9 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.framing import View
 from pose_cache.joints import COCO17
 from pose_cache.lifting import Lifter
+from pose_cache.processor import warn_without_bf16
 from pose_cache.sequences import lift_sequences
+from pose_cache.shipped import CONFIGS, repair
 from pose_cache.weights import Weights, find_weights, load_weights
 
 __all__ = [
@@ -133,9 +134,10 @@ def estimator_spec(name: str) -> EstimatorSpec:
 
 def mmpose_config(name: str) -> Path:
     """Return the path of a config that ships in the mmpose package."""
+    standins.install()
     package = importlib.util.find_spec("mmpose")
     if package is None or package.origin is None:
-        raise PoseCacheError("mmpose is not installed: run `make setup`")
+        raise PoseCacheError(f"mmpose is not installed: {repair()}")
     return Path(package.origin).parent / ".mim" / "configs" / name
 
 
@@ -192,6 +194,8 @@ class PoseEstimator:
         self.device = torch.device(resolve_device(device))
         if precision == "16" and self.device.type == "cpu":
             raise PoseCacheError('precision "16" needs a GPU; on a processor use "32" or "bf16"')
+        if precision == "bf16":
+            warn_without_bf16(self.device, 'precision "bf16"')
         pose2d, pose2d_file = _build(spec.pose2d_config, spec.pose2d_weights, self.device)
         lifter, lifter_file = _build(spec.lifter_config, spec.lifter_weights, self.device)
         self.digest = self._digest(pose2d, lifter)
@@ -206,7 +210,7 @@ class PoseEstimator:
             "flip_test": flip_test,
             "precision": precision,
             "digest": self.digest,
-            "software": {name: importlib.metadata.version(name) for name in ("torch", "mmpose", "mmcv", "mmengine")},
+            "software": {name: standins.version_of(name) for name in ("torch", "mmpose", "mmcv", "mmengine")},
         }
 
     @property

@@ -333,7 +333,7 @@ def _tracklet(sequence: FrameSequence, points: np.ndarray | None) -> TrackletSke
     """Make a tracklet of joints (T, 17, 3); frames whose joints are not finite are not valid, all of them for None."""
     count = len(sequence.frames)
     joints = np.full((count, H36M17.size, 3), np.nan, np.float32) if points is None else points
-    valid = np.isfinite(joints).all(axis=(1, 2))
+    valid = np.asarray(np.isfinite(joints).all(axis=(1, 2)))
     keypoints = np.zeros((count, 0, 3), np.float32)
     return TrackletSkeletons(sequence.name, sequence.frames, np.nan_to_num(joints), keypoints, valid)
 

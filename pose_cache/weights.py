@@ -1,6 +1,7 @@
 """Finding, checking and loading the weights of pose models."""
 
 import hashlib
+import importlib
 import os
 import pickle
 import shutil
@@ -115,7 +116,8 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
 def _array_constructors() -> list[Any]:
     """Return what NumPy's arrays are unpickled with; published files keep such arrays beside the weights."""
     # NumPy 1 and NumPy 2 name the module of these two functions differently, and so do the files they wrote.
-    functions = [getattr(np.core.multiarray, name) for name in ("_reconstruct", "scalar")]
+    multiarray = importlib.import_module("numpy._core.multiarray")
+    functions = [getattr(multiarray, name) for name in ("_reconstruct", "scalar")]
     renamed = [(function, f"{module}.multiarray.{function.__name__}") for function in functions for module in _CORES]
     types = [type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "u1", "?", "S1", "U1")]
     return [*renamed, np.ndarray, np.dtype, *types]

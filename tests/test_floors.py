@@ -13,7 +13,6 @@ PROJECT = Path(__file__).parents[1]
 
 # From the ground up. What shares a floor must not know of each other.
 FLOORS = (
-    ("configs",),
     ("pose_cache",),
     ("csip.errors", "csip.monitor"),
     ("csip.config", "csip.files"),
@@ -28,7 +27,7 @@ FLOORS = (
 ROOMS = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = {
     ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__"): path
-    for package in ("configs", "pose_cache", "csip", "pipelines")
+    for package in ("pose_cache", "csip", "pipelines")
     for path in (PROJECT / package).rglob("*.py")
     if "pose/demo" not in path.as_posix()  # MMPose's own configuration language
 }

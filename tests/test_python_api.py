@@ -16,7 +16,6 @@ from PIL import Image
 
 import csip
 import pose_cache
-from configs import CONFIGS
 from csip.config import load_settings
 from csip.data.dataset import Tracklets
 from csip.models.checkpoints import save_model
@@ -25,6 +24,7 @@ from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pipelines import embed_tracklets, paths
 from pose_cache.plan import FrameSequence
 from pose_cache.shard import ShardJob, make_shards
+from pose_cache.shipped import CONFIGS
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
 pytestmark = pytest.mark.slow

@@ -137,7 +137,7 @@ class RuntimeSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device; auto: cuda where torch sees a GPU, otherwise cpu."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
-    """Numerical precision; auto: bf16-mixed on a GPU, 32-true on a CPU."""
+    """Numerical precision; auto: bf16-mixed on devices with bf16 units, else 32-true."""
     workers: int | None = Field(None, ge=0)
     """Processes that decode frames, per training process; 0: the main process does; null: one per core, at most 8."""
     embed_batch: int = Field(128, ge=1)

@@ -201,7 +201,7 @@ def _save(path: Path, dataset: Dataset, notes: dict[str, str]) -> None:
         arrays[part] = np.array([row[id(t)] for t in tracklets], dtype=np.int64)
     # Where it cannot be written, everything works without it; several processes may write it at once.
     with contextlib.suppress(OSError), atomic(path, path.with_name(f".{path.stem}.{os.getpid()}.tmp.npz")) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, allow_pickle=False, **arrays)
 
 
 def _make_folder(path: Path) -> bool:

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs import CONFIGS
 from csip.errors import CsipError
 from csip.models.attention import ImageAttention
 from pose_cache.compat import guard_torchvision
+from pose_cache.shipped import CONFIGS
 
 # The text tower is not built: a smallest possible one stands in for it.
 NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}

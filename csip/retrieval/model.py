@@ -89,7 +89,7 @@ class Model:
             return self.embed_frames(frames_in(path) if path.is_dir() else [path], path.name)
         if isinstance(what, np.ndarray) and what.ndim == 3:
             return self.embed_frames([what])
-        items = list(what) if isinstance(what, Iterable) else [what]
+        items: list[Any] = list(what) if isinstance(what, Iterable) else [what]
         if items and isinstance(items[0], Tracklet):
             raise CsipError(
                 f"tracklet {items[0].name}: its frames are relative to a data set's folder, and a plain list does not know "

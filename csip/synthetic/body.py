@@ -280,7 +280,7 @@ def draw_clothing(seed: int, key: int) -> Clothing:
     rng = np.random.default_rng([seed, _CLOTHING, key])
 
     def colour(palette: Sequence[Colour], spread: float = 0.04) -> Colour:
-        drawn = np.array(palette[rng.integers(len(palette))]) + rng.uniform(-spread, spread, 3)
+        drawn = np.array(palette[int(rng.integers(len(palette)))]) + rng.uniform(-spread, spread, 3)
         red, green, blue = np.clip(drawn, 0.04, 0.96)
         return float(red), float(green), float(blue)
 

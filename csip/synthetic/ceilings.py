@@ -238,7 +238,7 @@ def _torso(joints: FloatArray) -> FloatArray:
     up = _unit(joints[..., _THORAX, :] - joints[..., 0, :])
     hips = joints[..., _LEFT_HIP, :] - joints[..., _RIGHT_HIP, :]
     shoulders = joints[..., _LEFT_SHOULDER, :] - joints[..., _RIGHT_SHOULDER, :]
-    left = _unit(hips) + _unit(shoulders)
+    left: FloatArray = _unit(hips) + _unit(shoulders)
     left = _unit(left - (left * up).sum(axis=-1, keepdims=True) * up)
     return np.stack([np.cross(left, up), left, up], axis=-2)
 

@@ -326,7 +326,7 @@ def _layers(visit: _Visit, camera: Camera, scale: float, size: tuple[int, int], 
             box,
             (int(corner[0]), int(corner[1])),
             small[..., :3],
-            small[..., 3] / 255,
+            small[..., 3] / np.float32(255),
             shadow[frame],
         )
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from csip.config import Settings, dump_settings
 from csip.errors import CsipError
 from csip.files import atomic, write_json, write_text
 from csip.models.checkpoints import MODEL, save_model
+from pose_cache.shipped import IN_CLONE, revision
 
 STATE = "state.pt"
 BEST = "best.pt"
@@ -163,10 +164,12 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def git_revision() -> str:
-    """Return the revision of the code, or ``unknown`` outside a git checkout."""
-    here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    """Return the revision of the code: git's commit in a clone, else the version and what the wheel was made from."""
+    commit = revision()
+    if commit is not None and IN_CLONE:
+        return commit
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        version = metadata.version("csip")
+    except metadata.PackageNotFoundError:
         return "unknown"
+    return version if commit is None else f"{version} ({commit})"

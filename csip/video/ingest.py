@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -21,6 +20,7 @@ from csip.video.result import IngestResult, Skipped, kind_of, summarise
 from csip.video.state import FORMAT, IngestState, empty, source_of
 from pose_cache.lock import held
 from pose_cache.plan import Share
+from pose_cache.processor import usable_processors
 from pose_cache.workers import run_pieces
 
 DetectorName = Literal["auto", "rtmdet", "hog", "boxes"]
@@ -265,7 +265,7 @@ def _detector(options: DetectorOptions) -> Detector:
 
 
 def _processors() -> int:
-    return len(os.sched_getaffinity(0))
+    return usable_processors()
 
 
 def _choose(detector: DetectorOptions, state: IngestState, force: bool, share: bool, monitor: Monitor) -> DetectorName:

@@ -5,9 +5,29 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import DATA, ReplaceFolder, Workers
+from pipelines.cli.options import DATA, ReplaceFolder, Set, Workers
 
 app = typer.Typer()
+
+
+@app.command(rich_help_panel=DATA)
+def demo(
+    train_ids: Annotated[int, typer.Option(help="Training identities.")] = 96,
+    test_ids: Annotated[int, typer.Option(help="Test identities.")] = 40,
+    workers: Workers = 2,
+    set_: Set = None,
+) -> None:
+    """Run every stage on rendered people: data/demo, runs/demo and a report.
+
+    A stage reruns if its output is missing or older than its input.
+
+    Example:
+      csip demo
+    """
+    from csip.synthetic.world import SyntheticSpec
+    from pipelines import run_demo as stage
+
+    stage.run(set_ or [], SyntheticSpec(train_ids=train_ids, test_ids=test_ids), workers)
 
 
 @app.command(rich_help_panel=DATA)

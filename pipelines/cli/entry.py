@@ -23,6 +23,9 @@ def main() -> None:
     """Run the command line."""
     from csip.errors import UserError
 
+    if sys.platform == "win32":
+        _fail("Windows is not supported: use the Windows Subsystem for Linux (`wsl --install`)")
+    warnings.filterwarnings("ignore", category=SyntaxWarning)  # of packages that are compiled as they are imported
     # Threads that wait for each other sleep: on a busy machine, spinning makes a stage take several times as long. OpenMP
     # reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

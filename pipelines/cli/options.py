@@ -17,7 +17,7 @@ MAINTAIN = "Maintain"
 
 def _data_sets(start: str) -> Iterable[str]:
     """Return the data sets that begin with `start`, for the shell: those with settings, and the folders in data/."""
-    from configs import CONFIGS
+    from pose_cache.shipped import CONFIGS
 
     settings = [path.stem for folder in (Path("configs"), CONFIGS) for path in folder.glob("*.yaml")]
     folders = [path.name for path in Path("data").glob("*/")] if Path("data").is_dir() else []

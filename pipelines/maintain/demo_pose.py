@@ -23,13 +23,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from configs import CONFIGS
 from csip.synthetic.walks import RenderedTracklet, render_walk
 from pose_cache.compat import guard_torchvision
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, demo
 from pose_cache.framing import place_in_view
 from pose_cache.joints import COCO17, H36M17, coco_to_h36m, mirror
+from pose_cache.shipped import CONFIGS
 from pose_cache.weights import Weights
 
 TRAINING_SEED = 20_231

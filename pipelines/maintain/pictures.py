@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -281,8 +281,8 @@ def draw_report(page: Path, part: str, out: Path, theme: Theme, height: int | No
         box = tab.locator(f"section#{part}").bounding_box()
         if box is None:
             raise CsipError(f"{page}: has no section {part}; run `make demo`")
-        bottom = (height or box["height"]) - 16
-        tab.screenshot(path=out, clip={"x": 0, "y": box["y"] + 16, "width": 1200, "height": bottom}, full_page=True)
+        size: Any = {"x": 0, "y": box["y"] + 16, "width": 1200, "height": (height or box["height"]) - 16}
+        tab.screenshot(path=out, clip=size, full_page=True)
         started.close()
     few = Image.open(out).convert("RGB").quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(out, optimize=True)

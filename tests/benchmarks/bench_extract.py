@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import tempfile
@@ -41,6 +40,7 @@ from pose_cache.compat import guard_torchvision
 from pose_cache.decode import decode_ahead
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, demo, human3d
 from pose_cache.images import read_frame
+from pose_cache.processor import has_bf16, usable_processors
 
 LENGTHS = (60, 41, 60, 23, 56)  # of tracklets: about MARS's mean
 BODY = 1.72  # metres: what the estimators take a crop's longer side for
@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer frames and rounds")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of torch, and decoders")
+    parser.add_argument("--threads", type=int, default=usable_processors(), help="of torch, and decoders")
     parser.add_argument("--batch", type=int, help="crops at once: 16 by default, 256 on a GPU")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
     arguments = parser.parse_args()
@@ -234,7 +234,8 @@ def main() -> None:
     batch = arguments.batch or (256 if gpu else 16)
     rounds, tracklets, peer_frames = (3, 2, 16) if arguments.quick else (7, 5, 48)
     spec = replace(human3d(), pose2d_weights=None, lifter_weights=None)
-    precisions: list[Precision] = ["32", "bf16", "16"] if gpu else ["32", "bf16"]
+    # A processor without units for bf16 emulates it, which takes many times as long and says nothing.
+    precisions: list[Precision] = ["32", "bf16", "16"] if gpu else ["32", "bf16"] if has_bf16("cpu") else ["32"]
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         people = render(root, tracklets)

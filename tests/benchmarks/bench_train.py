@@ -29,6 +29,7 @@ from csip.models.losses import LearnableTemperature, supervised_contrastive
 from csip.models.prototype_updater import PrototypeFusionUpdater
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.training.stage2 import loss_terms, parameter_groups, total_loss
+from pose_cache.processor import has_bf16
 
 JOINTS = 17
 SEEN = 2  # clips whose features are computed; the time is that of all, since it grows with their number
@@ -142,7 +143,7 @@ def run_stage1(count: int, frames: int, repeat: int, device: torch.device) -> di
             vision(images)
 
     found = {}
-    for bf16 in (False, True):
+    for bf16 in (False, True) if has_bf16(device) else (False,):
         features = timed(recompute, repeat, device) / SEEN * count
         found["bf16" if bf16 else "float32"] = {"cached": timed(step, repeat, device), "features": features}
     return found
@@ -190,13 +191,6 @@ def waits_per_step() -> int | None:
     command = [sys.executable, str(folder / "count_waits.py"), made.stdout.strip()]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return int(json.loads(done.stdout.splitlines()[-1])["waits"])
-
-
-def has_bf16(device: str) -> bool:
-    """Tell whether the device multiplies in bf16 by itself."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.metrics import adjusted_rand_score
 from track_scores import matches, overlaps, truth_rows
 
-from configs import CONFIGS
 from csip.config import Settings, load_settings
 from csip.models.checkpoints import save_model
 from csip.models.factory import untrained_like
@@ -20,6 +19,7 @@ from csip.video.one_video import IngestOptions
 from pipelines import cluster_people as cluster
 from pipelines import embed_tracklets as embed
 from pipelines import ingest_videos as ingest
+from pose_cache.shipped import CONFIGS
 
 SHUFFLES = 1000
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from configs import CONFIGS
 from csip.config import Settings, dump_settings, load_settings, valid_keys
 from csip.errors import CsipError
+from pose_cache.shipped import CONFIGS
 
 SHIPPED = sorted({*CONFIGS.glob("*.yaml"), *CONFIGS.glob("p[ar]*/*.yaml")} - {CONFIGS / "paper/common.yaml"})
 

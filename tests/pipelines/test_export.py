@@ -16,7 +16,6 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from configs import CONFIGS
 from csip.config import load_settings
 from csip.data.clips import read_frames, sample_dense
 from csip.data.readers import load_dataset
@@ -25,6 +24,7 @@ from csip.models.checkpoints import save_model
 from csip.models.factory import build_model, empty_encoder, load_trained
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
+from pose_cache.shipped import CONFIGS
 
 pytestmark = pytest.mark.slow
 

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import yaml
 
-from configs import CONFIGS
 from csip.config import load_settings
 from csip.data import mars
 from csip.data.dataset import DISTRACTOR
@@ -29,6 +28,7 @@ from csip.models.factory import build_model, empty_encoder
 from csip.retrieval import embedding
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
+from pose_cache.shipped import CONFIGS
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,6 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import CONFIGS
 from csip.data.dataset import Dataset, Tracklet
 from csip.data.skeletons import SPLITS, frame_sequences
 from csip.errors import CsipError
@@ -15,6 +14,7 @@ from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pipelines import extract_skeletons as skeletons
 from pose_cache.estimator import EstimatorSpec
 from pose_cache.joints import H36M17
+from pose_cache.shipped import CONFIGS
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
 
 pytestmark = pytest.mark.slow

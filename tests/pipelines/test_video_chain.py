@@ -14,7 +14,6 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 from typer.testing import CliRunner
 
-from configs import CONFIGS
 from csip.config import load_settings
 from csip.data import folder
 from csip.errors import CsipError
@@ -22,6 +21,7 @@ from csip.models.checkpoints import load_model, save_model
 from csip.models.factory import untrained_like
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import app
+from pose_cache.shipped import CONFIGS
 
 pytestmark = pytest.mark.slow
 

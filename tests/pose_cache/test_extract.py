@@ -11,10 +11,10 @@ import h5py
 import numpy as np
 import pytest
 
-from configs import CONFIGS
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator
 from pose_cache.extract import FrameSequence, extract, fingerprint, plan_shards
+from pose_cache.shipped import CONFIGS
 from pose_cache.store import SkeletonStore, verify_store
 
 pytestmark = pytest.mark.slow

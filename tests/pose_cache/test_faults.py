@@ -47,23 +47,30 @@ def run(root: Path, out: Path, device: str = "cpu", backend: str = "", shard: st
 cli.main()
 """
 
-# Forks a process for every life of one extraction, and kills it.
+# Forks a process for every life of one extraction, and kills it: a moment after its first batches. However late that is,
+# it makes a few more at most, and too few for a shard once a third of all shards are there: no life finishes the work.
 _KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import stub_estimator
 from pose_cache.extract import extract
 
-root, out = Path(sys.argv[1]), Path(sys.argv[2])
+root, out, log = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[2]).with_name("batches")
 shards = out.with_name(out.name + ".shards")
 chance, lives = random.Random(0), []
 while len(lives) < 25:
     before = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in shards.glob("*.h5")}
+    first, more = (chance.randrange(6), 3) if len(before) < 10 else (chance.randrange(3), 0)
+    log.write_text("")
     child = os.fork()
     if child == 0:
+        os.environ["STUB_LOG"], os.environ["STUB_HOLD"] = str(log), f"{first + more} {log}"
         extract(stub_estimator.sequences(), root, stub_estimator.EstimatorSpec(), out, batch_size=4, shard_frames=10)
         os._exit(0)
-    time.sleep(chance.uniform(0, 0.12))
+    deadline = time.monotonic() + 60
+    while log.read_text().count("\\n") < first and time.monotonic() < deadline:
+        time.sleep(0.001)
+    time.sleep(chance.uniform(0, 0.03))
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     after = {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in shards.glob("*.h5")}
@@ -101,6 +108,29 @@ def run(root: Path, out: Path, folder: Path, *options: str, **settings: object) 
     process = start(root, out, folder, *options, **settings)
     stdout, stderr = process.communicate(timeout=60)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """A file as long as which is there processes with `STUB_HOLD` wait, after a few batches."""
+    (tmp_path / "hold").touch()
+    return tmp_path / "hold"
+
+
+def wait_for_waiting(hold: Path, count: int) -> None:
+    """Wait until so many processes wait for the file."""
+    deadline = time.monotonic() + 60
+    while len(list(hold.parent.glob("hold.*"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def wait_until_none(group: int, seconds: float = 60) -> list[int]:
+    """Wait for a session's processes to end; returns those that have not."""
+    deadline = time.monotonic() + seconds
+    while (left := processes_of(group)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return left
 
 
 def contents(path: Path) -> dict[str, object]:
@@ -150,65 +180,63 @@ def test_killed_25_times_at_random_it_ends_as_if_nothing_had_been(root: Path, wh
 
 @pytest.mark.parametrize("device", ["cpu", "cpu,cpu"])
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_ends_it_cleanly_and_it_goes_on(root: Path, whole: Path, tmp_path: Path, name: str, device: str):
+def test_a_signal_ends_it_cleanly_and_it_goes_on(
+    root: Path, whole: Path, tmp_path: Path, hold: Path, name: str, device: str
+):
     out = tmp_path / "out.h5"
-    process = start(root, out, tmp_path, "--device", device, STUB_PAUSE=0.02)
+    process = start(root, out, tmp_path, "--device", device, STUB_HOLD=f"20 {hold}")
     assert process.stdout is not None
     while int(process.stdout.readline().split()[0]) < 40:
         pass
+    wait_for_waiting(hold, len(device.split(",")))  # who is killed while it writes leaves a .partial
     if name == "SIGINT":  # as a terminal does: to the whole group, worker processes included
         os.killpg(process.pid, signal.SIGINT)
     else:
         process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate(timeout=15)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == {"SIGINT": 130, "SIGTERM": 143}[name], stderr
     assert "rerun the command to resume" in stderr and "Traceback" not in stderr, stderr
-    deadline = time.monotonic() + 5
-    while (left := processes_of(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left
+    assert not wait_until_none(process.pid)
     before = shards_of(out)
     assert before and not out.exists() and not list(tmp_path.rglob("*.partial"))
-    again = run(root, out, tmp_path, STUB_PAUSE=0)
+    again = run(root, out, tmp_path)
     assert again.returncode == 0 and "made" in again.stdout and "kept 0 " not in again.stdout
     assert contents(out) == contents(whole)
 
 
-def test_workers_end_when_their_parent_is_killed(root: Path, whole: Path, tmp_path: Path):
+def test_workers_end_when_their_parent_is_killed(root: Path, whole: Path, tmp_path: Path, hold: Path):
     out = tmp_path / "out.h5"
-    process = start(root, out, tmp_path, "--device", "cpu,cpu", STUB_PAUSE=0.1)
+    process = start(root, out, tmp_path, "--device", "cpu,cpu", STUB_HOLD=f"12 {hold}")
     assert process.stdout is not None
     while int(process.stdout.readline().split()[0]) < 20:
         pass
     assert len(processes_of(process.pid)) >= 3
     process.kill()
-    process.communicate(timeout=15)
-    deadline = time.monotonic() + 10
-    while (left := processes_of(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left
+    assert not wait_until_none(process.pid)
+    process.communicate(timeout=60)
     assert run(root, out, tmp_path, "--device", "cpu,cpu").returncode == 0
     assert contents(out) == contents(whole)
 
 
-def test_of_two_runs_at_once_one_is_refused_and_told_by_whom(root: Path, whole: Path, tmp_path: Path):
+def test_of_two_runs_at_once_one_is_refused_and_told_by_whom(root: Path, whole: Path, tmp_path: Path, hold: Path):
     out = tmp_path / "out.h5"
-    first = start(root, out, tmp_path, STUB_PAUSE=0.06)
+    first = start(root, out, tmp_path, STUB_HOLD=f"6 {hold}")
     assert first.stdout is not None and first.stdout.readline()
     for options in ((), ("--shard", "1/2")):
         second = run(root, out, tmp_path, *options)
         assert second.returncode == 1 and "Traceback" not in second.stderr
         assert f"out.h5 is being written by process {first.pid} on " in second.stderr, second.stderr
+    hold.unlink()
     _, stderr = first.communicate(timeout=60)
     assert first.returncode == 0, stderr
     assert contents(out) == contents(whole)
     assert "up to date" in run(root, out, tmp_path).stdout
 
 
-def test_shares_run_at_once_and_are_merged_when_all_are_there(root: Path, whole: Path, tmp_path: Path):
+def test_shares_run_at_once_and_are_merged_when_all_are_there(root: Path, whole: Path, tmp_path: Path, hold: Path):
     out = tmp_path / "out.h5"
     assert "nothing to merge" in run(root, out, tmp_path, "--merge").stderr
-    jobs = [start(root, out, tmp_path, "--shard", f"{index}/3", STUB_PAUSE=0.1) for index in (1, 2)]
+    jobs = [start(root, out, tmp_path, "--shard", f"{index}/3", STUB_HOLD=f"6 {hold}") for index in (1, 2)]
     for job in jobs:
         assert job.stdout is not None and job.stdout.readline()
     twice = run(root, out, tmp_path, "--shard", "2/3")
@@ -216,6 +244,7 @@ def test_shares_run_at_once_and_are_merged_when_all_are_there(root: Path, whole:
     for options in ((), ("--merge",)):
         refused = run(root, out, tmp_path, *options)
         assert refused.returncode == 1 and f"process {jobs[0].pid} on" in refused.stderr, refused.stderr
+    hold.unlink()
     for job in jobs:
         assert job.communicate(timeout=60) and job.returncode == 0
     early = run(root, out, tmp_path, "--merge")

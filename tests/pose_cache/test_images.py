@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import CONFIGS
 from pose_cache.estimator import EstimatorSpec, PoseEstimator
 from pose_cache.extract import FrameSequence, extract
 from pose_cache.images import MAX_PIXELS, has_changed, load_frame, read_frame
+from pose_cache.shipped import CONFIGS
 from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore, verify_store
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from configs import CONFIGS
 from csip.config import Settings, load_settings
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
@@ -22,6 +21,7 @@ from csip.monitor import Silent
 from csip.retrieval.embedding import Embedder
 from pipelines import evaluate_run as evaluate
 from pipelines import import_checkpoint
+from pose_cache.shipped import CONFIGS
 
 WIDTH, EMBED, LAYERS, PATCH, IDENTITIES, CAMERAS = 128, 48, 2, 16, 7, 3
 TOWER = {

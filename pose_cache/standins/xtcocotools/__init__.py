@@ -1,0 +1,1 @@
+"""Stands in for xtcocotools, see `pose_cache.standins`."""
