@@ -56,13 +56,13 @@ OLD_EXEC = """\
 import builtins, sys
 _exec = builtins.exec
 def exec(source, globals=None, locals=None, /, **more):
-    if globals is None and locals is None:
-        frame = sys._getframe(1)
+    frame = sys._getframe(1)
+    if globals is None and locals is None and frame.f_locals is not frame.f_globals:
         globals, scope = frame.f_globals, dict(frame.f_locals)
         _exec(source, globals, scope, **more)
         frame.f_locals.update(scope)
     else:
-        _exec(source, globals, locals, **more)
+        _exec(source, frame.f_globals if globals is None else globals, locals, **more)
 builtins.exec = exec
 """
 

@@ -169,11 +169,11 @@ def test_what_the_setup_scripts_of_openmmlab_do_works_on_todays_python(tmp_path:
     (tmp_path / "sitecustomize.py").write_text(bootstrap.OLD_EXEC)
     code = (
         "def version():\n    exec(compile(\"__version__ = '2.1.0'\", 'v', 'exec'))\n    return locals()['__version__']\n"
-        "print(version())\nspace = {}\nexec('a = 1', space)\nprint(space['a'])"
+        "print(version())\nexec('b = 2\\ndef f(): return b')\nprint(f())\nspace = {}\nexec('a = 1', space)\nprint(space['a'])"
     )
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert result.stdout == "2.1.0\n1\n", result.stderr
+    assert result.stdout == "2.1.0\n2\n1\n", result.stderr
 
 
 def test_the_environment_is_known_by_its_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
