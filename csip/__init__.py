@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from csip.monitor import Monitor, Silent
     from csip.retrieval.clustering import Proposal, cluster
     from csip.retrieval.descriptors import Descriptors, read_descriptors
-    from csip.retrieval.evaluation import Evaluation, evaluate
+    from csip.retrieval.evaluation import evaluate
     from csip.retrieval.model import Model
+    from csip.retrieval.scores import Evaluation
     from csip.retrieval.search import SearchResult, search
     from csip.training.skeletons_alone import train_skeleton
     from csip.training.stage1 import train_stage1
@@ -40,7 +41,8 @@ _MODULES = {
     "csip.monitor": ("Monitor", "Silent"),
     "csip.retrieval.clustering": ("Proposal", "cluster"),
     "csip.retrieval.descriptors": ("Descriptors", "read_descriptors"),
-    "csip.retrieval.evaluation": ("Evaluation", "evaluate"),
+    "csip.retrieval.evaluation": ("evaluate",),
+    "csip.retrieval.scores": ("Evaluation",),
     "csip.retrieval.model": ("Model",),
     "csip.retrieval.search": ("SearchResult", "search"),
     "csip.training.skeletons_alone": ("train_skeleton",),

@@ -14,8 +14,8 @@ from csip.errors import CsipError
 from csip.synthetic.accuracy import compare_with_truth, has_truth
 from pipelines.console import RichMonitor, console
 from pose_cache import interchange
-from pose_cache.estimator import Precision, estimator_spec
-from pose_cache.extract import ExtractSummary, Share, extract, merge_shards
+from pose_cache.estimator import estimator_spec
+from pose_cache.extract import ExtractOptions, ExtractSummary, Share, extract, merge_shards
 from pose_cache.interchange import ExportReport, ImportReport
 from pose_cache.json_tree import JsonFolder, find_json_folders
 from pose_cache.preview import draw_contact_sheet
@@ -31,15 +31,8 @@ def extract_skeletons(
     *,
     estimator: str = "human3d",
     splits: Sequence[str] = ("train",),
-    device: str = "auto",
-    batch_size: int | None = None,
-    shard_frames: int = 4096,
-    workers: int = 2,
-    threads: int | None = None,
-    backend: str | None = None,
+    options: ExtractOptions,
     share: Share | None = None,
-    flip_test: bool = False,
-    precision: Precision = "32",
     force: bool = False,
 ) -> ExtractSummary:
     """Extract the skeletons of a data set into `out`, and write its metrics to `out` with the suffix .json.
@@ -54,18 +47,8 @@ def extract_skeletons(
         "human3d", or "demo" for rendered people.
     splits
         Of "train", "query" and "gallery". Training needs the skeletons of the training tracklets only.
-    device
-        "auto", or a torch device, or several with commas between them.
-    batch_size
-        Crops estimated at once; by default what suits the device.
-    shard_frames
-        What a killed worker can lose at most.
-    workers
-        Threads that decode ahead, for each device.
-    threads, backend, share, force
-        See `pose_cache.extract.extract`. A share writes no figures.
-    flip_test, precision
-        See `pose_cache.estimator.PoseEstimator`.
+    options, share, force
+        See `pose_cache.extract.extract`. A share writes no metrics.
     """
     spec = estimator_spec(estimator)
     sequences = frame_sequences(dataset, splits)
@@ -73,9 +56,8 @@ def extract_skeletons(
         if estimator == "demo" and not has_truth(dataset.root):
             monitor.say("estimator demo was trained on rendered people; for photographs use --set estimator=human3d")
         summary = extract(
-            sequences, dataset.root, spec, out, device=device, batch_size=batch_size, shard_frames=shard_frames,
-            flip_test=flip_test, precision=precision, workers=workers, threads=threads, backend=backend, share=share,
-            force=force, progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
+            sequences, dataset.root, spec, out, options, share=share, force=force,
+            progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
         )  # fmt: skip
     _say_summary(summary)
     if summary.up_to_date:

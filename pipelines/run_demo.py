@@ -9,6 +9,7 @@ from csip.data.readers import load_dataset
 from csip.synthetic.world import SyntheticSpec
 from pipelines import evaluate_run, extract_skeletons, paths, render_tracklets, train_stage1, train_stage2, write_report
 from pipelines.console import console
+from pose_cache.extract import ExtractOptions
 
 
 def run(changes: list[str], spec: SyntheticSpec, workers: int) -> None:
@@ -31,7 +32,10 @@ def run(changes: list[str], spec: SyntheticSpec, workers: int) -> None:
 
     def extract() -> None:
         extract_skeletons.extract_skeletons(
-            load_dataset(settings.dataset), cache, estimator=settings.estimator, device=settings.runtime.device
+            load_dataset(settings.dataset),
+            cache,
+            estimator=settings.estimator,
+            options=ExtractOptions(device=settings.runtime.device),
         )
 
     stages: list[tuple[Path, Path | None, Callable[[], None]]] = [

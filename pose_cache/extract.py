@@ -27,7 +27,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -53,10 +53,74 @@ from pose_cache.shard import ShardJob
 from pose_cache.store import SkeletonStore
 from pose_cache.workers import Recipe, make_here, make_with_workers
 
-__all__ = ["ExtractSummary", "FrameSequence", "Share", "extract", "fingerprint", "merge_shards", "plan_shards"]
+__all__ = [
+    "ExtractOptions",
+    "ExtractSummary",
+    "FrameSequence",
+    "Share",
+    "extract",
+    "fingerprint",
+    "merge_shards",
+    "plan_shards",
+]
 
 Progress = Callable[[int, int], None]
 _NAMED: Final = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractOptions:
+    """How skeletons are extracted: where, how fast, and how precisely.
+
+    Attributes
+    ----------
+    device : str
+        A torch device, or "auto"; or several with commas between them, and a worker process for each.
+    batch_size : int, optional
+        Crops estimated at once; by default 256 on a GPU and 16 on a CPU.
+    shard_frames : int
+        A shard is closed when it has this many frames: what a killed worker can lose at most.
+    flip_test, precision
+        See `PoseEstimator`.
+    workers : int
+        Threads that decode frames ahead of the estimator, for each device.
+    threads : int, optional
+        Threads of torch on a CPU, for each device; torch's own number if not given.
+    backend : str, optional
+        The joblib backend that runs the workers: "loky" (the default for several devices), "threading", "dask", "ray" or
+        another that is registered. On a cluster all machines see the same folders, and its workers take `device`.
+
+    Raises
+    ------
+    PoseCacheError
+        If a number is below 1.
+    """
+
+    device: str = "cpu"
+    batch_size: int | None = None
+    shard_frames: int = 4096
+    flip_test: bool = False
+    precision: Precision = "32"
+    workers: int = 2
+    threads: int | None = None
+    backend: str | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (self.batch_size, self.shard_frames, self.threads)
+        if any(number is not None and number < 1 for number in numbers):
+            raise PoseCacheError("the batch size, the frames of a shard and the threads have to be at least 1")
+
+    def devices(self) -> list[str]:
+        """Return the devices by name."""
+        names = [name.strip() for name in self.device.split(",")]
+        # On a cluster "auto" is for its machines to find out.
+        return names if self.backend is not None else [resolve_device(name) for name in names]
+
+    def recipe(self, spec: EstimatorSpec, digest: str, root: Path) -> Recipe:
+        """Return what is the same for every worker."""
+        default = 256 if self.devices()[0].startswith("cuda") else 16
+        batch_size = default if self.batch_size is None else self.batch_size
+        return Recipe(spec, self.flip_test, self.precision, digest, root, batch_size, self.workers, self.threads)
 
 
 def extract(
@@ -64,15 +128,8 @@ def extract(
     root: Path,
     spec: EstimatorSpec,
     out: Path,
+    options: ExtractOptions = ExtractOptions(),
     *,
-    device: str = "cpu",
-    batch_size: int | None = None,
-    shard_frames: int = 4096,
-    flip_test: bool = False,
-    precision: Precision = "32",
-    workers: int = 2,
-    threads: int | None = None,
-    backend: str | None = None,
     share: Share | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -89,31 +146,14 @@ def extract(
         The estimator.
     out : Path
         The file to make.
-    device : str
-        A torch device, or "auto"; or several with commas between them, and a worker process for each.
-    batch_size : int, optional
-        Crops estimated at once; by default 256 on a GPU and 16 on a CPU.
-    shard_frames : int
-        A shard is closed when it has this many frames: what a killed worker can lose at most.
-    flip_test, precision
-        See `PoseEstimator`.
-    workers : int
-        Threads that decode frames ahead of the estimator, for each device.
-    threads : int, optional
-        Threads of torch on a CPU, for each device; torch's own number if not given.
-    backend : str, optional
-        The joblib backend that runs the workers: "loky" (the default for several devices), "threading", "dask", "ray" or
-        another that is registered. On a cluster all machines see the same folders, and its workers take `device`.
+    options : ExtractOptions
+        Devices, batches, workers and precision.
     share : Share, optional
         Do only this part of the shards and do not merge; `merge_shards` does when all parts are done.
     force : bool
         Replace an `out` or shards that another estimator made, or an `out` that is damaged.
     progress : callable, optional
         Called with the frames done, those of finished shards included, and all frames.
-
-    Returns
-    -------
-    ExtractSummary
 
     Raises
     ------
@@ -122,17 +162,12 @@ def extract(
         its shards are of another estimator and not `force`.
     """
     started = time.monotonic()
-    if backend is None:  # on a cluster "auto" is for its machines to find out
-        device = ",".join(resolve_device(one.strip()) for one in device.split(","))
-    batch_size = (256 if device.startswith("cuda") else 16) if batch_size is None else batch_size
-    if min(batch_size, shard_frames, threads or 1) < 1:
-        raise PoseCacheError("the batch size, the frames of a shard and the threads have to be at least 1")
     check_sequences(sequences, root)
-    devices = [name.strip() for name in device.split(",")]
-    alone = backend is None and len(devices) == 1
+    devices = options.devices()
+    alone = options.backend is None and len(devices) == 1
     # Where workers estimate, this process only needs the estimator's digest.
-    estimator = PoseEstimator(spec, devices[0] if alone else "cpu", flip_test, precision)
-    recipe = Recipe(spec, flip_test, precision, estimator.digest, root, batch_size, workers, threads)
+    estimator = PoseEstimator(spec, devices[0] if alone else "cpu", options.flip_test, options.precision)
+    recipe = options.recipe(spec, estimator.digest, root)
     folder = _folder(out)
     if not folder.exists() and _is_up_to_date(out, sequences, recipe, force):
         return summarize(out, None, True, [_whole(out)], None, started)
@@ -143,7 +178,7 @@ def extract(
                 _remove(folder)
             return summarize(out, None, True, [_whole(out)], None, started)
         _refuse_foreign(folder, recipe, force)
-        shards = share_of(plan_shards(sequences, shard_frames), share)
+        shards = share_of(plan_shards(sequences, options.shard_frames), share)
         mine = [one for shard in shards for one in shard]
         finished = find_finished(_shard_files(folder), _existing(out), mine, recipe.digest, root)
         jobs = _jobs(shards, finished, folder, recipe.digest)
@@ -158,7 +193,7 @@ def extract(
             make_here(estimator, jobs, recipe, devices[0], report)
         elif jobs:
             del estimator
-            make_with_workers(jobs, recipe, devices, backend or "loky", folder, report)
+            make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
         for job in jobs:
             finished |= {one.name: Finished(job.path, row) for row, one in enumerate(job.sequences)}
         if share is not None:

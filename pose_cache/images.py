@@ -31,14 +31,10 @@ from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 from pose_cache.sources import FrameKind
-
-try:
-    import simplejpeg
-except ImportError:  # no wheel for this platform: OpenCV decodes, and damage inside a scan is not found
-    simplejpeg = None
 
 MIN_SIDE: Final = 4
 MAX_PIXELS: Final = 50_000_000
@@ -237,14 +233,13 @@ def _pixels(picture: Image.Image, data: bytes, kind: FrameKind) -> np.ndarray | 
 
 def _jpeg(data: bytes, kind: FrameKind) -> np.ndarray | None:
     """Decode a JPEG; None where its data are damaged."""
-    if simplejpeg is not None:
-        try:
-            image = simplejpeg.decode_jpeg(data, "BGR")
-            if kind is not FrameKind.CMYK:  # whose inks are mixed as OpenCV does it
-                return image
-        except ValueError as error:
-            if not _is_harmless(str(error), data):
-                return None
+    try:
+        image: np.ndarray = simplejpeg.decode_jpeg(data, "BGR")
+        if kind is not FrameKind.CMYK:  # whose inks are mixed as OpenCV does it
+            return image
+    except ValueError as error:
+        if not _is_harmless(str(error), data):
+            return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), _PLAIN)
 
 

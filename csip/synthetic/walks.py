@@ -106,18 +106,34 @@ def draw_outing(identity: Identity, camera: Camera, rng: np.random.Generator, ti
     return Outing(gait, phase, heading, place)
 
 
+@dataclass(frozen=True)
+class CropOptions:
+    """How the crops of a walk are made.
+
+    Attributes
+    ----------
+    height, width, occlusion
+        As in `csip.synthetic.world.SyntheticSpec`.
+    badly_cut
+        Shift and scale the boxes so that they miss much of the person.
+    paint
+        False leaves the crops out, which is much faster where only joints are wanted.
+    """
+
+    height: int = 128
+    width: int = 64
+    occlusion: float = 0.06
+    badly_cut: bool = False
+    paint: bool = True
+
+
 def render_tracklet(
     identity: Identity,
     camera: Camera,
     outing: Outing,
     rng: np.random.Generator,
-    *,
+    options: CropOptions,
     camera_number: int = 1,
-    height: int = 128,
-    width: int = 64,
-    occlusion: float = 0.06,
-    badly_cut: bool = False,
-    paint: bool = True,
 ) -> RenderedTracklet:
     """Render one walk.
 
@@ -127,15 +143,12 @@ def render_tracklet(
         Who walks, what sees it, and how and where it goes this time.
     rng
         Everything else that differs between two tracklets: boxes, noise, what stands in front.
+    options
+        How crops are made.
     camera_number
         Only copied into the result.
-    height, width, occlusion
-        As in `csip.synthetic.world.SyntheticSpec`.
-    badly_cut
-        Shift and scale the boxes so that they miss much of the person.
-    paint
-        False leaves the crops out, which is much faster where only joints are wanted.
     """
+    height, width = options.height, options.width
     cv2.setNumThreads(1)  # workers share the processors already, and small pictures gain nothing by threads
     pose = walk(identity.body, outing.gait, outing.phase)
     mesh = build_mesh(identity.body, identity.clothing, pose)
@@ -145,10 +158,10 @@ def render_tracklet(
 
     mesh = replace(mesh, vertices=to_camera(mesh.vertices), inside=to_camera(mesh.inside))
     image = camera.project(mesh.vertices)
-    boxes = _boxes(image, width / height, rng, badly_cut)
+    boxes = _boxes(image, width / height, rng, options.badly_cut)
     intrinsics = np.stack([_box_to_crop(box, width, height) @ camera.matrix for box in boxes])
-    if paint:
-        hidden_by = _occluder(image, rng) if rng.random() < occlusion else None
+    if options.paint:
+        hidden_by = _occluder(image, rng) if rng.random() < options.occlusion else None
         shadow = camera.project(to_camera(shadow_outline(pose)))
         crops = _paint(camera, mesh, image, shadow, hidden_by, boxes, width, height)
         noise = rng.normal(scale=camera.noise, size=(len(crops), height, width, 1))
@@ -209,12 +222,8 @@ def render_walkers(
     cameras: Sequence[int],
     *,
     tracklets_per_camera: int = 1,
-    frames: int = 16,
-    height: int = 128,
-    width: int = 64,
-    fps: float = 12.0,
-    occlusion: float = 0.06,
     workers: int = 1,
+    **options: Any,
 ) -> Iterator[RenderedTracklet]:
     """Render people without writing files.
 
@@ -229,19 +238,18 @@ def render_walkers(
         The world.
     keys, cameras
         People and camera numbers, from 1.
-    tracklets_per_camera, frames, height, width, fps, occlusion
-        As in `csip.synthetic.world.SyntheticSpec`.
+    tracklets_per_camera
+        Walks of each person past each camera.
     workers
         Processes.
+    **options
+        As `render_walk` takes them.
 
     Yields
     ------
     RenderedTracklet
         The same whatever the number of workers.
     """
-    options: dict[str, Any] = {
-        "frames": frames, "height": height, "width": width, "fps": fps, "occlusion": occlusion,
-    }  # fmt: skip
     jobs = (
         delayed(render_walk)(seed, key, camera, walk_number, **options)
         for key in keys
@@ -273,12 +281,12 @@ def render_walk(
     frames, fps
         As in `csip.synthetic.world.SyntheticSpec`.
     **options
-        As `render_tracklet` takes them.
+        Of `CropOptions`.
     """
     rng = walk_generator(seed, key, camera, walk_number)
     identity, seen_by = make_identity(seed, key, clothing_key), make_camera(seed, camera)
     outing = draw_outing(identity, seen_by, rng, frame_times(frames, fps))
-    return render_tracklet(identity, seen_by, outing, rng, camera_number=camera, **options)
+    return render_tracklet(identity, seen_by, outing, rng, CropOptions(**options), camera)
 
 
 def walk_generator(seed: int, key: int, camera: int, walk_number: int) -> np.random.Generator:

@@ -29,7 +29,14 @@ from csip.errors import CsipError
 from csip.synthetic import motion
 from csip.synthetic.body import Identity, make_identity
 from csip.synthetic.camera import make_camera
-from csip.synthetic.walks import RenderedTracklet, draw_outing, frame_times, render_tracklet, walk_generator
+from csip.synthetic.walks import (
+    CropOptions,
+    RenderedTracklet,
+    draw_outing,
+    frame_times,
+    render_tracklet,
+    walk_generator,
+)
 
 # Keys of people who are nobody's identity; real identities count from 1.
 _DISTRACTOR_KEY, _JUNK_KEY = 1_000_000, 2_000_000
@@ -375,11 +382,8 @@ def _render_files(root: Path, spec: SyntheticSpec, walk: _Walk) -> RenderedTrack
         camera,
         draw(person, camera, rng, frame_times(spec.frames, spec.fps)),
         rng,
-        camera_number=walk.camera,
-        height=spec.height,
-        width=spec.width,
-        occlusion=spec.occlusion,
-        badly_cut=walk.pid < 0,
+        CropOptions(spec.height, spec.width, spec.occlusion, badly_cut=walk.pid < 0),
+        walk.camera,
     )
     for index, crop in enumerate(rendered.crops):
         path = root / walk.folder / walk.frame(index)

@@ -61,7 +61,7 @@ def skeletons(
     from csip.data.skeletons import splits_for
     from pipelines import extract_skeletons as stage
     from pipelines import paths
-    from pose_cache.extract import Share
+    from pose_cache.extract import ExtractOptions, Share
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
     data = load_dataset(settings.dataset)
@@ -70,15 +70,17 @@ def skeletons(
         paths.skeleton_file(settings, out),
         estimator=settings.estimator,
         splits=splits_for(data, test_too),
-        device=devices or settings.runtime.device,
-        batch_size=batch_size,
-        shard_frames=shard_frames,
-        workers=max(settings.runtime.decoders, 1),
-        threads=threads,
-        backend=backend,
+        options=ExtractOptions(
+            device=devices or settings.runtime.device,
+            batch_size=batch_size,
+            shard_frames=shard_frames,
+            workers=max(settings.runtime.decoders, 1),
+            threads=threads,
+            backend=backend,
+            flip_test=flip_test,
+            precision=precision,
+        ),
         share=None if shard is None else Share.parse(shard),
-        flip_test=flip_test,
-        precision=precision,
         force=force,
     )
 

@@ -272,7 +272,9 @@ def test_an_environment_that_is_up_to_date_is_left_alone(tmp_path: Path) -> None
 
 def test_constraints_name_all_that_is_installed() -> None:
     """From the project's dependencies on; torch's own build brings its libraries along."""
-    constraints = {line.split("==")[0].lower().replace("_", "-") for line in bootstrap.CONSTRAINTS.read_text().splitlines()}
+    constraints = {
+        line.split("==")[0].lower().replace("_", "-") for line in bootstrap.CONSTRAINTS.read_text().splitlines()
+    }
     brought = {"torch", "torchvision", "triton", "setuptools", "csip", "mmcv-lite", "pip"}
     project = bootstrap.read_pyproject()["project"]
     todo, seen = [*project["dependencies"], *project["optional-dependencies"]["dev"]], set[str]()
@@ -289,6 +291,8 @@ def test_constraints_name_all_that_is_installed() -> None:
         if name != "torch":
             todo.extend(needed)
         for extra in requirement.extras:
-            todo.extend(line.replace(f'extra == "{extra}"', "python_version > '3'") for line in needed if f'"{extra}"' in line)
+            todo.extend(
+                line.replace(f'extra == "{extra}"', "python_version > '3'") for line in needed if f'"{extra}"' in line
+            )
     assert len(seen) > 80
     assert sorted(name for name in seen - constraints - brought if not name.startswith(("nvidia-", "cuda-"))) == []

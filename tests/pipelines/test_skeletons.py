@@ -13,6 +13,7 @@ from csip.synthetic.accuracy import compare_with_truth
 from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pipelines import extract_skeletons as skeletons
 from pose_cache.estimator import EstimatorSpec
+from pose_cache.extract import ExtractOptions
 from pose_cache.joints import H36M17
 from pose_cache.shipped import CONFIGS
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
@@ -38,13 +39,17 @@ def dataset(tmp_path: Path) -> Dataset:
 def test_the_chosen_splits_are_extracted_once_each_and_reported(dataset: Dataset, tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(skeletons, "estimator_spec", lambda name: SMALL)
     out = tmp_path / "skeletons.h5"
-    summary = skeletons.extract_skeletons(dataset, out, device="cpu", splits=("train", "query", "gallery"))
+    summary = skeletons.extract_skeletons(
+        dataset, out, options=ExtractOptions(device="cpu"), splits=("train", "query", "gallery")
+    )
     assert summary.tracklets == 3 and SkeletonStore(out).names == ("p1/a", "p2/b", "p3/c")
     record = json.loads((tmp_path / "skeletons.json").read_text())
     assert (record["frames"], record["invalid"], record["estimator"]) == (9, 0, "human3d") and record["seconds"] > 0
     printed = capsys.readouterr().out
     assert "3 tracklets, 9 frames" in printed and "frames/s" in printed
-    assert skeletons.extract_skeletons(dataset, out, device="cpu", splits=("train", "query", "gallery")).up_to_date
+    assert skeletons.extract_skeletons(
+        dataset, out, options=ExtractOptions(device="cpu"), splits=("train", "query", "gallery")
+    ).up_to_date
     assert "up to date" in capsys.readouterr().out
     only = frame_sequences(dataset, ("train",))
     assert [one.name for one in only] == ["p1/a"]
@@ -56,7 +61,7 @@ def test_broken_frames_are_named_in_the_summary(dataset: Dataset, tmp_path: Path
     monkeypatch.setattr(skeletons, "estimator_spec", lambda name: SMALL)
     (dataset.root / "p1/a/1.jpg").write_bytes(b"\xff\xd8 cut")
     (dataset.root / "p1/a/2.jpg").unlink()
-    skeletons.extract_skeletons(dataset, tmp_path / "skeletons.h5", device="cpu")
+    skeletons.extract_skeletons(dataset, tmp_path / "skeletons.h5", options=ExtractOptions(device="cpu"))
     printed = capsys.readouterr().out
     assert (
         re.search(r"not valid: 1 missing, 1 truncated", printed) and "p1/a/1.jpg" in printed and "p1/a/2.jpg" in printed
@@ -109,7 +114,7 @@ def test_json_skeletons_beside_the_images_are_found_and_what_is_missing_is_liste
 def test_an_import_replaces_an_extracted_cache_only_when_told_to(dataset: Dataset, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(skeletons, "estimator_spec", lambda name: SMALL)
     out = tmp_path / "skeletons.h5"
-    skeletons.extract_skeletons(dataset, out, device="cpu")
+    skeletons.extract_skeletons(dataset, out, options=ExtractOptions(device="cpu"))
     (tmp_path / "json").mkdir()
     (tmp_path / "json/0.json").write_text(json.dumps({"keypoints": np.ones((17, 3)).tolist()}))
     with pytest.raises(CsipError, match=r"skeletons\.h5 already exists, made by small: replace it with --force"):

@@ -13,7 +13,7 @@ import pytest
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator
-from pose_cache.extract import FrameSequence, extract, fingerprint, plan_shards
+from pose_cache.extract import ExtractOptions, FrameSequence, extract, fingerprint, plan_shards
 from pose_cache.shipped import CONFIGS
 from pose_cache.store import SkeletonStore, verify_store
 
@@ -26,7 +26,7 @@ SHARD = 8  # shards of 8, 12, 14 frames
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from pose_cache.extract import extract
+from pose_cache.extract import ExtractOptions, extract
 sys.path.insert(0, {here!r})
 from test_extract import SEQUENCES, SHARD, SPEC
 
@@ -34,7 +34,8 @@ def kill(done, total):
     if done >= {at}:
         os.kill(os.getpid(), signal.SIGKILL)
 
-extract(SEQUENCES, Path({root!r}), SPEC, Path({out!r}), batch_size=4, shard_frames=SHARD, threads=1, progress=kill)
+options = ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1)
+extract(SEQUENCES, Path({root!r}), SPEC, Path({out!r}), options, progress=kill)
 """
 
 
@@ -63,7 +64,7 @@ def root(tmp_path_factory) -> Path:
 def whole(root: Path, tmp_path_factory) -> Path:
     """An uninterrupted extraction."""
     out = tmp_path_factory.mktemp("out") / "whole.h5"
-    extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD, threads=1)
+    extract(SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1))
     return out
 
 
@@ -113,7 +114,9 @@ def test_killed_and_run_again_gives_the_same_file_and_redoes_nothing(root: Path,
         if shards.exists():
             assert {name: ((s := (shards / name).stat()).st_mtime_ns, s.st_ino) for name in before} == before
 
-    summary = extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD, threads=1, progress=watch)
+    summary = extract(
+        SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), progress=watch
+    )
     assert contents(out) == contents(whole)
     assert (summary.frames, summary.kept_frames, summary.up_to_date) == (34, 20, False)
     assert calls[0] == (20, 34) and calls == sorted(calls) and calls[-1] == (34, 34)
@@ -132,7 +135,7 @@ def test_damaged_and_foreign_shards_are_redone(root: Path, whole: Path, tmp_path
             raise Stop
 
     with pytest.raises(Stop):
-        extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD, threads=1, progress=stop)
+        extract(SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), progress=stop)
     first, second = (path_of(shards, name) for name in ("train/a", "train/c"))
     data = bytearray(first.read_bytes())
     with h5py.File(first) as file:
@@ -140,7 +143,7 @@ def test_damaged_and_foreign_shards_are_redone(root: Path, whole: Path, tmp_path
     first.write_bytes(data)
     second.write_bytes(second.read_bytes()[:-100])
     assert any("train/a" in problem and "checksum" in problem for problem in verify_store(first))
-    summary = extract(SEQUENCES, root, SPEC, out, batch_size=4, shard_frames=SHARD, threads=1)
+    summary = extract(SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1))
     assert summary.kept_frames == 0
     assert contents(out) == contents(whole)
 
@@ -168,7 +171,8 @@ def test_a_finished_file_is_left_alone_unless_the_estimator_differs(root: Path, 
 def test_two_workers_make_the_same_file(root: Path, whole: Path, tmp_path: Path):
     calls: list[tuple[int, int]] = []
     summary = extract(
-        SEQUENCES, root, SPEC, tmp_path / "out.h5", device="cpu,cpu", batch_size=4, shard_frames=SHARD, threads=1,
+        SEQUENCES, root, SPEC, tmp_path / "out.h5",
+        ExtractOptions(device="cpu,cpu", batch_size=4, shard_frames=SHARD, threads=1),
         progress=lambda done, total: calls.append((done, total)),
     )  # fmt: skip
     assert contents(tmp_path / "out.h5") == contents(whole) and summary.kept_frames == 0
@@ -180,15 +184,15 @@ def test_two_dask_workers_make_the_same_file(root: Path, whole: Path, tmp_path: 
     from distributed import LocalCluster
 
     out = tmp_path / "out.h5"
-    options = {"batch_size": 4, "shard_frames": SHARD, "threads": 1, "backend": "dask"}
+    options = ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1, backend="dask")
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     with pytest.raises(PoseCacheError, match=r"no dask cluster: .*DASK_SCHEDULER_ADDRESS"):
-        extract(SEQUENCES, root, SPEC, out, **options)
+        extract(SEQUENCES, root, SPEC, out, options)
     with (
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         dask.config.set({"scheduler-address": cluster.scheduler_address}),
     ):
-        extract(SEQUENCES, root, SPEC, out, **options)
+        extract(SEQUENCES, root, SPEC, out, options)
     assert contents(out) == contents(whole)
 
 
@@ -196,7 +200,7 @@ def test_a_backend_that_is_not_there_is_named_with_its_remedy(root: Path, tmp_pa
     monkeypatch.setitem(sys.modules, "ray", None)
     for backend, message in {"ray": r"pip install 'ray'", "snail": r"'snail' cannot be used"}.items():
         with pytest.raises(PoseCacheError, match=message):
-            extract(SEQUENCES, root, SPEC, tmp_path / "out.h5", backend=backend)
+            extract(SEQUENCES, root, SPEC, tmp_path / "out.h5", ExtractOptions(backend=backend))
 
 
 def test_only_what_is_new_or_has_changed_is_estimated_again(root: Path, tmp_path: Path):
@@ -237,7 +241,7 @@ def test_a_damaged_tracklet_of_a_finished_cache_is_named_and_made_again_alone(ro
     (problem,) = verify_store(out)
     assert "train/c" in problem and "checksum" in problem
     # As it is asked for, nothing is wrong with its names; a dataset that has changed makes it look closely.
-    summary = extract(SEQUENCES[:4], root, SPEC, out, batch_size=4, shard_frames=SHARD, threads=1)
+    summary = extract(SEQUENCES[:4], root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1))
     assert (summary.kept_frames, summary.frames) == (13, 25) and verify_store(out) == []
     np.testing.assert_allclose(SkeletonStore(out).joints("train/c"), SkeletonStore(whole).joints("train/c"), atol=1e-4)
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import typer
 from stub_estimator import EstimatorSpec, sequences
 from pipelines.cli import entry as cli
-from pose_cache.extract import Share, extract, merge_shards
+from pose_cache.extract import ExtractOptions, Share, extract, merge_shards
 
 cli.app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -39,9 +39,9 @@ def run(root: Path, out: Path, device: str = "cpu", backend: str = "", shard: st
     if merge:
         summary = merge_shards(sequences()[:count], root, out, force=force)
     else:
-        summary = extract(sequences()[:count], root, EstimatorSpec(digest=digest), out, device=device, batch_size=4,
-                          shard_frames=10, backend=backend or None, share=Share.parse(shard) if shard else None,
-                          force=force, progress=progress)
+        options = ExtractOptions(device=device, batch_size=4, shard_frames=10, backend=backend or None)
+        summary = extract(sequences()[:count], root, EstimatorSpec(digest=digest), out, options,
+                          share=Share.parse(shard) if shard else None, force=force, progress=progress)
     print("kept", summary.kept_frames, "up to date" if summary.up_to_date else "made")
 
 cli.main()
@@ -53,7 +53,7 @@ _KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import stub_estimator
-from pose_cache.extract import extract
+from pose_cache.extract import ExtractOptions, extract
 
 root, out, log = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[2]).with_name("batches")
 shards = out.with_name(out.name + ".shards")
@@ -65,7 +65,8 @@ while len(lives) < 25:
     child = os.fork()
     if child == 0:
         os.environ["STUB_LOG"], os.environ["STUB_HOLD"] = str(log), f"{first + more} {log}"
-        extract(stub_estimator.sequences(), root, stub_estimator.EstimatorSpec(), out, batch_size=4, shard_frames=10)
+        extract(stub_estimator.sequences(), root, stub_estimator.EstimatorSpec(), out,
+                ExtractOptions(batch_size=4, shard_frames=10))
         os._exit(0)
     deadline = time.monotonic() + 60
     while log.read_text().count("\\n") < first and time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pose_cache.estimator import EstimatorSpec, PoseEstimator
-from pose_cache.extract import FrameSequence, extract
+from pose_cache.extract import ExtractOptions, FrameSequence, extract
 from pose_cache.images import MAX_PIXELS, has_changed, load_frame, read_frame
 from pose_cache.shipped import CONFIGS
 from pose_cache.sources import FrameKind
@@ -133,7 +133,7 @@ def test_an_extraction_uses_what_it_can_and_counts_the_rest(root: Path):
     frames = (*FILES, *bad)
     out = root / "out.h5"
     sequences = [FrameSequence("odd", frames), FrameSequence("lost", ("gone.jpg", "text.jpg"))]
-    summary = extract(sequences, root, SPEC, out, batch_size=4)
+    summary = extract(sequences, root, SPEC, out, ExtractOptions(batch_size=4))
     expected = {kind: sum(kind == other for _, other in FILES.values()) for _, kind in FILES.values()}
     expected |= {FrameKind.MISSING: 2, FrameKind.UNREADABLE: 2}
     expected[FrameKind.NOT_AN_IMAGE] += 1

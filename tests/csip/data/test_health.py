@@ -70,7 +70,6 @@ def test_damaged_and_endless_joints_are_named_and_do_not_train(root: Path) -> No
 
 
 def test_damaged_pictures_are_counted(root: Path) -> None:
-    pytest.importorskip("simplejpeg")
     frame = root / folder.load(root).train[0].frames[0]
     data = frame.read_bytes()
     frame.write_bytes(data[:-200] + b"\xff\xd9")

@@ -15,8 +15,9 @@ from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
 from csip.monitor import Silent
 from csip.retrieval.embedding import clips_of
-from csip.retrieval.evaluation import Evaluation, chance_scores, embed_sides, protocol, score, side
+from csip.retrieval.evaluation import chance_scores, embed_sides, protocol, score, side
 from csip.retrieval.model import Model
+from csip.retrieval.scores import Evaluation
 from pipelines.tables import rich_table
 from pipelines.write_report import _ranking
 
