@@ -143,7 +143,7 @@ class RuntimeSettings(Section):
     embed_batch: int = Field(128, ge=1)
     """Frames per batch where images are embedded without training."""
     save_minutes: float = Field(10.0, ge=0)
-    """Minutes between two saves of the training state within an epoch; it is also saved after each epoch."""
+    """Minutes between two saves of the training state within an epoch of stage 2; each stage also saves it after every epoch."""
     compile: bool = False
     """torch.compile of the image encoder: minutes at the start, faster steps on a GPU."""
     recompute: bool = False
