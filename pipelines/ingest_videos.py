@@ -8,6 +8,7 @@ from rich.table import Table
 
 from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
 from csip.video.one_video import IngestOptions
+from pipelines.advice import advice
 from pipelines.console import RichMonitor, console
 
 
@@ -36,9 +37,12 @@ def run(
 
 def _show(result: IngestResult) -> None:
     table = Table(show_header=False, box=None)
+    passed_over = f"{len(result.skipped)} passed over" + "".join(
+        sorted({advice(one.parameter) for one in result.skipped})
+    )
     pace = f"{result.frames_per_second or 0:,.1f} frames/s, {result.real_time_factor or 0:.1f} x real time"
     lines = [
-        ("videos", f"{result.ingested} of {result.videos}, {len(result.skipped)} passed over"),
+        ("videos", f"{result.ingested} of {result.videos}, {passed_over}"),
         ("frames", f"{result.frames:,}, {result.seconds:,.0f} s; {pace}"),
         ("cameras", ", ".join(result.cameras[:8]) + (" ..." if len(result.cameras) > 8 else "")),
         ("tracklets", f"{result.tracklets:,} with {result.crops:,} crops ({result.detector})"),

@@ -10,7 +10,8 @@ class UserError(ValueError):
     ----------
     parameter : str
         What the caller may pass to be obeyed all the same, or to say something else: the name of a parameter, such as
-        ``root`` or ``force``; the command line names its option. Empty where there is none.
+        ``root`` or ``force``, or what to make first, such as ``skeletons``. The command line knows the option or the command
+        and adds it; the message names none. Empty where there is nothing to add.
     """
 
     def __init__(self, message: str, *, parameter: str = "") -> None:

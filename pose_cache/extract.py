@@ -228,9 +228,7 @@ def merge_shards(sequences: Sequence[FrameSequence], root: Path, out: Path, *, f
     folder = _folder(out)
     digests = {digest: path for path in _shard_files(folder) if (digest := _digest(path)) is not None}
     if not digests:
-        raise PoseCacheError(
-            f"nothing to merge: no shards in {folder}. Make them with `csip skeletons --shard JOB/JOBS`"
-        )
+        raise PoseCacheError(f"nothing to merge: no shards in {folder}; extract the shares first", parameter="share")
     if len(digests) > 1:
         one, other, *_ = digests.values()
         raise PoseCacheError(f"{one} and {other} are of different estimators: delete {folder}, and extract again")
@@ -240,7 +238,7 @@ def merge_shards(sequences: Sequence[FrameSequence], root: Path, out: Path, *, f
             _refuse_other(out, digest, "the shards")
         finished = find_finished(_shard_files(folder), _existing(out), sequences, digest, root)
         if missing := [one.name for one in sequences if one.name not in finished]:
-            raise PoseCacheError(_missing(missing, len(sequences), folder))
+            raise _missing(missing, len(sequences), folder)
         _finish(sequences, finished, out, folder)
     return summarize(out, None, False, [_whole(out)], sum(len(one.frames) for one in sequences), started)
 
@@ -326,7 +324,8 @@ def _refuse_other(out: Path, digest: str, ours: str) -> None:
     if out.exists() and (made := SkeletonStore(out).provenance).details.get("digest") != digest:
         raise PoseCacheError(
             f"{out} was made by the estimator {made.estimator!r} with other configs, weights or options than {ours} has "
-            "now: replace it with --force, or write to another file"
+            "now: replace it by force, or write to another file",
+            parameter="force",
         )
 
 
@@ -338,7 +337,8 @@ def _refuse_foreign(folder: Path, recipe: Recipe, force: bool) -> None:
         if not force:
             raise PoseCacheError(
                 f"{folder} holds shards that an estimator with other configs, weights or options than "
-                f"{recipe.spec.name!r} has now did not finish: drop them with --force, or write to another file"
+                f"{recipe.spec.name!r} has now did not finish: drop them by force, or write to another file",
+                parameter="force",
             )
         path.unlink(missing_ok=True)
 
@@ -359,14 +359,15 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _missing(names: Sequence[str], count: int, folder: Path) -> str:
-    """Say which tracklets, and which jobs, are missing."""
+def _missing(names: Sequence[str], count: int, folder: Path) -> PoseCacheError:
+    """Return the error that says which tracklets, and which jobs, are missing."""
     named = ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
     text = f"{folder}: {len(names)} of {count} tracklets are not finished ({named})"
     found = [re.fullmatch(r"job-(\d+)-of-(\d+)", path.stem) for path in folder.glob("job-*.lock")]
     counts = {int(match.group(2)) for match in found if match}
     if len(counts) != 1:
-        return f"{text}; run `csip skeletons` for the rest"
+        return PoseCacheError(f"{text}; extract the rest without shares")
     (jobs,) = counts
     absent = [str(share) for i in range(jobs) if not _done_file(folder, share := Share(i + 1, jobs)).exists()]
-    return f"{text}; run `csip skeletons --shard` for {', '.join(absent) or 'the jobs whose frames have changed'}"
+    shares = ", ".join(absent) or "of the jobs whose frames have changed"
+    return PoseCacheError(f"{text}; extract the shares {shares}", parameter="share")

@@ -133,7 +133,9 @@ def _reserve(path: Path, size: int) -> None:
 def open_file(path: Path) -> Iterator[h5py.File]:
     """Open the file for reading, once it is seen to be a cache of this version."""
     if not path.is_file():
-        raise PoseCacheError(f"no skeleton cache at {path}: make it with `csip skeletons`, or check the path")
+        raise PoseCacheError(
+            f"no skeleton cache at {path}: extract skeletons, or check the path", parameter="skeletons"
+        )
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:

@@ -241,7 +241,7 @@ def _backend(name: str, devices: int) -> Iterator[int]:
         except TerminatedWorkerError as error:
             raise PoseCacheError(
                 "a worker process was killed, perhaps for want of memory: what is finished is kept; start again, with a "
-                "smaller --batch-size, or fewer --devices or --workers"
+                "smaller batch, or fewer devices or workers"
             ) from error
         finally:
             if name == "loky":

@@ -72,7 +72,8 @@ def load_skeletons(path: Path, tracklets: Sequence[Tracklet], max_gap: int = 0) 
         if missing:
             raise CsipError(
                 f"{path}: no skeletons for {len(missing)} of {len(tracklets)} tracklets, e.g. {missing[0]}; "
-                "the cache was made from other data: run `csip skeletons` for this data set"
+                "the cache was made from other data: make this data set's",
+                parameter="skeletons",
             )
         for tracklet in tracklets:
             stored = store.read(tracklet.name)

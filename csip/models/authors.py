@@ -214,10 +214,10 @@ def import_reference(weights: Mapping[str, Tensor], settings: Settings) -> Impor
     names = _names(target)
     missing = [name for name in names if name not in weights and not name.endswith("num_batches_tracked")]
     if missing:
-        advice = "is it a stage-2 checkpoint of CSIP-ReID?"
+        advice, parameter = "is it a stage-2 checkpoint of CSIP-ReID?", ""
         if missing == ["cv_embed"]:
-            advice = "for a model without camera embedding give --set stage2.camera_embedding=false"
-        raise CsipError(f"{len(missing)} parameters are missing: {_some(missing)}; {advice}")
+            advice, parameter = "for a model without camera embedding set stage2.camera_embedding=false", "settings"
+        raise CsipError(f"{len(missing)} parameters are missing: {_some(missing)}; {advice}", parameter=parameter)
     wrong = [
         f"{name} is {tuple(weights[name].shape)}, expected {tuple(target[ours].shape)}"
         for name, all_ours in names.items()

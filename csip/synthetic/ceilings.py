@@ -213,8 +213,7 @@ def _estimated(path: Path, names: list[str]) -> dict[str, FloatArray]:
                 found[name] = np.stack(filled, axis=1).reshape(stored.joints.shape)
     if not found:
         raise CsipError(
-            f"{path}: expected skeletons of the test tracklets of this data set, found none; `csip skeletons --test-too` "
-            "extracts them"
+            f"{path}: expected skeletons of the test tracklets of this data set, found none", parameter="test_skeletons"
         )
     return found
 

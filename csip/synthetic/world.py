@@ -320,7 +320,7 @@ def load_strata(root: Path) -> Strata:
     """
     path = Path(root) / "strata.json"
     if not path.is_file():
-        raise CsipError(f"{path}: no such file; only `csip synth --world motion` renders strata of twins")
+        raise CsipError(f"{path}: no such file; only data sets of the motion world have strata of twins")
     try:
         return Strata(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:

@@ -78,14 +78,16 @@ class RunFolder:
                 raise TypeError(f"a {type(content).__name__}")
         except Exception as error:  # torch and pickle raise whatever they stumble over
             raise CsipError(
-                f"{path}: missing or damaged ({type(error).__name__}); give --overwrite to train this stage anew"
+                f"{path}: missing or damaged ({type(error).__name__}); overwrite the run to train this stage anew",
+                parameter="overwrite",
             ) from error
         return content
 
     def _claim(self, overwrite: bool) -> dict[str, Any] | None:
         if self.model.exists() and not overwrite:
             raise CsipError(
-                f"{self.model}: this run has finished; give --overwrite to train it again, or another --run folder"
+                f"{self.model}: this run has finished; overwrite it to train it again, or choose another folder",
+                parameter="overwrite",
             )
         if (self.path / STATE).exists() and not self.model.exists():
             try:
@@ -105,19 +107,22 @@ class RunFolder:
         except (OSError, ValueError, RecursionError) as error:
             raise CsipError(
                 f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
-                "give --overwrite to start anew"
+                "overwrite the run to start anew",
+                parameter="overwrite",
             ) from error
         changed = _differences(recorded, self.inputs)
         if changed:
             raise CsipError(
                 f"{self.path}: an unfinished run with other inputs is here ({'; '.join(changed[:3])}); "
-                "give --overwrite to start anew, or another --run folder"
+                "overwrite it to start anew, or choose another folder",
+                parameter="overwrite",
             )
         state = self.load(STATE)
         if state.get("format") != FORMAT:
             raise CsipError(
                 f"{self.path / STATE}: written by another version of csip (format {state.get('format', 1)}, expected "
-                f"{FORMAT}); finish the run with that version, or give --overwrite to start anew"
+                f"{FORMAT}); finish the run with that version, or overwrite it to start anew",
+                parameter="overwrite",
             )
         return state
 

@@ -339,8 +339,9 @@ def _encoder(joints: JointSet, settings: Settings, init: Path | None) -> Skeleto
     if chosen.encoder == "window":
         if init is not None:
             raise CsipError(
-                f"{init}: a stage-1 checkpoint starts the graph transformer, but skeleton_training.encoder is window; add "
-                "--set skeleton_training.encoder=graph --set skeleton_training.contrast=1"
+                f"{init}: a stage-1 checkpoint starts the graph transformer, but skeleton_training.encoder is window; set "
+                "skeleton_training.encoder=graph and skeleton_training.contrast=1",
+                parameter="settings",
             )
         return None
     if init is None:

@@ -47,7 +47,7 @@ def interpret(table: TextTable, options: BoxesOptions) -> RawBoxes:
         return _cvat(table, labels, options)
     name = options.format
     if name == "coco":
-        raise CsipError(f"{table.path}: is a text; --boxes-format coco expects JSON")
+        raise CsipError(f"{table.path}: is a text; the format coco expects JSON", parameter="reading.format")
     if name == "auto":
         name = _recognise(table)
     if name == "yolo":
@@ -103,7 +103,8 @@ def _people_of_unknown_base(classes: Sequence[str], table: TextTable, options: B
         return ("1",)
     raise CsipError(
         f"{table.path}: which of its classes ({', '.join(sorted(found)[:8])}) are people? No class is called person, and none "
-        f"is 0; {table.example()}; give --boxes-classes, e.g. --boxes-classes 1"
+        f"is 0; {table.example()}; give those that are people, e.g. 1",
+        parameter="reading.classes",
     )
 
 
@@ -219,7 +220,8 @@ def _coordinates(raw: RawBoxes, table: TextTable, options: BoxesOptions) -> RawB
     if len(found) != 1:
         raise CsipError(
             f"{table.path}: its coordinates are shares of the picture that may be {' or '.join(found or fits)}; "
-            f"{table.example()}; give --boxes-coordinates {'|'.join(found or fits)}"
+            f"{table.example()}; say which",
+            parameter="reading.coordinates",
         )
     raw.coordinates = found[0]
     return raw
@@ -241,16 +243,18 @@ def _cvat(table: TextTable, labels: list[str], options: BoxesOptions) -> RawBoxe
     if not named:
         raise CsipError(
             f"{table.path.with_name('labels.txt')}: none of its labels is called person or pedestrian "
-            f"({', '.join(labels[:8])}); give those that are people, e.g. --boxes-classes {labels[0] if labels else 'NAME'}"
+            f"({', '.join(labels[:8])}); give those that are people, e.g. {labels[0] if labels else 'NAME'}",
+            parameter="reading.classes",
         )
     raw.people = named
     return _coordinates(raw, table, options)
 
 
 def _ambiguous(table: TextTable, readings: Sequence[str], reason: str) -> CsipError:
-    choices = "; ".join(f"--boxes-format {name}: {WORDS[name]}" for name in readings)
+    choices = "; ".join(f"{name}: {WORDS[name]}" for name in readings)
     return CsipError(
-        f"{table.path}: its lines can be read in more than one way: {reason}; {table.example()}. Give {choices}"
+        f"{table.path}: its lines can be read in more than one way: {reason}; {table.example()}. Give the format. {choices}",
+        parameter="reading.format",
     )
 
 

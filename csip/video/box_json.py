@@ -148,7 +148,8 @@ def _people(path: Path, categories: dict[Any, str], options: BoxesOptions) -> tu
     if not found:
         raise CsipError(
             f"{path}: none of its categories is called person or pedestrian ({', '.join(list(categories.values())[:8])}); give "
-            "those that are people, e.g. --boxes-classes 1"
+            "those that are people, e.g. 1",
+            parameter="reading.classes",
         )
     return found
 

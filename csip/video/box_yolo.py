@@ -90,7 +90,8 @@ def _people(path: Path, raw: RawBoxes, names: list[str], options: BoxesOptions) 
         why = f"none of {', '.join(names[:8])} is called person" if names else "none is 0, and there is no classes.txt"
         raise CsipError(
             f"{path}: which of its classes ({', '.join(found[:8])}) are people? {why[0].upper()}{why[1:]}; give "
-            "--boxes-classes"
+            "those that are people",
+            parameter="reading.classes",
         )
     return people
 

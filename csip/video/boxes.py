@@ -299,7 +299,8 @@ def _pixels(raw: RawBoxes, path: Path, video: Shown | None) -> str:
     raise CsipError(
         f"{path}: {raw.where[at]} is {', '.join(f'{value:g}' for value in raw.values[at])}: left, top, width, height would leave "
         f"the picture of {video.geometry.size[0]} x {video.geometry.size[1]}, left, top, right, bottom would not; give "
-        "--boxes-coordinates xywh or xyxy"
+        "the coordinates, xywh or xyxy",
+        parameter="reading.coordinates",
     )
 
 
@@ -324,7 +325,8 @@ def _display(
     if abs(np.log(size[0] / size[1] / (geometry.size[0] / geometry.size[1]))) > 0.02 and size != geometry.square:
         raise CsipError(
             f"{path}: its boxes are of a picture of {size[0]} x {size[1]}, the video is shown in {geometry.size[0]} x "
-            f"{geometry.size[1]}, another shape; give --boxes-picture display or coded if that is what they were measured on"
+            f"{geometry.size[1]}, another shape; give display or coded if that is what they were measured on",
+            parameter="reading.picture",
         )
     return boxes * np.tile(np.array(geometry.size, float) / size, 2)
 
@@ -336,7 +338,10 @@ def _measured(path: Path, picture: str, geometry: Geometry) -> tuple[float, floa
         return geometry.size if picture == "display" else geometry.coded
     match = re.fullmatch(r"([1-9]\d{0,5})[xX]([1-9]\d{0,5})", picture)
     if match is None:
-        raise CsipError(f"--boxes-picture {picture}: expected display, coded, or a size such as 1920x1080 (for {path})")
+        raise CsipError(
+            f"{path}: measured on the picture {picture!r}? Expected display, coded, or a size such as 1920x1080",
+            parameter="reading.picture",
+        )
     return float(match[1]), float(match[2])
 
 
@@ -357,14 +362,17 @@ def _proved(boxes: np.ndarray, path: Path, geometry: Geometry) -> tuple[int, int
     ):
         raise CsipError(
             f"{path}: pixels of the video are not square: it is stored in {square[0]} x {square[1]} and shown in {shown[0]} x "
-            f"{shown[1]}, and its boxes fit both; give --boxes-picture {square[0]}x{square[1]} or {shown[0]}x{shown[1]}"
+            f"{shown[1]}, and its boxes fit both; give the one that they were measured on, "
+            f"{square[0]}x{square[1]} or {shown[0]}x{shown[1]}",
+            parameter="reading.picture",
         )
     out = 0.0 if not len(boxes) else float((middle > shown).any(axis=1).mean())
     if not fits and out >= _PROOF:
         right, bottom = boxes[:, 2:].max(axis=0)
         raise CsipError(
             f"{path}: {out:.0%} of its boxes lie outside the picture of {shown[0]} x {shown[1]}; they reach to {right:g} x "
-            f"{bottom:g}: if they were measured on another size, give --boxes-picture WIDTHxHEIGHT, else --boxes-picture display"
+            f"{bottom:g}: if they were measured on another size, give WIDTHxHEIGHT, else display",
+            parameter="reading.picture",
         )
     return shown if shown in fits or not fits else fits[0]
 

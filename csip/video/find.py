@@ -196,7 +196,9 @@ def _pattern(camera: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(camera)
     except re.error as error:
-        raise CsipError(f"--camera {camera}: no regular expression ({error}); e.g. 'cam([0-9]+)'") from error
+        raise CsipError(
+            f"{camera}: no regular expression for the camera ({error}); e.g. 'cam([0-9]+)'", parameter="camera"
+        ) from error
 
 
 def _camera(name: str, where: PurePosixPath, pattern: re.Pattern[str] | None) -> tuple[str, ...]:
@@ -205,11 +207,13 @@ def _camera(name: str, where: PurePosixPath, pattern: re.Pattern[str] | None) ->
         return tuple(map(_composed, where.parent.parts or (where.name,)))
     match = pattern.search(name)
     if match is None:
-        raise CsipError(f"--camera {pattern.pattern}: does not match {name}; it has to find the camera in every video")
+        raise CsipError(
+            f"{pattern.pattern}: does not match {name}; it has to find the camera in every video", parameter="camera"
+        )
     group: str | int = "camera" if "camera" in pattern.groupindex else min(pattern.groups, 1)
     found = match[group]
     if not found:
-        raise CsipError(f"--camera {pattern.pattern}: finds no camera in {name}, but an empty name")
+        raise CsipError(f"{pattern.pattern}: finds no camera in {name}, but an empty name", parameter="camera")
     return (_composed(found),)
 
 

@@ -129,7 +129,8 @@ def ingest(
     state.check()
     if force and spread.share is not None:
         raise CsipError(
-            f"{out}: a share cannot be made anew on its own; delete the folder, or run once with --force alone"
+            f"{out}: a share cannot be made anew on its own; delete the folder, or force it once without a share",
+            parameter="force",
         )
     with _locked(state, spread.share):
         with state.beginning():
@@ -141,7 +142,9 @@ def ingest(
         done, skipped = _Ingest(state, detector, options, monitor).run(mine, spread)
         if mine and not done:
             reasons = "; ".join(entry.reason for entry in skipped[:3])
-            raise CsipError(f"{videos}: none of {len(mine)} videos could be read: {reasons}")
+            raise CsipError(
+                f"{videos}: none of {len(mine)} videos could be read: {reasons}", parameter=skipped[0].parameter
+            )
         result = summarise(detector.name, mine, done, skipped)
         if spread.share is None:
             others = state.assemble([file for file in files if file.name in done])
@@ -183,7 +186,7 @@ class _Ingest:
                 origin = source_of(video, boxes)
                 summary = self._state.finished(video, origin)
             except (CsipError, OSError) as error:
-                self._finish(video, str(error), files)
+                self._finish(video, _skipped(video, error), files)
                 continue
             if summary is not None:
                 self._finish(video, summary, files)
@@ -201,7 +204,7 @@ class _Ingest:
             return None
         return BoxesFile(find_boxes(video, self._detector.boxes), self._detector.reading)
 
-    def _results(self, pieces: Sequence[_Piece], spread: Spread) -> Iterator[tuple[_Piece, VideoSummary | str]]:
+    def _results(self, pieces: Sequence[_Piece], spread: Spread) -> Iterator[tuple[_Piece, VideoSummary | Skipped]]:
         if spread.workers == 1 and spread.backend is None:
             try:
                 for piece in pieces:
@@ -216,10 +219,10 @@ class _Ingest:
         )
         yield from run_pieces(work, pieces, spread.workers, spread.backend or "loky")
 
-    def _finish(self, video: VideoFile, found: VideoSummary | str, files: Sequence[VideoFile]) -> None:
-        if isinstance(found, str):
-            self._skipped[video.name] = Skipped(video.name, found)
-            self._monitor.say(f"passed over {found}")
+    def _finish(self, video: VideoFile, found: VideoSummary | Skipped, files: Sequence[VideoFile]) -> None:
+        if isinstance(found, Skipped):
+            self._skipped[video.name] = found
+            self._monitor.say(f"passed over {found.reason}")
         else:
             self._done[video.name] = found
             if found.problem:
@@ -242,14 +245,18 @@ class _Piece:
 
 def _ingest_one(
     piece: _Piece, detector: DetectorOptions, options: IngestOptions, monitor: Monitor
-) -> tuple[_Piece, VideoSummary | str]:
+) -> tuple[_Piece, VideoSummary | Skipped]:
     """Ingest a video, in whatever process; a video that cannot be used comes back with the reason."""
     empty(piece.folder)  # a worker that was lost may have left something
     try:
         people = piece.boxes or _detector(detector)
         return piece, ingest_video(piece.video, people, options, piece.folder, monitor)
     except CsipError as error:
-        return piece, str(error)
+        return piece, _skipped(piece.video, error)
+
+
+def _skipped(video: VideoFile, error: CsipError | OSError) -> Skipped:
+    return Skipped(video.name, str(error), error.parameter if isinstance(error, CsipError) else "")
 
 
 @lru_cache(maxsize=1)
@@ -284,7 +291,7 @@ def _choose(detector: DetectorOptions, state: IngestState, force: bool, share: b
         return "rtmdet"
     monitor.say(
         "detector hog: RTMDet's weights are not here and cannot be downloaded. HOG finds standing people who are seen "
-        "whole; --detector rtmdet says how to get the weights"
+        "whole; the detector rtmdet says how to get the weights"
     )
     return "hog"
 

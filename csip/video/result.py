@@ -15,10 +15,11 @@ from csip.video.one_video import VideoSummary
 
 @dataclass(frozen=True)
 class Skipped:
-    """A video of which nothing could be used, and why."""
+    """A video of which nothing could be used, why, and the parameter that would help (see `csip.errors.UserError`)."""
 
     video: str
     reason: str
+    parameter: str = ""
 
 
 @dataclass(frozen=True)

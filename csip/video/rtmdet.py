@@ -64,7 +64,7 @@ class RTMDetDetector:
         self, config: Path | None = None, checkpoint: Path | None = None, device: str = "auto", batch: int = 8
     ) -> None:
         if config is not None and checkpoint is None:
-            raise PoseCacheError(f"{config} is a config of your own: give its weights, too (--checkpoint)")
+            raise PoseCacheError(f"{config} is a config of your own: give its weights, too", parameter="checkpoint")
         path = config or mmpose_config("").parent / "demo" / "mmdetection_cfg" / _CONFIG
         if not path.is_file():
             raise PoseCacheError(f"no detector config at {path}")

@@ -72,7 +72,9 @@ class IngestState:
         if self.out.exists() and not self.out.is_dir():
             raise CsipError(f"{self.out}: is a file; expected a folder to make")
         if self.out.is_dir() and not self._state.is_dir() and any(self.out.iterdir()):
-            raise CsipError(f"{self.out}: holds something else than an ingested data set; give another --out folder")
+            raise CsipError(
+                f"{self.out}: holds something else than an ingested data set; give another folder", parameter="out"
+            )
 
     @contextmanager
     def beginning(self) -> Iterator[None]:
@@ -121,7 +123,8 @@ class IngestState:
                 ]
                 raise CsipError(
                     f"{self.out}: was ingested with other options ({'; '.join(changes)}); give the same ones to go on, "
-                    "--force to make it anew, or another --out folder"
+                    "force it to be made anew, or give another folder",
+                    parameter="force",
                 )
             note = self._clear()
         self._videos.mkdir(parents=True, exist_ok=True)

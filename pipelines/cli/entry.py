@@ -8,6 +8,7 @@ import sys
 import time
 import warnings
 
+from pipelines.advice import advice
 from pipelines.cli.app import app
 
 INTERRUPTED = 130  # what Typer exits with after Ctrl-C
@@ -40,8 +41,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        option = f" (--{error.parameter})" if error.parameter else ""
-        _fail(_own_words(error) + option)
+        _fail(_own_words(error) + advice(error.parameter))
     except OSError as error:
         if error.filename is None and error.errno not in (*_FULL, *_PLACE):
             raise  # about no file: a fault of the program

@@ -30,6 +30,7 @@ from csip.errors import CsipError
 from csip.video.ingest import DetectorOptions
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
+from pipelines.advice import advice
 from pipelines.ingest_videos import run
 from pose_cache.errors import PoseCacheError
 from pose_cache.weights import Weights
@@ -325,8 +326,9 @@ def test_other_options_are_refused_unless_forced(tmp_path: Path) -> None:
     run(tmp_path / "v", out, BOXES)
     (out / "labels.csv").write_text("tracklet,person\na/a-0001,ANNE\n")
     before = content(out)
-    with pytest.raises(CsipError, match=r"margin 0\.0 -> 0\.1.*--force"):
+    with pytest.raises(CsipError, match=r"margin 0\.0 -> 0\.1.*force it") as refused:
         run(tmp_path / "v", out, BOXES, IngestOptions(margin=0.1))
+    assert advice(refused.value.parameter) == " (--force)"
     with pytest.raises(CsipError, match="camera none -> a"):
         run(tmp_path / "v", out, BOXES, camera="a")
     assert content(out) == before
@@ -372,6 +374,20 @@ def test_broken_videos_are_passed_over_and_counted(tmp_path: Path) -> None:
     assert isinstance(result.exception, CsipError)
     assert "none of 3 videos could be read" in str(result.exception)
     assert {row["video"] for row in rows(tmp_path / "out")} == {"good.mp4"}, "what was there stays"
+
+
+def test_a_question_about_boxes_names_the_option_that_answers_it(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make_scene(tmp_path / f"v/{name}.mp4")
+    (tmp_path / "v/b.txt").write_text("1,3,30,20,24,60,0.8,2,-1,-1\n")
+    arguments = ["ingest", str(tmp_path / "v"), "--out", str(tmp_path / "out"), "--detector", "boxes"]
+    result = CliRunner().invoke(pipelines.cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "1 of 2, 1 passed over (--boxes-format)" in result.output
+    (tmp_path / "v/a.mp4").unlink()
+    result = CliRunner().invoke(pipelines.cli.app, arguments)
+    assert isinstance(result.exception, CsipError)
+    assert advice(result.exception.parameter) == " (--boxes-format)"
 
 
 def test_data_set_can_be_read(videos: Path, tmp_path: Path) -> None:

@@ -154,8 +154,9 @@ def test_a_finished_file_is_left_alone_unless_the_estimator_differs(root: Path, 
     assert extract(SEQUENCES, root, SPEC, out).up_to_date
     assert out.read_bytes() == whole.read_bytes()
     other = replace(SPEC, name="other", min_score=0.01)
-    with pytest.raises(PoseCacheError, match=r"out\.h5 was made by the estimator 'small'.*--force"):
+    with pytest.raises(PoseCacheError, match=r"out\.h5 was made by the estimator 'small'.*by force") as refused:
         extract(SEQUENCES, root, other, out)
+    assert refused.value.parameter == "force"
     assert out.read_bytes() == whole.read_bytes()
     assert not extract(SEQUENCES, root, other, out, force=True).up_to_date
     assert SkeletonStore(out).provenance.estimator == "other"

@@ -249,7 +249,9 @@ def test_shares_run_at_once_and_are_merged_when_all_are_there(root: Path, whole:
     for job in jobs:
         assert job.communicate(timeout=60) and job.returncode == 0
     early = run(root, out, tmp_path, "--merge")
-    assert early.returncode == 1 and "--shard` for 3/3" in early.stderr and not out.exists()
+    assert (
+        early.returncode == 1 and "extract the shares 3/3 (`csip skeletons --shard" in early.stderr and not out.exists()
+    )
     before = shards_of(out)
     assert run(root, out, tmp_path, "--shard", "3/3", "--device", "cpu,cpu").returncode == 0
     assert before.items() < shards_of(out).items()
@@ -263,7 +265,8 @@ def test_what_another_estimator_has_begun_is_not_mixed_in(root: Path, whole: Pat
     out = tmp_path / "out.h5"
     assert run(root, out, tmp_path, "--shard", "1/2", "--digest", "f" * 64).returncode == 0
     refused = run(root, out, tmp_path)
-    assert refused.returncode == 1 and "did not finish: drop them with --force" in refused.stderr
+    assert refused.returncode == 1 and "did not finish: drop them by force" in refused.stderr
+    assert "(--force)" in refused.stderr
     assert shards_of(out)
     assert run(root, out, tmp_path, "--force").returncode == 0
     assert contents(out) == contents(whole)

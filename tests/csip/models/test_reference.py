@@ -255,7 +255,7 @@ def test_names_and_shapes_at_full_size(paper: Settings) -> None:
     ("change", "words"),
     [
         ({"TMM.ln_1.weight": None, "cv_embed": None}, ["2 parameters are missing", "cv_embed", "TMM.ln_1.weight"]),
-        ({"cv_embed": None}, ["cv_embed", "--set stage2.camera_embedding=false"]),
+        ({"cv_embed": None}, ["cv_embed", "set stage2.camera_embedding=false"]),
         ({"image_encoder.proj": None}, ["image_encoder.proj is missing", "CSIP-ReID"]),
         (
             {"image_encoder.positional_embedding": (11, WIDTH), "classifier_proj.weight": (9, EMBED)},

@@ -337,7 +337,7 @@ def test_killed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
 def test_a_run_is_not_overwritten_by_accident(tmp_path: Path) -> None:
     dataset = people()
     train_skeleton(dataset, settings(**WINDOW, epochs=1), tmp_path, Silent())
-    with pytest.raises(CsipError, match="this run has finished; give --overwrite"):
+    with pytest.raises(CsipError, match="this run has finished; overwrite it"):
         train_skeleton(dataset, settings(**WINDOW, epochs=1), tmp_path, Silent())
     train_skeleton(dataset, settings(**WINDOW, epochs=1), tmp_path, Silent(), overwrite=True)
     with pytest.raises(_Stop):
@@ -385,7 +385,7 @@ def test_what_cannot_be_started_from_is_named(tmp_path: Path) -> None:
         train_skeleton(people(), chosen, tmp_path / "run", Silent(), init=tmp_path / "nothing.safetensors")
     path = tmp_path / "model.safetensors"
     stage1_checkpoint(path, chosen)
-    with pytest.raises(CsipError, match=r"skeleton_training\.encoder is window; add --set"):
+    with pytest.raises(CsipError, match=r"skeleton_training\.encoder is window; set skeleton_training\.encoder=graph"):
         train_skeleton(people(), settings(**WINDOW), tmp_path / "run", Silent(), init=path)
     with pytest.raises(CsipError, match="a stage1 model, expected one of skeleton; `csip train-skeleton`"):
         load_skeleton_model(path)

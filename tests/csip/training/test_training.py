@@ -154,7 +154,7 @@ train_stage2(dataset, settings.dataset.path / "skeletons.h5", Path({str(whole / 
 
 def test_a_run_is_not_overwritten_by_accident(trained, settings: Settings, tmp_path: Path) -> None:
     folder = trained(settings)
-    with pytest.raises(CsipError, match="this run has finished; give --overwrite"):
+    with pytest.raises(CsipError, match="this run has finished; overwrite it"):
         train(1, settings, folder)
     dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
     with pytest.raises(_Stop):

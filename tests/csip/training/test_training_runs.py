@@ -249,8 +249,9 @@ def test_damaged_state_is_refused_with_the_way_out(
 ) -> None:
     path = tmp_path / "stage1" / name
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CsipError, match=f"{message}.* give --overwrite"):
+    with pytest.raises(CsipError, match=f"{message}.* overwrite the run") as refused:
         cut()
+    assert refused.value.parameter == "overwrite"
     assert cut(overwrite=True)["loss"] > 0
 
 

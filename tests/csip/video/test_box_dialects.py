@@ -157,7 +157,7 @@ def test_yolo_one_file_a_frame(tmp_path: Path) -> None:
     assert shifted.length == 3
     (own / "frame_000001.txt").write_text("3 0.5 0.5 0.1 0.2\n")
     (own / "frame_000002.txt").unlink()
-    with pytest.raises(CsipError, match=r"which of its classes \(3\) are people.*--boxes-classes"):
+    with pytest.raises(CsipError, match=r"which of its classes \(3\) are people.*give those that are people$"):
         read_boxes(own, None, VIDEO)
     assert len(read_boxes(own, BoxesOptions(classes=("3",)), VIDEO).frames) == 1
     (own / "obj.names").write_text("car\nbus\ntree\nworker\n")
@@ -231,8 +231,9 @@ def test_classes_from_zero_are_proved_by_a_zero(tmp_path: Path) -> None:
     "1,3,0.5,0.5,0.1,0.2,0.8\n",  # a track or a class
 ])  # fmt: skip
 def test_what_cannot_be_told_is_asked_for(tmp_path: Path, text: str) -> None:
-    with pytest.raises(CsipError, match=r"a\.txt: .*line 1 is 1,3,.*--boxes-format \w"):
+    with pytest.raises(CsipError, match=r"a\.txt: .*line 1 is 1,3,.*Give the format\. [\w-]+: ") as asked:
         read(tmp_path / "a.txt", text)
+    assert asked.value.parameter == "reading.format"
 
 
 def test_a_format_that_is_given_decides(tmp_path: Path) -> None:
@@ -268,8 +269,9 @@ def test_cvat_names_its_classes(tmp_path: Path) -> None:
     assert found.tracks.tolist() == [1]
     assert sum(found.dropped.values()) == 2
     (folder / "labels.txt").write_text("car\nworker\n")
-    with pytest.raises(CsipError, match=r"labels\.txt: none of its labels is called person.*--boxes-classes car"):
+    with pytest.raises(CsipError, match=r"labels\.txt: none of its labels is called person.*e\.g\. car") as asked:
         read(folder / "gt.txt", "1,1,300,93,48,99,1,2,1\n")
+    assert asked.value.parameter == "reading.classes"
     assert read(folder / "gt.txt", "1,1,300,93,48,99,1,2,1\n", BoxesOptions(classes=("worker",))).tracks.tolist() == [1]
 
 
@@ -278,7 +280,7 @@ def test_corners_are_proved_by_the_picture(tmp_path: Path) -> None:
     found = read(tmp_path / "a.txt", corners(rows))
     assert rows_of(found) == rows
     assert "left, top, right, bottom" in found.reading
-    with pytest.raises(CsipError, match=r"would leave the picture of 640 x 360.*--boxes-coordinates xywh or xyxy"):
+    with pytest.raises(CsipError, match=r"would leave the picture of 640 x 360.*the coordinates, xywh or xyxy"):
         read(tmp_path / "a.txt", "1\t1\t400\t100\t500\t200\t1\n2\t1\t10\t100\t50\t200\t1\n")
     wide = read(tmp_path / "a.txt", "1,1,10,20,30,60,1\n")
     assert rows_of(wide) == [(1, 1, 10, 20, 30, 60)]
@@ -287,8 +289,9 @@ def test_corners_are_proved_by_the_picture(tmp_path: Path) -> None:
 def test_shares_of_the_picture(tmp_path: Path) -> None:
     found = read(tmp_path / "a.txt", "frame,id,cx,cy,w,h\n1,4,0.5,0.5,0.1,0.2\n")
     assert rows_of(found) == [(1, 4, 288, 144, 64, 72)]
-    with pytest.raises(CsipError, match="--boxes-coordinates"):
+    with pytest.raises(CsipError, match=r"shares of the picture that may be .* or .*; say which") as asked:
         read(tmp_path / "a.txt", "1,4,0.3,0.3,0.1,0.2,1\n", BoxesOptions("mot"))
+    assert asked.value.parameter == "reading.coordinates"
     assert rows_of(read(tmp_path / "a.txt", "1,4,0.5,0.5,0.1,0.2,1\n", BoxesOptions("mot", "xywh"))) == [
         (1, 4, 320, 180, 64, 72)
     ]
@@ -311,7 +314,7 @@ def test_classes_by_name(tmp_path: Path) -> None:
         assert found.dropped == {"boxes: class car": 1}
         assert "people are class Person, pedestrian" in found.reading
         assert read(tmp_path / "a.txt", text, BoxesOptions(classes=("Car",))).tracks.tolist() == [5]
-        with pytest.raises(CsipError, match=r"which of its classes \(car, worker\) are people.*--boxes-classes"):
+        with pytest.raises(CsipError, match=r"which of its classes \(car, worker\) are people.*e\.g\. 1"):
             read(tmp_path / "a.txt", text.replace("Person", "worker").replace("pedestrian", "worker"))
 
 
@@ -379,9 +382,7 @@ def test_boxes_of_a_video_whose_pixels_are_not_square(tmp_path: Path) -> None:
     found = read(tmp_path / "a.txt", shown, None, WIDE)
     assert rows_of(found) == [(1, 1, 500, 93, 48, 99), (2, 1, 30, 93, 48, 99)], "beyond what is stored: as shown"
     both = "1,1,200,93,24,99,1\n"
-    with pytest.raises(
-        CsipError, match=r"stored in 320 x 240 and shown in 640 x 240.*--boxes-picture 320x240 or 640x240"
-    ):
+    with pytest.raises(CsipError, match=r"stored in 320 x 240 and shown in 640 x 240.*measured on, 320x240 or 640x240"):
         read(tmp_path / "a.txt", both, None, WIDE)
     for picture, box in (("display", (200, 24)), ("640x240", (200, 24)), ("320x240", (400, 48)), ("coded", (400, 48)),
                          ("1280x480", (100, 12))):  # fmt: skip
@@ -406,7 +407,9 @@ def test_boxes_of_the_stored_picture_are_turned_with_it(tmp_path: Path) -> None:
 
 def test_boxes_of_a_larger_picture_are_asked_for(tmp_path: Path) -> None:
     text = "".join(f"{f},1,{60 * f},{30 * f},60,90,1\n" for f in range(1, 20))  # on 1280 x 720
-    with pytest.raises(CsipError, match=r"\d\d% of its boxes lie outside the picture of 640 x 360.*--boxes-picture"):
+    with pytest.raises(
+        CsipError, match=r"\d\d% of its boxes lie outside the picture of 640 x 360.*give WIDTHxHEIGHT, else display"
+    ):
         read(tmp_path / "a.txt", text)
     found = read(tmp_path / "a.txt", text, BoxesOptions(picture="1280x720"))
     assert rows_of(found)[3] == (4, 1, 120, 60, 30, 45)
@@ -415,5 +418,6 @@ def test_boxes_of_a_larger_picture_are_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("picture", ["wide", "0x5", "640", "640x", "640x480x3", "300x900"])
 def test_pictures_that_cannot_be(tmp_path: Path, picture: str) -> None:
-    with pytest.raises(CsipError, match="--boxes-picture"):
+    with pytest.raises(CsipError, match=r"picture.* display(,| or) coded") as refused:
         read(tmp_path / "a.txt", "1,1,10,20,30,60,1\n", BoxesOptions(picture=picture))
+    assert refused.value.parameter == "reading.picture"

@@ -158,7 +158,7 @@ def test_a_question_passes_over_one_video_and_its_answer_redoes_no_other(
     (tmp_path / "v/b.txt").write_text(boxes().replace("-1,-1,-1", "2,-1,-1"))
     result = ingest(tmp_path / "v", tmp_path / "out", GIVEN)
     assert [one.video for one in result.skipped] == ["b.mp4"]
-    assert "--boxes-format" in result.skipped[0].reason
+    assert "Give the format" in result.skipped[0].reason and result.skipped[0].parameter == "reading.format"
     answered = ingest(tmp_path / "v", tmp_path / "out", DetectorOptions("boxes", reading=BoxesOptions("mot")))
     assert (answered.ingested, answered.tracklets) == (2, 2)
 
