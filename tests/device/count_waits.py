@@ -46,7 +46,7 @@ def batch_of(clips: int, frames: int) -> dict[str, torch.Tensor]:
 
 
 def main() -> None:
-    simulation.install()
+    simulation.install(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder, SimulatedDevice():
         tower = Path(folder) / "tower.json"
         tower.write_text(json.dumps(TOWER))

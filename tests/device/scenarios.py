@@ -330,7 +330,7 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
 def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    simulation.install()
+    simulation.install(sys.argv[1])
     ground = Ground(Path(sys.argv[2]))
     known = scenarios()
     for name in sys.argv[3:] or known:

@@ -31,13 +31,14 @@ struct OneDevice final : c10::impl::DeviceGuardImplInterface {
   static c10::Stream stream() { return c10::Stream(c10::Stream::DEFAULT, kDevice); }
 };
 
-c10::impl::DeviceGuardImplRegistrar registrar(c10::DeviceType::CUDA, new OneDevice());
-
 }  // namespace
+
+// Once torch is imported: a build of torch for CUDA has put its own in this place by then.
+extern "C" void take_device() { c10::impl::DeviceGuardImplRegistrar(c10::DeviceType::CUDA, new OneDevice()); }
 
 namespace at {
 
-// Torch looks for its hooks by this name.
+// Torch looks for its hooks by this name; those of a build for CUDA come later, with a lower priority.
 struct CUDAHooks final : CUDAHooksInterface {
   explicit CUDAHooks(CUDAHooksArgs) {}
   void init() const override {}
@@ -45,9 +46,12 @@ struct CUDAHooks final : CUDAHooksInterface {
   bool isAvailable() const override { return true; }
   bool hasCUDA() const override { return true; }
   bool hasPrimaryContext(DeviceIndex) const override { return true; }
+  bool hasCuDNN() const override { return false; }
+  long versionCuDNN() const override { return 0; }
+  long versionRuntimeCuDNN() const override { return 0; }
   DeviceIndex deviceCount() const override { return 1; }
   DeviceIndex getCurrentDevice() const override { return 0; }
 };
-REGISTER_CUDA_HOOKS(CUDAHooks)
+C10_REGISTER_CLASS_WITH_PRIORITY(CUDAHooksRegistry, CUDAHooks, c10::REGISTRY_PREFERRED, CUDAHooks)
 
 }  // namespace at

@@ -14,6 +14,7 @@ The shared library of `compiled.library` has to be loaded before torch is import
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import sys
 from collections import Counter
@@ -303,8 +304,9 @@ def mark_pinned(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def install() -> None:
-    """Let torch's Python believe that there is one GPU."""
+def install(library: str) -> None:
+    """Let torch believe that there is one GPU: that of the shared library, which was loaded before torch."""
+    ctypes.CDLL(library).take_device()
     import lightning_fabric.accelerators.cuda as fabric_cuda
     import torch.amp.grad_scaler
     import torch.cuda.amp.common
