@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,9 @@ from csip.data import mars
 from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
+# An example is not wrong because the machine is busy.
+hypothesis.settings.register_profile("csip", deadline=None)
+hypothesis.settings.load_profile("csip")
 torch.set_num_threads(1)  # small models gain nothing by threads, and the suite's processes share two cores
 
 TOWER = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import shlex
 import subprocess
 import sys
@@ -92,19 +91,14 @@ def test_examples_are_commands(line: str) -> None:
     command.make_context("csip", arguments, parent=context)
 
 
-@pytest.mark.skipif(not hasattr(resource, "RUSAGE_CHILDREN"), reason="no processor time of children here")
-def test_help_is_quick_and_imports_no_torch() -> None:
+def test_help_imports_nothing_slow() -> None:
+    """Its time is in docs/python.md; what would take it is imported by the commands that need it."""
     code = "import sys; sys.argv = ['csip', *sys.argv[1:]]; from pipelines.cli import main; main()"
-    seconds = []
-    for _ in range(5):  # others use the processor, too: the best counts
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = subprocess.run(
-            [sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True, cwd=PROJECT
-        )
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert "train-stage2" in result.stdout
-    assert min(seconds) < 0.3, f"csip --help took {min(seconds):.3f} s of processor time"
+    shown = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", code, "--help"], capture_output=True, text=True, check=True, cwd=PROJECT
+    )  # fmt: skip
+    assert "train-stage2" in shown.stdout
+    assert not re.search(r"\| +(torch|numpy|mmengine|cv2|pydantic|markdown_it|h5py)$", shown.stderr, re.MULTILINE)
     imports = subprocess.run(
         [sys.executable, "-X", "importtime", "-c", code, "--version"], capture_output=True, text=True, check=True, cwd=PROJECT
     )  # fmt: skip

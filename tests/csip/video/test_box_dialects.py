@@ -360,7 +360,7 @@ def test_values_that_are_none(tmp_path: Path, column: int, value: str) -> None:
         read(tmp_path / "a.txt", text)
 
 
-@settings(max_examples=100, deadline=2000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.one_of(st.binary(max_size=300), st.text("0123456789,.;- \t\n#\"nax{}[]:", max_size=300).map(str.encode)),
        name=st.sampled_from(["a.txt", "a.csv", "a.json"]))  # fmt: skip
 def test_any_bytes_are_boxes_or_a_clear_error(tmp_path: Path, data: bytes, name: str) -> None:
