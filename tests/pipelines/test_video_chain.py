@@ -146,8 +146,9 @@ def test_corrections_are_what_training_and_evaluation_read(project: Path, people
         labels.write_text("tracklet,person\n" + "".join(f"{name},{person}\n" for name, person in given.items()))
 
     correct({name: f"P{person}" for name, person in people.items()})
-    with pytest.raises(CsipError, match="--force"):
+    with pytest.raises(CsipError, match="somebody has changed") as refused:
         csip("cluster", *SMALL)
+    assert refused.value.parameter == "force", "the command line names the option"
     for command in ("train-stage1", "train-stage2", "evaluate"):
         csip(command, *SMALL)
     trained = len({t.pid for t in folder.load(Path("data/walk")).train})

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -206,7 +207,9 @@ ingest(Path(sys.argv[1]), Path(sys.argv[2]), DetectorOptions("boxes"))
 
 
 def started(root: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", COMMAND, str(root), str(out)]
+    # A shell that runs the tests in the background has Ctrl-C ignored.
+    program = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{COMMAND}"
+    command = [sys.executable, "-c", program, str(root), str(out)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
@@ -387,9 +390,11 @@ def test_a_killed_worker_is_named_and_what_is_done_is_kept(tmp_path: Path) -> No
         while not list(out.glob(".ingest/work/*/*/*.jpg")):
             time.sleep(0.002)
         for process in psutil.Process(mine).children(recursive=True):
-            if "loky" in " ".join(process.cmdline()) and "tracker" not in " ".join(process.cmdline()):
-                process.kill()
-                return
+            with suppress(psutil.Error):  # it may end while it is looked at
+                command = " ".join(process.cmdline())
+                if "loky" in command and "tracker" not in command:
+                    process.kill()
+                    return
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
