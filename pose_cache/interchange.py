@@ -4,6 +4,7 @@ What does not fit together is listed in the report, never skipped in silence; it
 """
 
 import json
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -174,7 +175,8 @@ def import_json(
         def tasks() -> Iterator[Any]:
             for chunk in chunks:
                 found.append([tree.find(frame) for one in chunk for frame in one.frames])
-                yield delayed(read_points)([path for path, _ in found[-1]])
+                # Absolute, since processes remember the working directory in which they were started.
+                yield delayed(read_points)([path and os.path.abspath(path) for path, _ in found[-1]])
 
         done, total = 0, sum(len(one.frames) for one in sequences)
         results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(tasks())
@@ -236,6 +238,7 @@ def export_json(
     del owners
     keep = _claim_export(folder, store)
     kept, written = 0, 0
+    place = str(folder.absolute())  # processes remember the working directory in which they were started
 
     def tasks() -> Iterator[Any]:
         files: list[str] = []
@@ -247,10 +250,10 @@ def export_json(
             ]
             joints.append(tracklet.joints[tracklet.valid])
             if len(files) >= _CHUNK:
-                yield delayed(write_points)(str(folder), files, np.concatenate(joints), keep)
+                yield delayed(write_points)(place, files, np.concatenate(joints), keep)
                 files, joints = [], []
         if files:
-            yield delayed(write_points)(str(folder), files, np.concatenate(joints), keep)
+            yield delayed(write_points)(place, files, np.concatenate(joints), keep)
 
     for made, left in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(tasks()):
         kept, written = kept + left, written + made

@@ -136,7 +136,8 @@ def run_pieces(
             parallel = Parallel(count, batch_size=1, return_as="generator_unordered")
         except ValueError:  # this backend tells of results only when it has all of them
             parallel = Parallel(count, batch_size=1)
-        do = delayed(_watched if backend == "loky" else _unwatched)
+        # A worker of loky lives longer than a call, and remembers the working directory in which it was started.
+        do = delayed(functools.partial(_watched, Path.cwd()) if backend == "loky" else _unwatched)
         results: Any = parallel(do(work, piece) for piece in pieces)
         try:
             yield from results
@@ -145,8 +146,9 @@ def run_pieces(
                 results.close()
 
 
-def _watched(work: Callable[[Piece], Result], piece: Piece) -> Result:
+def _watched(folder: Path, work: Callable[[Piece], Result], piece: Piece) -> Result:
     _end_with_parent()
+    os.chdir(folder)
     return work(piece)
 
 

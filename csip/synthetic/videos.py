@@ -185,7 +185,8 @@ def render_videos(
         shutil.rmtree(partial)
     for folder in ("videos", "gt", "det"):
         (partial / folder).mkdir(parents=True)
-    jobs = (delayed(_write_camera)(partial, spec, camera) for camera in range(1, spec.cameras + 1))
+    # Processes live longer than a call, and remember the working directory in which they were started.
+    jobs = (delayed(_write_camera)(partial.absolute(), spec, camera) for camera in range(1, spec.cameras + 1))
     for done, _ in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
         if progress is not None:
             progress(done, spec.cameras)

@@ -9,6 +9,7 @@ import pytest
 from csip.errors import CsipError
 from csip.synthetic.world import SyntheticSpec
 from pipelines import render_tracklets
+from pipelines.advice import advice
 
 SPEC = SyntheticSpec(
     train_ids=8, test_ids=8, cameras=3, tracklets_per_camera=1, frames=8, height=32, width=16, twin_share=1.0,
@@ -41,6 +42,7 @@ def test_other_skeletons_and_other_folders_are_refused(world: Path, walkers: Pat
     with pytest.raises(CsipError, match=r"strata\.json: no such file"):
         render_tracklets.run_ceilings(walkers, None)
     others = shutil.copy2(walkers / "skeletons.h5", tmp_path / "others.h5")
-    with pytest.raises(CsipError, match=r"others\.h5: .*--test-too"):
+    with pytest.raises(CsipError, match=r"others\.h5: expected skeletons of the test tracklets") as refused:
         render_tracklets.run_ceilings(world, Path(others))
+    assert "--test-too" in advice(refused.value.parameter)
     assert not (world / "ceilings_estimated.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -128,3 +129,11 @@ def test_nothing_is_overwritten(videos: Path) -> None:
         render_videos(videos, SPEC)
     with pytest.raises(CsipError, match="people: expected 1 to 999, got 0"):
         SceneSpec(people=0)
+
+
+def test_workers_of_another_working_directory_write_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("first", "second"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        render_videos(Path("scenes"), replace(SPEC, people=1, seconds=1, height=72), workers=2)
+        assert len(list((tmp_path / place / "scenes/videos").iterdir())) == SPEC.cameras

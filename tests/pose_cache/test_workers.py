@@ -1,0 +1,21 @@
+"""Pieces of work in other processes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pose_cache.workers import run_pieces
+
+
+def where(piece: str) -> str:
+    return os.path.realpath(piece)
+
+
+def test_relative_paths_mean_the_same_in_workers_that_started_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert list(run_pieces(where, ["video.mp4"], 2, "loky")) == [os.path.realpath(tmp_path / name / "video.mp4")]
