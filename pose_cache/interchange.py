@@ -4,7 +4,6 @@ What does not fit together is listed in the report, never skipped in silence; it
 """
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,7 +175,7 @@ def import_json(
             for chunk in chunks:
                 found.append([tree.find(frame) for one in chunk for frame in one.frames])
                 # Absolute, since processes remember the working directory in which they were started.
-                yield delayed(read_points)([path and os.path.abspath(path) for path, _ in found[-1]])
+                yield delayed(read_points)([path and str(Path(path).absolute()) for path, _ in found[-1]])
 
         done, total = 0, sum(len(one.frames) for one in sequences)
         results = Parallel(n_jobs=workers, return_as="generator", batch_size=1)(tasks())

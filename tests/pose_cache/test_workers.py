@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import joblib
 import pytest
 
 from pose_cache.workers import run_pieces
@@ -17,5 +18,7 @@ def test_relative_paths_mean_the_same_in_workers_that_started_elsewhere(
 ) -> None:
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        assert list(run_pieces(where, ["video.mp4"], 2, "loky")) == [os.path.realpath(tmp_path / name / "video.mp4")]
+    monkeypatch.chdir(tmp_path / "first")
+    joblib.Parallel(2)(joblib.delayed(where)(str(number)) for number in range(4))
+    monkeypatch.chdir(tmp_path / "second")
+    assert list(run_pieces(where, ["video.mp4"], 2, "loky")) == [str((tmp_path / "second/video.mp4").resolve())]
