@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from csip.config import Settings
 from csip.data.clips import sample_dense, sample_training
-from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, relabel
+from csip.data.fingerprints import TrainingData, check_skeletons
 from csip.data.skeletons import Skeletons, load_skeletons
 from csip.models.factory import empty_encoder
 from csip.models.losses import LearnableTemperature, supervised_contrastive
@@ -34,7 +34,6 @@ from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
-from pose_cache.store import SkeletonStore
 
 
 def train_stage1(
@@ -94,9 +93,9 @@ def prepare(
     fabric = make_fabric(settings.runtime)
     monitor = only_first(monitor, fabric)
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
-    with SkeletonStore(skeleton_path) as store:
-        data = {"tracklets": fingerprint(dataset.train), "skeletons": store.digest}
-    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
+    data = TrainingData.of(dataset, skeleton_path).as_dict()
+    check_skeletons(skeleton_path, dataset.train, dataset.root)
+    run = RunFolder(folder, settings, data, skeleton_path)
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
