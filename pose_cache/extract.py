@@ -194,7 +194,8 @@ def extract(
             make_here(estimator, jobs, recipe, devices[0], report)
         elif jobs:
             del estimator
-            make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
+            with _without_remains(jobs):
+                make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
         for job in jobs:
             finished |= {one.name: Finished(job.path, row) for row, one in enumerate(job.sequences)}
         if share is not None:
@@ -300,6 +301,18 @@ def _writing(out: Path, folder: Path, share: Share | None) -> Iterator[None]:
         ):
             _done_file(folder, share).unlink(missing_ok=True)
             yield
+
+
+@contextmanager
+def _without_remains(jobs: Sequence[ShardJob]) -> Iterator[None]:
+    """Remove what workers leave that an interruption has killed while they wrote."""
+    try:
+        yield
+    except BaseException:
+        for job in jobs:
+            for partial in job.path.parent.glob(f"{job.path.name}.*{PARTIAL}"):
+                partial.unlink(missing_ok=True)
+        raise
 
 
 def _done_file(folder: Path, share: Share) -> Path:
