@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 import csip.loading
 from csip.config import Settings
 from csip.data.dataset import Dataset
-from csip.data.fingerprints import TrainingData, tested_data
+from csip.data.fingerprints import TrainingData, evaluation_data
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.files import atomic, write_json, write_text
@@ -170,7 +170,7 @@ def table(found: dict[str, list[dict[str, Any]]], seeds: Sequence[int]) -> str:
 
 def _data(dataset: Dataset, skeletons: Path) -> str:
     """Digest of all that the study reads, by content."""
-    parts = [TrainingData.of(dataset, skeletons).as_dict(), tested_data(dataset)]
+    parts = [TrainingData.of(dataset, skeletons).as_dict(), evaluation_data(dataset)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

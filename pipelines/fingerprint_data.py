@@ -8,7 +8,7 @@ from pathlib import Path
 from csip.config import Settings
 from csip.data.content import content_of
 from csip.data.dataset import fingerprint
-from csip.data.fingerprints import tested_data
+from csip.data.fingerprints import evaluation_data
 from csip.data.readers import load_dataset
 from csip.data.sequences import fingerprint_sequences
 from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
@@ -49,5 +49,5 @@ def fingerprints(settings: Settings) -> dict[str, str]:
     trains = [tracklet for part in splits_for(dataset, test_too=False) for tracklet in getattr(dataset, part)]
     return {
         TRAIN: f"{fingerprint(trains)} {content_of(dataset.root, trains)}",
-        TEST: " ".join(tested_data(dataset).values()),
+        TEST: " ".join(evaluation_data(dataset).values()),
     }

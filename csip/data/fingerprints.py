@@ -60,11 +60,14 @@ class TrainingData:
         return ", ".join(words for key, words in _WORDS.items() if recorded.get(key) != getattr(self, key))
 
 
-def tested_data(dataset: Dataset) -> dict[str, str]:
+def evaluation_data(dataset: Dataset) -> dict[str, str]:
     """Return digests of what an evaluation ranks: ``tracklets``, with their identities and parts, and ``pictures``."""
     parts = (*dataset.query, Tracklet("", 0, 0, ("",)), *dataset.gallery)
     once = {t.name: t for t in (*dataset.query, *dataset.gallery)}
-    return {"tracklets": fingerprint(parts), "pictures": content_of(dataset.root, list(once.values()))}
+    return {
+        "tracklets": fingerprint(parts),
+        "pictures": content_of(dataset.root, [once[name] for name in sorted(once)]),
+    }
 
 
 def check_skeletons(path: Path, tracklets: Sequence[Tracklet], root: Path) -> None:

@@ -14,7 +14,7 @@ import torch
 from csip.config import EvaluationSettings, Settings
 from csip.data.content import contents_of
 from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
-from csip.data.fingerprints import tested_data
+from csip.data.fingerprints import evaluation_data
 from csip.data.readers import is_labelled
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
@@ -45,7 +45,7 @@ def evaluate(model: Model, dataset: Dataset, monitor: Monitor | None = None) -> 
     settings, device = model.settings, model.device
     query, gallery = (side(tracklets, settings) for tracklets in (dataset.query, dataset.gallery))
     # Before the pictures are read: what changes meanwhile then shows.
-    data, pictures = tested_data(dataset), contents_of(dataset.root, tested(dataset))
+    data, pictures = evaluation_data(dataset), contents_of(dataset.root, tested(dataset))
     groups = lookalike_groups(dataset)
     rows = {"chance": chance_scores(query, gallery, groups)}
     models = {}

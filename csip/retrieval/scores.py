@@ -172,7 +172,7 @@ class Evaluation:
     descriptors
         Of the query and gallery tracklets; None where clips were ranked.
     data
-        Digests of what was ranked, see `csip.data.fingerprints.tested_data`.
+        Digests of what was ranked, see `csip.data.fingerprints.evaluation_data`.
     """
 
     dataset: str

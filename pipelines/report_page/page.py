@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 import csip.loading
 from csip.config import Settings
 from csip.data.dataset import Dataset
-from csip.data.fingerprints import tested_data
+from csip.data.fingerprints import evaluation_data
 from csip.data.folder import camera_names
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
@@ -211,7 +211,7 @@ def _check_scored(path: Path, scored: Mapping[str, Any], dataset: Dataset) -> No
     if (protocol["split"], protocol["gallery"]) != (dataset.split, policy):
         return  # ranked by other settings than the report was given
     recorded = scored.get("data") or {}
-    changed = [what for what, digest in tested_data(dataset).items() if recorded.get(what, digest) != digest]
+    changed = [what for what, digest in evaluation_data(dataset).items() if recorded.get(what, digest) != digest]
     if changed:
         raise CsipError(
             f"{path}: query and gallery have changed since they were ranked ({' and '.join(changed)}); rerun `csip evaluate`, "

@@ -149,7 +149,7 @@ class Journal:
 
     def attach(self) -> None:
         """Listen to this process."""
-        real_fsync, real_sync, real_replace, real_rename = os.fsync, os.sync, os.replace, os.rename
+        real_fsync, real_replace, real_rename = os.fsync, os.replace, os.rename
 
         def fsync(descriptor: Any) -> None:
             real_fsync(descriptor)

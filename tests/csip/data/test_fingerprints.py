@@ -13,7 +13,7 @@ import pytest
 from csip.config import DatasetSettings, Settings
 from csip.data import folder
 from csip.data.content import content_of
-from csip.data.fingerprints import TrainingData, check_skeletons, tested_data
+from csip.data.fingerprints import TrainingData, check_skeletons, evaluation_data
 from csip.errors import CsipError
 from pipelines import fingerprint_data
 from pose_cache import images
@@ -70,11 +70,11 @@ def test_a_copy_that_keeps_size_and_time_is_another_picture(root: Path) -> None:
 
 def test_another_decoder_makes_other_pictures(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = folder.load(root)
-    before = TrainingData.of(dataset, root / "skeletons.h5"), tested_data(dataset)
+    before = TrainingData.of(dataset, root / "skeletons.h5"), evaluation_data(dataset)
     monkeypatch.setattr(images, "DECODING", images.DECODING + 1)
     now = TrainingData.of(dataset, root / "skeletons.h5")
     assert now.changes(before[0].as_dict()) == "their pictures"
-    assert tested_data(dataset)["pictures"] != before[1]["pictures"]
+    assert evaluation_data(dataset)["pictures"] != before[1]["pictures"]
 
 
 def test_pictures_are_decoded_as_the_version_says(tmp_path: Path) -> None:
@@ -85,13 +85,15 @@ def test_pictures_are_decoded_as_the_version_says(tmp_path: Path) -> None:
     colours = rng.integers(0, 256, (9, 6, 4), dtype=np.uint8)
     turned = Image.Exif()
     turned[0x0112] = 6
+    palette = Image.fromarray(colours[..., 0] % 4, "P")
+    palette.putpalette([0, 10, 20, 90, 80, 70, 150, 160, 170, 250, 240, 230])
     saved = {
         "colour.png": (Image.fromarray(colours[..., :3]), {}),
         "alpha.png": (Image.fromarray(colours, "RGBA"), {}),
         "turned.png": (Image.fromarray(colours[..., :3]), {"exif": turned}),
         "grey.bmp": (Image.fromarray(colours[..., 0]), {}),
         "deep.png": (Image.fromarray(colours[..., 0].astype(np.uint16) * 16), {}),
-        "palette.png": (Image.fromarray(colours[..., :3]).quantize(8, dither=Image.Dither.NONE), {}),
+        "palette.png": (palette, {}),
     }
     sums = {}
     for name, (picture, options) in saved.items():
@@ -103,7 +105,14 @@ def test_pictures_are_decoded_as_the_version_says(tmp_path: Path) -> None:
             int(image.astype(np.int64).sum()),
             int((image.ravel() * np.arange(image.size)).sum()),
         )
-    assert (images.DECODING, sums) == (1, {})
+    assert (images.DECODING, sums) == (1, {
+        "colour.png": ((9, 6, 3), 21361, 1697128),
+        "alpha.png": ((9, 6, 3), 21203, 1690849),
+        "turned.png": ((6, 9, 3), 21361, 1675540),
+        "grey.bmp": ((9, 6, 3), 18870, 1446720),
+        "deep.png": ((9, 6, 3), 18813, 1442451),
+        "palette.png": ((9, 6, 3), 19140, 1453220),
+    })  # fmt: skip
 
 
 def test_what_differs_is_named_and_what_does_not_matter_is_not(root: Path, tmp_path: Path) -> None:
@@ -126,12 +135,12 @@ def test_what_differs_is_named_and_what_does_not_matter_is_not(root: Path, tmp_p
 
 def test_who_is_asked_and_who_is_found_counts(root: Path) -> None:
     dataset = folder.load(root)
-    whole = tested_data(dataset)
+    whole = evaluation_data(dataset)
     fewer = replace(dataset, query=dataset.query[1:])
-    assert tested_data(fewer)["tracklets"] != whole["tracklets"]
-    assert tested_data(fewer)["pictures"] == whole["pictures"], "all of them are in the gallery"
+    assert evaluation_data(fewer)["tracklets"] != whole["tracklets"]
+    assert evaluation_data(fewer)["pictures"] == whole["pictures"], "all of them are in the gallery"
     (root / dataset.query[0].frames[0]).write_bytes(b"another")
-    assert tested_data(dataset)["pictures"] != whole["pictures"]
+    assert evaluation_data(dataset)["pictures"] != whole["pictures"]
 
 
 def test_make_hears_of_the_part_that_changed_alone(root: Path, tmp_path: Path) -> None:
