@@ -23,7 +23,7 @@ def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as ``.npy``, whole or not at all."""
     data = io.BytesIO()  # written to a file, np.save hides that the disk is full
     np.save(data, array)
-    write_bytes(path, data.getbuffer())
+    write_bytes(path, data.getvalue())
 
 
 def read_array(path: Path, count: int) -> np.ndarray | None:

@@ -186,7 +186,7 @@ def test_skeletons_that_changed_are_other_data(trained, settings: Settings, tmp_
         changed = [replace(kept[0], joints=kept[0].joints * 1.1), *kept[1:]]
         write_store(tmp_path / "skeletons.h5", changed, store.provenance)
     with pytest.raises(
-        CsipError, match="stage 1 was trained on other data than data set walkers .* their skeletons; train"
+        CsipError, match=r"stage 1 was trained on other data than data set walkers .* their skeletons; train"
     ):
         train_stage2(
             dataset, tmp_path / "skeletons.h5", trained(settings) / "stage1", settings, tmp_path / "stage2", Silent()
