@@ -148,6 +148,8 @@ def _recognise(table: TextTable) -> Format:
             "column 8, the class, is -1, but a later one is not; all boxes are people only if it is no class",
         )
     whole = bool((known == np.round(known)).all() and known.min() >= 0)
+    if _within(known, set(range(-1, 1000))) and known.min() == -1:
+        raise _ambiguous(table, ("mot", "tracker"), "column 8 is -1 in some lines and looks like a class in others")
     if table.width >= 10 and not whole:
         return "mot"  # coordinates in the world
     if not whole:
