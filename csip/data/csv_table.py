@@ -106,5 +106,7 @@ def _columns(names: list[str], where: Path, needed: Sequence[str]) -> list[str]:
         )
     repeated = [column for column, count in Counter(columns).items() if count > 1 and column]
     if repeated:
-        raise CsipError(f"{where}: {columns.count(repeated[0])} columns are called {repeated[0]}; expected one of each name")
+        raise CsipError(
+            f"{where}: {columns.count(repeated[0])} columns are called {repeated[0]}; expected one of each name"
+        )
     return columns

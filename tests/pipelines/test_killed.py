@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -44,7 +45,7 @@ COMMANDS: dict[str, list[str]] = {
 # Of the nightly form alone, since the exporter takes most of a minute.
 LONG = ("export",)
 # What a run says of its own time and place.
-PASSING = {"seconds", "frames_per_second", "real_time_factor", "created", "places"}
+PASSING = {"seconds", "elapsed", "frames_per_second", "real_time_factor", "created", "places"}
 # Notes that can be deleted at any time, logs, and files that a program that was killed leaves to be cleaned up.
 NO_RESULT = re.compile(r"\.csip-index/|events\.out\.tfevents|\.lock$|/lock|\.partial|\.ingest/work")
 
@@ -145,7 +146,7 @@ def content(folder: Path) -> dict[str, Any]:
 def content_of(path: Path) -> Any:
     if path.suffix == ".h5":
         with h5py.File(path) as file:
-            arrays = {key: file[key][()].tobytes() for key in sorted(file)}
+            arrays = {key: pickle.dumps(file[key][()].tolist()) for key in sorted(file)}
             return arrays, {key: str(value) for key, value in file.attrs.items() if key not in ("created", "software")}
     if path.suffix == ".safetensors":
         with safe_open(path, "np") as file:
