@@ -21,7 +21,7 @@ import numpy as np
 
 from csip.errors import CsipError
 from csip.video.box_raw import PEOPLE, UNIT, WORDS, BoxesOptions, Format, RawBoxes, plain
-from csip.video.box_table import TextTable, as_number
+from csip.video.box_table import TextTable, as_number, read_names
 from csip.video.box_yolo import read_lines
 
 _TOLERANCE: Final = 0.02
@@ -233,7 +233,7 @@ def _cvat_labels(path: Path) -> list[str] | None:
     labels = path.with_name("labels.txt")
     if path.name != "gt.txt" or not labels.is_file():
         return None
-    return [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return read_names(labels)
 
 
 def _cvat(table: TextTable, labels: list[str], options: BoxesOptions) -> RawBoxes:
