@@ -47,7 +47,7 @@ NIGHTLY = pytest.mark.skipif("CSIP_KILLS" not in os.environ, reason="in the nigh
 GATE = ("embed-frames", "train-stage1")
 LONG = ("export",)
 # What a run says of its own time and place.
-PASSING = {"seconds", "elapsed", "frames_per_second", "real_time_factor", "created", "places"}
+PASSING = {"revision", "seconds", "elapsed", "frames_per_second", "real_time_factor", "created", "places"}
 # Notes that can be deleted at any time, logs, and files that a program that was killed leaves to be cleaned up.
 NO_RESULT = re.compile(r"\.csip-index/|events\.out\.tfevents|\.lock$|/lock|\.partial|\.ingest/work")
 
@@ -152,7 +152,8 @@ def content_of(path: Path) -> Any:
             return arrays, {key: str(value) for key, value in file.attrs.items() if key not in ("created", "software")}
     if path.suffix == ".safetensors":
         with safe_open(path, "np") as file:
-            return {name: file.get_tensor(name).tobytes() for name in sorted(file.keys())}, file.metadata()
+            tensors = {name: file.get_tensor(name).tobytes() for name in sorted(file.keys())}
+            return tensors, without(json.loads(file.metadata()["csip"]))
     if path.suffix == ".json":
         return without(json.loads(path.read_text()))
     if path.suffix in (".html", ".md"):
