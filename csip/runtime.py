@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment, TorchEla
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
+from pose_cache.pieces import device_of_this_worker
 from pose_cache.processor import has_bf16, warn_without_bf16
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -60,6 +62,22 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Return the context in which a network computes with a precision."""
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     return torch.autocast(device.type, kind, enabled=kind is not None)
+
+
+def device_of_worker(device: torch.device, locks: Path) -> torch.device:
+    """Return the device of one of many workers: of a machine's GPUs one each, and shared where there are more workers.
+
+    Parameters
+    ----------
+    device
+        What all workers are to use; a GPU without a number is any.
+    locks
+        Folder where the workers of a machine share out its GPUs.
+    """
+    if device.type != "cuda" or device.index is not None:
+        return device
+    gpus = tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    return torch.device(device_of_this_worker(gpus, locks)[1])
 
 
 Item = TypeVar("Item")

@@ -4,7 +4,20 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import INSPECT, Cache, Config, Dataset, Prefix, Root, Set
+from pipelines.cli.options import (
+    INSPECT,
+    Backend,
+    Cache,
+    Config,
+    Dataset,
+    Merge,
+    Prefix,
+    Root,
+    Set,
+    Shard,
+    SpreadWorkers,
+    spread_of,
+)
 
 app = typer.Typer()
 
@@ -44,21 +57,27 @@ def doctor(
     set_: Set = None,
     frames: Annotated[int, typer.Option(help="Random frames of the data set to decode.", min=0)] = 2000,
     all_frames: Annotated[bool, typer.Option("--all-frames", help="Decode every frame.")] = False,
+    workers: SpreadWorkers = 1,
+    backend: Backend = None,
+    shard: Shard = None,
+    merge: Merge = False,
 ) -> None:
     """Check the installation, or with --dataset or --config a data set.
 
-    A data set: counts, cameras, lengths, frames, skeletons. The exit code is 1 if something is wrong.
+    A data set: counts, cameras, lengths, frames, skeletons. The exit code is 1 if something is wrong. Workers and shares decode
+    its frames.
 
     Example:
       csip doctor
-      csip doctor --dataset mars --all-frames
+      csip doctor --dataset mars --all-frames --workers 4
     """
     if dataset is not None or config is not None:
         from pipelines import check_dataset, paths
 
         settings = paths.settings_for(dataset, config, root, set_ or [])
         cache = paths.skeleton_file(settings, skeletons)
-        if not check_dataset.run(settings, cache, None if all_frames else frames):
+        spread = spread_of(workers, backend, shard, merge)
+        if not check_dataset.run(settings, cache, None if all_frames else frames, spread):
             raise typer.Exit(1)
         return
     from pipelines import check_installation

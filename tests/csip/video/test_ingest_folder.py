@@ -29,12 +29,11 @@ import csip.video.ingest
 import csip.video.state
 from csip.errors import CsipError
 from csip.video.box_raw import BoxesOptions
-from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
+from csip.video.ingest import DetectorOptions, IngestResult, ingest
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
 from pose_cache.errors import PoseCacheError
-from pose_cache.lock import held
-from pose_cache.plan import Share
+from pose_cache.pieces import Share, Spread
 
 GIVEN = DetectorOptions("boxes")
 SHARED = Path(__file__).parents[4] / "shared/cases"
@@ -344,7 +343,7 @@ def test_shares_run_at_once_and_the_whole_waits_for_none(tmp_path: Path) -> None
     several(tmp_path / "v")
     out = tmp_path / "out"
     state = csip.video.state.IngestState(out)
-    with held(state.lock, str(out), shared=True), held(state.lock.with_name("lock-2-of-2"), "the other share"):
+    with state.jobs.held(Share(2, 2)):
         assert ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(1, 2))).ingested == 2
         with pytest.raises(PoseCacheError, match=r"is being written by"):
             ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(2, 2)))

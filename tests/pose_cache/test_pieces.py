@@ -6,7 +6,7 @@ from pathlib import Path
 import joblib
 import pytest
 
-from pose_cache.workers import run_pieces
+from pose_cache.pieces import run_pieces
 
 
 def where(piece: str) -> str:
