@@ -1,8 +1,12 @@
 """What the command line adds to the libraries' errors: they name a parameter, and only here is known which option it is."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from pose_cache.pieces import Share
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pose_cache.pieces import Share
 
 # Parameters whose option has another name, or needs a sentence; the others' options are called like them.
 _ADVICE = {

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +225,21 @@ def device_of_this_worker(devices: tuple[str, ...], locks: Path) -> tuple[int, s
             _claims.slot = slot
             break
     return _claims.slot, devices[_claims.slot]
+
+
+def kept_by_worker(make: Callable[..., Result]) -> Callable[..., Result]:
+    """Decorate what makes something large that a worker needs for all its pieces: the last one made is kept.
+
+    Threads wait for each other, so that it is made once, and nothing else draws random numbers meanwhile.
+    """
+    cached, lock = functools.lru_cache(maxsize=1)(make), threading.Lock()
+
+    @functools.wraps(make)
+    def kept(*arguments: Hashable) -> Result:
+        with lock:
+            return cached(*arguments)
+
+    return kept
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pickle
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from csip.retrieval.descriptors import Descriptors, check_suffix
 from csip.retrieval.model import Model, pick_device
 from csip.runtime import device_of_worker
 from pose_cache.parts import Part, PartsFolder, join_parts, make_parts, missing
-from pose_cache.pieces import Spread
+from pose_cache.pieces import Spread, kept_by_worker
 
 SHARD = 64  # tracklets: what a killed process can lose at most
 
@@ -142,7 +142,7 @@ def _embed_there(piece: Piece, elsewhere: _Elsewhere) -> np.ndarray:
     return np.stack(list(embedder.describe_all(elsewhere.root, piece, Silent())))
 
 
-@lru_cache(maxsize=1)
+@kept_by_worker
 def _opened(elsewhere: _Elsewhere) -> Model:
     """Load the model of a worker, once, on a device of its own."""
     model: Model = pickle.loads(elsewhere.reopen)()

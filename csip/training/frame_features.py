@@ -17,7 +17,7 @@ import pickle
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,7 @@ from csip.monitor import Monitor, Silent
 from csip.retrieval.model import pick_device
 from csip.runtime import Precision, autocast, device_of_worker, loader_options, precision_of, to_device
 from pose_cache.parts import Part, PartsFolder, join_parts, make_parts, missing
-from pose_cache.pieces import Share, Spread
+from pose_cache.pieces import Share, Spread, kept_by_worker
 
 SHARD = 16_384  # frames: some 30 MB, and what a stopped run can lose at most
 
@@ -230,7 +230,7 @@ def _embed_there(frames: Frames, elsewhere: _Elsewhere) -> np.ndarray:
     return embed_frames(vision, elsewhere.root, frames, settings, device, Silent())
 
 
-@lru_cache(maxsize=1)
+@kept_by_worker
 def _created(create: bytes, digest: str, device: str, locks: Path) -> tuple[VisionEncoder, torch.device]:
     """Make the encoder of a worker, once, and choose its device."""
     vision: VisionEncoder = pickle.loads(create)()
