@@ -84,3 +84,46 @@ def doctor(
 
     if not check_installation.run():
         raise typer.Exit(1)
+
+
+@app.command(rich_help_panel=INSPECT)
+def plan_scale(
+    frames: Annotated[
+        list[float] | None, typer.Option(help="Crops of people; repeatable.", show_default="1.2e6 (MARS), 1e8 and 1e10")
+    ] = None,
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PART=RATE",
+            help="2 cores: frames per second of decode, pose, lift, write or embed; repeatable.",
+            show_default="docs/benchmarks.md",
+        ),
+    ] = None,
+    price: Annotated[float, typer.Option(help="2 cores: dollars per hour.", min=0)] = 0.116,
+    gpu_rate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PART=RATE", help="1 GPU: the same; repeatable.", show_default="from --gpu-tflops"),
+    ] = None,
+    gpu_price: Annotated[float, typer.Option(help="1 GPU: dollars per hour.", min=0)] = 0.85,
+    gpu_tflops: Annotated[float, typer.Option(help="1 GPU: sustained TFLOP/s in bf16, not the data sheet's.")] = 36,
+    gpu_cores: Annotated[float, typer.Option(help="1 GPU: cores beside it.")] = 8,
+    crop_bytes: Annotated[float, typer.Option(help="Bytes per crop.", min=0)] = 5300,
+    tracklet_frames: Annotated[float, typer.Option(help="Frames per tracklet.", min=1)] = 58,
+    disk_price: Annotated[float, typer.Option(help="Dollars per GB and month.", min=0)] = 0.023,
+    months: Annotated[float, typer.Option(help="Months that everything is kept.", min=0)] = 1,
+) -> None:
+    """Estimate time, disk and cost of many frames, and the bottleneck.
+
+    A frame is a crop of a person; skeletons and descriptors are made of all. The rates of 2 cores were measured, those of a GPU
+    follow from its arithmetic. The output names the sources.
+
+    Example:
+      csip plan-scale
+      csip plan-scale --frames 5e7 --gpu-rate pose=4000 --gpu-price 1.2
+    """
+    from pipelines import plan_scale as stage
+
+    cores = stage.adjusted(stage.CPU, stage.parse_rates(rate or []), price)
+    gpu = stage.adjusted(stage.gpu_machine(gpu_tflops, gpu_cores), stage.parse_rates(gpu_rate or []), gpu_price)
+    sizes = stage.Sizes(crop=crop_bytes, tracklet=tracklet_frames, price=disk_price, months=months)
+    stage.run(frames or [1.2e6, 1e8, 1e10], [cores, gpu], sizes)

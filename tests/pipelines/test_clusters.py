@@ -25,7 +25,7 @@ from csip.monitor import Silent
 from csip.retrieval import in_parts
 from csip.retrieval.in_parts import embed_to_file
 from csip.retrieval.model import Model
-from csip.retrieval.model import tested as tested_tracklets
+from csip.retrieval.model import tested as tracklets_of_test
 from csip.synthetic.videos import SceneSpec, render_videos
 from csip.video.ingest import DetectorOptions, ingest
 from csip.video.one_video import IngestOptions
@@ -144,5 +144,5 @@ def test_embedding_is_the_same_with_a_worker_killed(
     near = Dataset(**{**vars(dataset), "root": Path(os.path.relpath(dataset.root))})
     with Killer(cluster, lambda: any(tmp_path.glob(".out.h5.shards/*.npy"))):
         spread = Spread(backend=cluster.backend)
-        made = embed_to_file(model, near, tested_tracklets(near), Path("out.h5"), spread, Silent())
+        made = embed_to_file(model, near, tracklets_of_test(near), Path("out.h5"), spread, Silent())
     assert made is not None and np.array_equal(made.features, expected.features)

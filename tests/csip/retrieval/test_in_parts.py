@@ -20,7 +20,7 @@ from csip.retrieval import in_parts
 from csip.retrieval.descriptors import read_descriptors
 from csip.retrieval.in_parts import embed_to_file
 from csip.retrieval.model import Model
-from csip.retrieval.model import tested as tested_tracklets
+from csip.retrieval.model import tested as tracklets_of_test
 from pose_cache.errors import PoseCacheError
 from pose_cache.pieces import Share, Spread
 
@@ -52,7 +52,7 @@ def test_workers_of_any_pieces_give_the_bits_of_one_process(
     heard = Heard()
     for number, spread in enumerate((Spread(), Spread(2, "threading"))):
         out = tmp_path / f"{number}.h5"
-        found = embed_to_file(model, dataset, tested_tracklets(dataset), out, spread, heard)
+        found = embed_to_file(model, dataset, tracklets_of_test(dataset), out, spread, heard)
         assert found is not None and np.array_equal(found.features, expected.features)
         kept = read_descriptors(out)
         assert np.array_equal(kept.features, expected.features) and kept.names == expected.names
@@ -68,7 +68,7 @@ def test_shares_are_merged_when_all_are_there(
     out = tmp_path / "out.h5"
 
     def embed(spread: Spread) -> object:
-        return embed_to_file(model, dataset, tested_tracklets(dataset), out, spread, Silent())
+        return embed_to_file(model, dataset, tracklets_of_test(dataset), out, spread, Silent())
 
     with pytest.raises(PoseCacheError, match="run the rest without shares"):
         embed(Spread(merge=True))
@@ -91,7 +91,7 @@ def test_only_the_part_whose_pictures_changed_is_made_again(
     root = shutil.copytree(settings.dataset.path, tmp_path / "data")
     settings = settings.model_copy(update={"dataset": settings.dataset.model_copy(update={"root": root})})
     model, dataset = csip.loading.load(untrained(settings), "cpu"), load_dataset(settings.dataset)
-    tracklets, out, heard = tested_tracklets(dataset), tmp_path / "out.h5", Heard()
+    tracklets, out, heard = tracklets_of_test(dataset), tmp_path / "out.h5", Heard()
     embed_to_file(model, dataset, tracklets, out, Spread(share=Share(1, 1)), heard)
     frame = root / tracklets[5].frames[0]
     cv2.imwrite(str(frame), 255 - cv2.imread(str(frame)))
@@ -109,4 +109,4 @@ def test_a_worker_that_sees_another_model_says_so(
 ) -> None:
     monkeypatch.setattr(model, "file_digest", "0" * 16)
     with pytest.raises(CsipError, match=r"the model has the digest \w+, expected 0000000000000000: all machines"):
-        embed_to_file(model, dataset, tested_tracklets(dataset), tmp_path / "out.h5", Spread(2, "threading"), Silent())
+        embed_to_file(model, dataset, tracklets_of_test(dataset), tmp_path / "out.h5", Spread(2, "threading"), Silent())
