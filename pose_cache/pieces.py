@@ -19,6 +19,8 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.lock import held
 
 _PARENT_SECONDS: Final = 1.0
+# Until a dask cluster that was started just before has a scheduler, and a worker.
+_DASK_SECONDS: Final = 30
 # What a backend needs that is not installed with this project.
 _PACKAGES: Final = {"dask": "dask[distributed]", "ray": "ray"}
 _CLUSTERS: Final = tuple(_PACKAGES)
@@ -249,13 +251,19 @@ def _backend(name: str, workers: int) -> Iterator[int]:
     from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+    lost: list[type[Exception]] = [TerminatedWorkerError]
     with ExitStack() as stack:
         try:
             if name == "dask":
+                from distributed import KilledWorker
+
+                lost.append(KilledWorker)
                 stack.enter_context(_dask_client())
             elif name == "ray":
+                from ray.exceptions import RayError
                 from ray.util.joblib import register_ray
 
+                lost.append(RayError)
                 register_ray()
             options = {"ray_remote_args": _RAY} if name == "ray" else {}
             stack.enter_context(joblib.parallel_config(backend=name, **options))
@@ -266,7 +274,7 @@ def _backend(name: str, workers: int) -> Iterator[int]:
             raise PoseCacheError(f"the backend {name!r} cannot be used: {error}") from error
         try:
             yield -1 if name in _CLUSTERS else workers
-        except TerminatedWorkerError as error:
+        except tuple(lost) as error:
             raise PoseCacheError(
                 "a worker process was killed, perhaps for want of memory: what is finished is kept; start again, with a "
                 "smaller batch, or fewer devices or workers"
@@ -292,10 +300,16 @@ def _dask_client() -> Iterator[None]:
                 "DASK_SCHEDULER_ADDRESS, e.g. to tcp://HOST:8786"
             ) from None
         try:
-            client = Client(address, timeout=10, set_as_default=True)
+            client = Client(address, timeout=_DASK_SECONDS, set_as_default=True)
         except OSError as error:
             raise PoseCacheError(f"no dask scheduler answers at {address}: {error}") from error
         with client:
+            try:
+                client.wait_for_workers(1, timeout=_DASK_SECONDS)
+            except TimeoutError as error:
+                raise PoseCacheError(
+                    f"the dask scheduler at {address} has no worker after {_DASK_SECONDS} s: start `dask worker {address}`"
+                ) from error
             yield
     else:
         yield

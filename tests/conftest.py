@@ -44,7 +44,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         for package in ("pipelines", "configs"):
             shutil.copytree(project / package, folder / package)
         (folder / ".venv/bin").mkdir(parents=True)
-        for program in ("csip", "torchrun"):
+        for program in ("csip", "dask", "torchrun"):
             (folder / ".venv/bin" / program).symlink_to(Path(sys.executable).with_name(program))
         (folder / ".venv/csip-setup.sha256").touch()
         return folder

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from csip.synthetic.videos import SceneSpec, render_videos
 from csip.video.ingest import DetectorOptions, ingest
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
+from pose_cache import pieces
+from pose_cache.errors import PoseCacheError
 from pose_cache.pieces import Spread
 
 pytestmark = pytest.mark.slow
@@ -41,6 +44,7 @@ class Cluster:
 
     backend: str
     workers: Callable[[], list[psutil.Process]]
+    no_second_try: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def dask_cluster() -> Iterator[Cluster]:
@@ -48,7 +52,17 @@ def dask_cluster() -> Iterator[Cluster]:
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
         dask.config.set({"scheduler-address": cluster.scheduler_address}),
     ):
-        yield Cluster("dask", lambda: [psutil.Process(worker.pid) for worker in cluster.workers.values() if worker.pid])
+
+        def workers() -> list[psutil.Process]:
+            return [psutil.Process(worker.pid) for worker in cluster.workers.values() if worker.pid]
+
+        @contextmanager
+        def no_second_try() -> Iterator[None]:
+            cluster.scheduler.allowed_failures, before = 0, cluster.scheduler.allowed_failures
+            yield
+            cluster.scheduler.allowed_failures = before
+
+        yield Cluster("dask", workers, no_second_try)
 
 
 def ray_cluster() -> Iterator[Cluster]:
@@ -146,3 +160,14 @@ def test_embedding_is_the_same_with_a_worker_killed(
         spread = Spread(backend=cluster.backend)
         made = embed_to_file(model, near, tracklets_of_test(near), Path("out.h5"), spread, Silent())
     assert made is not None and np.array_equal(made.features, expected.features)
+
+
+def die(piece: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return piece
+
+
+def test_a_piece_that_kills_every_worker_ends_the_work(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "_RAY", {})
+    with pytest.raises(PoseCacheError, match="a worker process was killed"), cluster.no_second_try():
+        list(Spread(backend=cluster.backend).run(die, [1]))
