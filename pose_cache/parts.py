@@ -23,6 +23,7 @@ import numpy as np
 from pose_cache.errors import PoseCacheError
 from pose_cache.files import PARTIAL, atomic, own_temporary
 from pose_cache.lock import held, holders
+from pose_cache.monitor import Monitor
 from pose_cache.pieces import Share, Spread
 
 Piece = TypeVar("Piece")
@@ -148,52 +149,88 @@ class Part(Generic[Piece]):
             place.write_bytes(data.getbuffer())
 
 
-def missing(parts: Sequence[Part[Piece]]) -> list[Part[Piece]]:
-    """Return the parts that are not finished."""
-    return [part for part in parts if not part.exists()]
+@dataclass(frozen=True)
+class Work(Generic[Piece]):
+    """How rows are computed.
 
-
-def make_parts(
-    parts: Sequence[Part[Piece]],
-    spread: Spread,
-    here: Callable[[Sequence[Piece]], Iterator[np.ndarray]],
-    there: Callable[[Piece], np.ndarray],
-    progress: Callable[[int, int], None],
-) -> None:
-    """Make parts that are not finished, in this process or in others.
-
-    Parameters
+    Attributes
     ----------
-    parts : sequence of Part
-        What to make; those of a share are chosen before.
-    spread : Spread
-        Which processes do it.
+    task, unit : str
+        What it is called while it goes on, and what a row is of, e.g. "decoding frames" and "frames".
     here : callable
         Yields the rows of pieces in this process, one piece after the other, so that the next can be read meanwhile.
     there : callable
         Returns the rows of one piece in another process; it can be pickled.
-    progress : callable
-        Called with the rows done and all rows, where others do it.
     """
-    if not parts:
-        return
-    if spread.alone:
-        for part, rows in zip(parts, here([part.piece for part in parts]), strict=True):
-            part.write(rows)
-        return
-    done, total = 0, sum(part.rows for part in parts)
-    for rows_made in spread.run(partial(_make_there, there), parts):
-        done += rows_made
-        progress(done, total)
+
+    task: str
+    unit: str
+    here: Callable[[Sequence[Piece]], Iterator[np.ndarray]]
+    there: Callable[[Piece], np.ndarray]
 
 
-def join_parts(parts: Sequence[Part[Any]]) -> np.ndarray:
-    """Return the rows of all parts, which are finished."""
+@contextmanager
+def joined_rows(
+    folder: PartsFolder, parts: Sequence[Part[Piece]], spread: Spread, work: Work[Piece], monitor: Monitor
+) -> Iterator[np.ndarray | None]:
+    """Compute the parts that are missing, and yield the rows of all, to be written by the block; then remove the parts.
+
+    Nobody else writes meanwhile. If the block raises, the parts stay.
+
+    Parameters
+    ----------
+    folder : PartsFolder
+        Where the parts are.
+    parts : sequence of Part
+        All of them, or those of the share.
+    spread : Spread
+        Who computes them; of a share, None is yielded and the parts stay.
+    work : Work
+        How.
+    monitor : Monitor
+        Hears of the progress, and of what is kept.
+
+    Raises
+    ------
+    PoseCacheError
+        If somebody else is at work on them, a worker dies, or parts that are to be merged are missing.
+    """
+    with folder.held(spread.share):
+        todo = [part for part in parts if not part.exists()]
+        total, left = sum(part.rows for part in parts), sum(part.rows for part in todo)
+        if todo and spread.merge:
+            raise folder.unfinished(f"{folder.path}: {left:,} of {total:,} {work.unit} are not done")
+        if 0 < left < total:
+            monitor.say(f"{total - left:,} of {total:,} {work.unit} are kept from before")
+        _make(todo, spread, work, monitor)
+        if spread.share is None:
+            yield read_rows(parts)
+            folder.remove()
+        else:
+            folder.finish(spread.share)
+            yield None
+
+
+def read_rows(parts: Sequence[Part[Any]]) -> np.ndarray:
+    """Return the rows of parts, which are finished."""
     return np.concatenate([np.load(part.path, allow_pickle=False) for part in parts])
 
 
-def _make_there(work: Callable[[Piece], np.ndarray], part: Part[Piece]) -> int:
+def _make(parts: Sequence[Part[Piece]], spread: Spread, work: Work[Piece], monitor: Monitor) -> None:
+    if not parts:
+        return
+    if spread.alone:
+        for part, rows in zip(parts, work.here([part.piece for part in parts]), strict=True):
+            part.write(rows)
+        return
+    done, total = 0, sum(part.rows for part in parts)
+    for rows_made in spread.run(partial(_make_there, work.there), parts):
+        done += rows_made
+        monitor.progress(work.task, done, total)
+
+
+def _make_there(compute: Callable[[Piece], np.ndarray], part: Part[Piece]) -> int:
     """Make a part in a worker; returns its rows."""
     if not part.exists():  # a cluster may run a piece again whose worker was lost after it had written
-        part.write(work(part.piece))
+        part.write(compute(part.piece))
     return part.rows

@@ -18,7 +18,7 @@ from csip.data.dataset import Tracklet
 from csip.data.index import FOLDER
 from csip.monitor import Monitor
 from pose_cache.images import load_frame
-from pose_cache.parts import Part, PartsFolder, join_parts, make_parts, missing
+from pose_cache.parts import Part, PartsFolder, Work, joined_rows, read_rows
 from pose_cache.pieces import Spread
 from pose_cache.sources import FrameKind
 
@@ -89,25 +89,17 @@ def decode_frames(root: Path, frames: Sequence[str], threads: int, spread: Sprea
     PoseCacheError
         Somebody else is at work on them, a worker died, or shares that are to be merged are missing.
     """
-    pieces = [frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK)]
-    if spread == Spread():
-        rows = list(_decode_all(root, frames, threads, monitor))
-        return _decoded(frames, np.array(rows, _FOUND))
+    if spread == Spread() or not frames:
+        return _decoded(frames, np.array(list(_decode_all(root, frames, threads, monitor)), _FOUND))
     folder = PartsFolder(root / FOLDER / "frames.shards", root / FOLDER / "frames")
-    with folder.held(spread.share):
-        parts = [Part(folder.path / f"{_key(root, piece)}.npy", piece, len(piece)) for piece in spread.mine(pieces)]
-        todo = missing(parts)
-        if todo and spread.merge:
-            total, left = len(frames), sum(part.rows for part in todo)
-            raise folder.unfinished(f"{folder.path}: {left:,} of {total:,} frames are not decoded")
-        work = partial(_decode_piece, root)
-        make_parts(todo, spread, partial(map, work), work, partial(monitor.progress, _TASK))
-        found = join_parts(parts) if parts else np.zeros(0, _FOUND)
-        if spread.share is not None:
-            folder.finish(spread.share)
-        else:
-            folder.remove()
-    return _decoded([frame for part in parts for frame in part.piece], found)
+    pieces = spread.mine([frames[start : start + CHUNK] for start in range(0, len(frames), CHUNK)])
+    parts = [Part(folder.path / f"{_key(root, piece)}.npy", piece, len(piece)) for piece in pieces]
+    compute = partial(_decode_piece, root)
+    work = Work(_TASK, "frames", partial(map, compute), compute)
+    with joined_rows(folder, parts, spread, work, monitor) as found:
+        if found is None:  # of a share, whose parts stay
+            found = read_rows(parts) if parts else np.zeros(0, _FOUND)
+    return _decoded([frame for piece in pieces for frame in piece], found)
 
 
 def _decoded(frames: Sequence[str], found: np.ndarray) -> DecodedFrames:

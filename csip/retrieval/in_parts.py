@@ -21,7 +21,7 @@ from csip.monitor import Monitor, Silent
 from csip.retrieval.descriptors import Descriptors, check_suffix
 from csip.retrieval.model import Model, pick_device
 from csip.runtime import device_of_worker
-from pose_cache.parts import Part, PartsFolder, join_parts, make_parts, missing
+from pose_cache.parts import Part, PartsFolder, Work, joined_rows
 from pose_cache.pieces import Spread, kept_by_worker
 
 SHARD = 64  # tracklets: what a killed process can lose at most
@@ -57,29 +57,6 @@ def embed_to_file(
     if not tracklets:
         raise CsipError(f"{dataset.root}: there are no tracklets to embed")
     folder = PartsFolder(out.with_name(f".{out.name}.shards"), out)
-    with folder.held(spread.share):
-        pieces = [tracklets[start : start + SHARD] for start in range(0, len(tracklets), SHARD)]
-        parts = _parts(model, dataset, spread.mine(pieces), folder)
-        _make(model, dataset, parts, folder, spread, monitor)
-        if spread.share is not None:
-            folder.finish(spread.share)
-            return None
-        descriptors = Descriptors.of(dataset, tracklets, join_parts(parts), model.digest)
-        descriptors.save(out)
-        folder.remove()
-    return descriptors
-
-
-def _make(
-    model: Model, dataset: Dataset, parts: Sequence[Part[Piece]], folder: PartsFolder, spread: Spread, monitor: Monitor
-) -> None:
-    """Make the parts that are missing, or refuse to where shares are to be merged."""
-    todo = missing(parts)
-    total, left = sum(part.rows for part in parts), sum(part.rows for part in todo)
-    if todo and spread.merge:
-        raise folder.unfinished(f"{folder.path}: {left:,} of {total:,} tracklets are not embedded")
-    if 0 < left < total:
-        monitor.say(f"{total - left:,} of {total:,} tracklets are kept from before")
     embedder = model.embedder(dataset.name)
 
     def here(pieces: Sequence[Piece]) -> Iterator[np.ndarray]:
@@ -87,9 +64,18 @@ def _make(
         return (np.stack([next(rows) for _ in piece]) for piece in pieces)
 
     if not spread.alone:
-        embedder.say_unknown([tracklet for part in todo for tracklet in part.piece], monitor)
-    there = partial(_embed_there, elsewhere=_Elsewhere.of(model, dataset, folder.path))
-    make_parts(todo, spread, here, there, partial(monitor.progress, "embedding tracklets"))
+        embedder.say_unknown(tracklets, monitor)
+    elsewhere = _Elsewhere(pickle.dumps(model.reopen), model.file_digest, dataset.name, dataset.root, folder.path)
+    work = Work("embedding tracklets", "tracklets", here, partial(_embed_there, elsewhere=elsewhere))
+    # Each job of several reads the pictures of its own pieces alone.
+    pieces = spread.mine([tracklets[start : start + SHARD] for start in range(0, len(tracklets), SHARD)])
+    parts = _parts(model, dataset, pieces, folder)
+    with joined_rows(folder, parts, spread, work, monitor) as features:
+        if features is None:
+            return None
+        descriptors = Descriptors.of(dataset, tracklets, features, model.digest)
+        descriptors.save(out)
+    return descriptors
 
 
 def _parts(model: Model, dataset: Dataset, pieces: Sequence[Piece], folder: PartsFolder) -> list[Part[Piece]]:
@@ -131,10 +117,6 @@ class _Elsewhere:
     dataset: str
     root: Path
     locks: Path
-
-    @staticmethod
-    def of(model: Model, dataset: Dataset, locks: Path) -> _Elsewhere:
-        return _Elsewhere(pickle.dumps(model.reopen), model.file_digest, dataset.name, dataset.root, locks)
 
 
 def _embed_there(piece: Piece, elsewhere: _Elsewhere) -> np.ndarray:

@@ -38,7 +38,7 @@ from csip.models.vision import VisionEncoder
 from csip.monitor import Monitor, Silent
 from csip.retrieval.model import pick_device
 from csip.runtime import Precision, autocast, device_of_worker, loader_options, precision_of, to_device
-from pose_cache.parts import Part, PartsFolder, join_parts, make_parts, missing
+from pose_cache.parts import Part, PartsFolder, Work, joined_rows
 from pose_cache.pieces import Share, Spread, kept_by_worker
 
 SHARD = 16_384  # frames: some 30 MB, and what a stopped run can lose at most
@@ -76,11 +76,11 @@ class FeatureCache:
         self._weights, self._precision = _digest(vision), precision_of(settings.runtime, device)
         self._key = _key(self._weights, root, tracklets, settings, self._precision)
         self._ends = np.cumsum([len(t.frames) for t in tracklets])
-        self.folder = PartsFolder(path.with_name(f"{path.name}.shards"), path)
+        self._folder = PartsFolder(path.with_name(f"{path.name}.shards"), path)
         frames = [frame for tracklet in tracklets for frame in tracklet.frames]
         pieces = [frames[start : start + SHARD] for start in range(0, len(frames), SHARD)]
-        self.parts = [
-            Part(self.folder.path / f"{self._key[:16]}-{number:05d}.npy", piece, len(piece))
+        self._parts = [
+            Part(self._folder.path / f"{self._key[:16]}-{number:05d}.npy", piece, len(piece))
             for number, piece in enumerate(pieces)
         ]
 
@@ -93,38 +93,38 @@ class FeatureCache:
             return None  # missing or damaged: the features are computed anew and the file replaced
         return None if features is None else np.split(features, self._ends[:-1])
 
-    def make(self, spread: Spread, monitor: Monitor, create: Callable[[], VisionEncoder] | None = None) -> None:
-        """Make the parts of a share that are missing.
+    def fill(self, spread: Spread, monitor: Monitor, create: Callable[[], VisionEncoder] | None = None) -> None:
+        """Embed what is missing, and write the file, if it is no share that is to be done.
 
         Parameters
         ----------
         create
             Makes the encoder in other processes, where those do the work; it can be pickled.
+
+        Raises
+        ------
+        PoseCacheError
+            Somebody else is at work on them, a worker died, or shares that are to be merged are missing.
         """
-        todo = missing(spread.mine(self.parts))
-        if todo and spread.merge:
-            raise self.folder.unfinished(f"{self.folder.path}: {len(todo)} of {len(self.parts)} parts are missing")
-        number_of = {part.path: number for number, part in enumerate(self.parts, start=1)}
-
-        def here(pieces: Sequence[Frames]) -> Iterator[np.ndarray]:
-            for part, piece in zip(todo, pieces, strict=True):
-                which = "" if len(self.parts) == 1 else f", part {number_of[part.path]} of {len(self.parts)}"
-                task = f"embedding frames{which}"
-                yield embed_frames(self._vision, self._root, piece, self._settings, self._device, monitor, task)
-
         # A worker may not start processes of its own; other workers compute while this one decodes.
         runtime = self._settings.runtime.model_copy(update={"workers": 0, "precision": self._precision})
         settings = self._settings.model_copy(update={"runtime": runtime})
-        elsewhere = _Elsewhere(pickle.dumps(create), self._weights, self._root, settings, self.folder.path)
-        there = partial(_embed_there, elsewhere=elsewhere)
-        make_parts(todo, spread, here, there, partial(monitor.progress, "embedding frames"))
+        elsewhere = _Elsewhere(pickle.dumps(create), self._weights, self._root, settings, self._folder.path)
+        work = Work(
+            "embedding frames", "frames", partial(self._here, monitor), partial(_embed_there, elsewhere=elsewhere)
+        )
+        with joined_rows(self._folder, spread.mine(self._parts), spread, work, monitor) as features:
+            if features is not None:
+                with atomic(self._path) as temporary, h5py.File(temporary, "w") as file:
+                    file["features"] = features
+                    file.attrs["key"] = self._key
 
-    def join(self) -> None:
-        """Write the file of all parts, which are finished, and remove them."""
-        with atomic(self._path) as temporary, h5py.File(temporary, "w") as file:
-            file["features"] = join_parts(self.parts)
-            file.attrs["key"] = self._key
-        self.folder.remove()
+    def _here(self, monitor: Monitor, pieces: Sequence[Frames]) -> Iterator[np.ndarray]:
+        for piece in pieces:
+            number = next(number for number, part in enumerate(self._parts, start=1) if part.piece is piece)
+            which = "" if len(self._parts) == 1 else f", part {number} of {len(self._parts)}"
+            task = f"embedding frames{which}"
+            yield embed_frames(self._vision, self._root, piece, self._settings, self._device, monitor, task)
 
 
 def frame_features(
@@ -148,15 +148,11 @@ def frame_features(
     kept = FeatureCache(cache, vision, root, tracklets, settings, fabric.device)
     features = kept.read()
     if features is None:
-        share = Share(fabric.global_rank + 1, fabric.world_size) if fabric.world_size > 1 else None
-        with kept.folder.held(share):
-            kept.make(Spread(share=share), monitor)
-            if share is None:
-                kept.join()
+        alone = fabric.world_size == 1
+        kept.fill(Spread(share=None if alone else Share(fabric.global_rank + 1, fabric.world_size)), monitor)
         fabric.barrier()
-        if share is not None and fabric.is_global_zero:
-            with kept.folder.held(None):
-                kept.join()
+        if not alone and fabric.is_global_zero:
+            kept.fill(Spread(merge=True), monitor)
         fabric.barrier()
         features = kept.read()
     assert features is not None, f"{cache} was just written"

@@ -311,12 +311,7 @@ def fill_features(
     kept = FeatureCache(folder / FEATURES, vision, dataset.root, train + held, settings, device)
     if (found := kept.read()) is not None:
         return found
-    with kept.folder.held(spread.share):
-        kept.make(spread, monitor, partial(frozen_encoder, settings))
-        if spread.share is not None:
-            kept.folder.finish(spread.share)
-            return None
-        kept.join()
+    kept.fill(spread, monitor, partial(frozen_encoder, settings))
     return kept.read()
 
 

@@ -95,7 +95,7 @@ def test_frames_decoded_by_workers_and_in_shares_are_found_alike(
 
     expected = inspect()
     assert [finding.what for finding in expected if finding.fix] == ["frames readable"]
-    with pytest.raises(PoseCacheError, match=r"of \d+ frames are not decoded; run the rest without shares"):
+    with pytest.raises(PoseCacheError, match=r"of \d+ frames are not done; run the rest without shares"):
         inspect(Spread(merge=True))
     shares = [health.decode_share(settings, None, Silent(), Spread(share=Share(job, 2))) for job in (1, 2)]
     assert [len(share.bad) for share in shares].count(1) == 1

@@ -74,11 +74,11 @@ def test_shares_are_merged_when_all_are_there(
         embed(Spread(merge=True))
     for job in (3, 1):
         assert embed(Spread(2, "threading", Share(job, 3))) is None
-    with pytest.raises(PoseCacheError, match=r"of \d+ tracklets are not embedded; run the shares 2/3$"):
+    with pytest.raises(PoseCacheError, match=r"of \d+ tracklets are not done; run the shares 2/3$"):
         embed(Spread(merge=True))
     assert not out.exists()
     assert embed(Spread(share=Share(2, 3))) is None
-    monkeypatch.setattr(in_parts, "make_parts", lambda todo, *rest: pytest.fail("merging embeds") if todo else None)
+    monkeypatch.setattr(in_parts, "_embed_there", lambda *rest: pytest.fail("merging embeds"))
     assert embed(Spread(merge=True)) is not None
     assert np.array_equal(read_descriptors(out).features, model.embed(dataset).features)
     assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
