@@ -8,7 +8,7 @@ from pathlib import Path
 from csip.config import Settings
 from csip.data.readers import load_labelled
 from csip.runtime import make_fabric, only_first
-from csip.training.stage1 import FEATURES, embed_training_frames, fill_features
+from csip.training.stage1 import FEATURES, fill_features
 from pipelines.advice import share_done
 from pipelines.console import RichMonitor, console
 from pose_cache.pieces import Spread
@@ -20,24 +20,19 @@ def run(settings: Settings, run_folder: Path, spread: Spread | None = None) -> N
     Parameters
     ----------
     spread
-        Who does the work, and which share of it; by default this process, and those that ``torchrun`` has started with it.
+        Who does the work, and which share of it; this process by default, or all that ``torchrun`` has started.
     """
-    started = time.monotonic()
+    started, spread = time.monotonic(), spread or Spread()
     dataset = load_labelled(settings.dataset, "training")
-    folder = run_folder / "stage1"
+    folder, fabric = run_folder / "stage1", make_fabric(settings.runtime)
     with RichMonitor() as monitor:
-        if spread is None or spread == Spread():
-            fabric = make_fabric(settings.runtime)
-            features = embed_training_frames(dataset, settings, folder, fabric, only_first(monitor, fabric))
-            if not fabric.is_global_zero:
-                return
-        else:
-            made = fill_features(dataset, settings, folder, spread, monitor)
-            if made is None:
-                assert spread.share is not None
-                console.print(f"frame features: {share_done(spread.share, folder / FEATURES)}", soft_wrap=True)
-                return
-            features = made
+        features = fill_features(dataset, settings, folder, spread, fabric, only_first(monitor, fabric))
+    if not fabric.is_global_zero:
+        return
+    if features is None:
+        assert spread.share is not None
+        console.print(f"frame features: {share_done(spread.share, folder / FEATURES)}", soft_wrap=True)
+        return
     frames = sum(len(tracklet) for tracklet in features)
     console.print(
         f"frame features: {len(features):,} tracklets, {frames:,} frames of {features[0].shape[1]} values each, "

@@ -37,9 +37,9 @@ from csip.models.checkpoints import digest_tensors
 from csip.models.vision import VisionEncoder
 from csip.monitor import Monitor, Silent
 from csip.retrieval.model import pick_device
-from csip.runtime import Precision, autocast, device_of_worker, loader_options, precision_of, to_device
+from csip.runtime import Precision, autocast, device_of_worker, loader_options, precision_of, share_out, to_device
 from pose_cache.parts import Part, PartsFolder, Work, joined_rows
-from pose_cache.pieces import Share, Spread, kept_by_worker
+from pose_cache.pieces import Spread, kept_by_worker
 
 SHARD = 16_384  # frames: some 30 MB, and what a stopped run can lose at most
 
@@ -148,12 +148,7 @@ def frame_features(
     kept = FeatureCache(cache, vision, root, tracklets, settings, fabric.device)
     features = kept.read()
     if features is None:
-        alone = fabric.world_size == 1
-        kept.fill(Spread(share=None if alone else Share(fabric.global_rank + 1, fabric.world_size)), monitor)
-        fabric.barrier()
-        if not alone and fabric.is_global_zero:
-            kept.fill(Spread(merge=True), monitor)
-        fabric.barrier()
+        share_out(fabric, Spread(), lambda spread: kept.fill(spread, monitor))
         features = kept.read()
     assert features is not None, f"{cache} was just written"
     return features

@@ -30,8 +30,7 @@ from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.vision import VisionEncoder, create_vision
 from csip.monitor import Monitor
 from csip.retrieval.metrics import chance, rank
-from csip.retrieval.model import pick_device
-from csip.runtime import gather, make_fabric, only_first, seed_torch, share, to_device
+from csip.runtime import gather, make_fabric, only_first, seed_torch, share, share_out, to_device
 from csip.training.frame_features import FeatureCache, frame_features
 from csip.training.keeper import Keeper
 from csip.training.run_folder import RunFolder
@@ -291,9 +290,9 @@ def embed_training_frames(
 
 
 def fill_features(
-    dataset: Dataset, settings: Settings, folder: Path, spread: Spread, monitor: Monitor
+    dataset: Dataset, settings: Settings, folder: Path, spread: Spread, fabric: Fabric, monitor: Monitor
 ) -> list[np.ndarray] | None:
-    """Do what `embed_training_frames` does before the training starts, by other processes or in shares.
+    """Do what `embed_training_frames` does before the training starts, by whoever `spread` says.
 
     Returns
     -------
@@ -306,13 +305,14 @@ def fill_features(
         Somebody else is writing the file, a worker died, or shares that are to be merged are missing.
     """
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
-    device = pick_device(settings.runtime.device)
     vision = frozen_encoder(settings)
-    kept = FeatureCache(folder / FEATURES, vision, dataset.root, train + held, settings, device)
-    if (found := kept.read()) is not None:
-        return found
-    kept.fill(spread, monitor, partial(frozen_encoder, settings))
-    return kept.read()
+    kept = FeatureCache(folder / FEATURES, vision, dataset.root, train + held, settings, fabric.device)
+    features = kept.read()
+    if features is None:
+        create = partial(frozen_encoder, settings)
+        share_out(fabric, spread, lambda chosen: kept.fill(chosen, monitor, create))
+        features = kept.read() if spread.share is None else None
+    return features
 
 
 def frozen_encoder(settings: Settings) -> VisionEncoder:

@@ -219,10 +219,11 @@ def test_frames_embedded_by_workers_and_in_shares_have_the_same_bits(
     monkeypatch.setattr(feature_cache, "SHARD", 20)
     settings = change(settings, "runtime", embed_batch=10)
     dataset = load_dataset(settings.dataset)
-    whole = embed_training_frames(dataset, settings, tmp_path / "whole", make_fabric(settings.runtime), Silent())
+    fabric = make_fabric(settings.runtime)
+    whole = embed_training_frames(dataset, settings, tmp_path / "whole", fabric, Silent())
 
     def fill(folder: str, spread: Spread) -> list[np.ndarray] | None:
-        return fill_features(dataset, settings, tmp_path / folder, spread, Silent())
+        return fill_features(dataset, settings, tmp_path / folder, spread, fabric, Silent())
 
     with pytest.raises(PoseCacheError, match=r"(\d+) of \1 frames are not done; run the rest without shares"):
         fill("shares", Spread(merge=True))
