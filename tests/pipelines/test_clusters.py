@@ -118,15 +118,15 @@ class Killer:
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scenes") / "videos"
+    folder = tmp_path_factory.mktemp("scenes")
     render_videos(folder, SceneSpec(people=1, cameras=8, seconds=2, fps=5, height=108), workers=1)
-    return folder
+    return folder / "videos"
 
 
 def test_ingest_is_the_same_with_a_worker_killed(
     cluster: Cluster, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = DetectorOptions("boxes")
+    found = DetectorOptions("boxes", videos.parent / "gt")
     options = IngestOptions(rules=TrackletRules(min_frames=1, min_height=4, min_width=4, min_change=0))
     expected = ingest(videos, tmp_path / "whole", found, options)
     assert expected.ingested == 8 and expected.crops > 20
