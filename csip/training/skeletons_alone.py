@@ -100,7 +100,7 @@ def prepare(
     chosen = settings.skeleton_training
     fabric = make_fabric(settings.runtime)
     if fabric.world_size > 1:
-        raise CsipError("skeletons alone are trained by one process: start `csip train-skeleton` without torchrun")
+        raise CsipError(f"skeletons alone: expected one process, found {fabric.world_size}; start without torchrun")
     train, held = hold_out_sequences(dataset.train, chosen.val_share)
     joints = joint_set(dataset.joint_set)
     init = init / "model.safetensors" if init is not None and init.is_dir() else init

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from csip.config import Settings
-from csip.data.augmentation import change_batch
-from csip.data.clips import TrainingClips, normalize
+from csip.data.clips import TrainingClips, change_batch, normalize
 from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
 from csip.data.samplers import IdentityBatches
@@ -31,7 +30,7 @@ from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import Embedder
 from csip.retrieval.metrics import rank
-from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share, to_device
+from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
@@ -172,7 +171,7 @@ def train_epoch(training: Training, epoch: int) -> None:
     training.wrapped.train()
     for batch in training.loader:
         seed_torch(settings.runtime.seed, epoch, keeper.progress.step, fabric.global_rank)
-        terms = train_step(training, {name: to_device(tensor, fabric.device) for name, tensor in batch.items()})
+        terms = train_step(training, fabric.to_device(batch))
         keeper.end_step(terms)
         keeper.save_if_due()
     means = keeper.end_steps()
@@ -187,7 +186,8 @@ def train_epoch(training: Training, epoch: int) -> None:
 
 def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Update the weights from a batch on the device, of which each process has its share; return the loss terms."""
-    settings, fabric, join = training.settings, training.fabric, partial(gather, training.fabric)
+    settings, fabric = training.settings, training.fabric
+    join = partial(gather, fabric) if fabric.world_size > 1 else nn.Identity()
     images = batch["images"]
     if "boxes" in batch:
         images = change_batch(images, batch, settings.clips)

@@ -13,7 +13,7 @@ import scipy.io
 from csip.errors import CsipError
 from csip.synthetic.body import H36M_NAMES, make_identity, walk
 from csip.synthetic.camera import cut_background, make_camera
-from csip.synthetic.walks import render_walk, render_walkers
+from csip.synthetic.walks import render_walk
 from csip.synthetic.world import SyntheticSpec, identity, load_truth, lookalikes, render_mars
 
 SPEC = SyntheticSpec(
@@ -190,7 +190,10 @@ def test_joints_lie_on_the_person() -> None:
 
 
 def test_arrays_come_in_the_order_asked_for() -> None:
-    walks = list(render_walkers(9, [4, 2], [3, 1], tracklets_per_camera=2, frames=2, height=32, width=16, workers=2))
+    walks = [
+        render_walk(9, key, camera, number, frames=2, height=32, width=16)
+        for key in (4, 2) for camera in (3, 1) for number in (0, 1)
+    ]  # fmt: skip
     assert [(tracklet.key, tracklet.camera) for tracklet in walks] == [(k, c) for k in (4, 2) for c in (3, 3, 1, 1)]
     assert np.array_equal(walks[3].crops, render_walk(9, 4, 1, 1, frames=2, height=32, width=16).crops)
     assert walks[0].crops.shape == (2, 32, 16, 3) and walks[0].joints3d.shape == (2, 17, 3)

@@ -36,6 +36,7 @@ from csip.training.skeletons_alone import (
     rank_windows,
     train_skeleton,
 )
+from pipelines.advice import advice
 from pose_cache.joints import H36M17, KINECT20
 
 pytestmark = pytest.mark.slow
@@ -381,14 +382,16 @@ def test_a_pretrained_encoder_moves_from_17_to_20_joints(tmp_path: Path) -> None
 
 def test_what_cannot_be_started_from_is_named(tmp_path: Path) -> None:
     chosen = settings(**GRAPH, epochs=1)
-    with pytest.raises(CsipError, match=r"nothing\.safetensors: missing; `csip train-stage1`"):
+    with pytest.raises(CsipError, match=r"nothing\.safetensors: missing") as refused:
         train_skeleton(people(), chosen, tmp_path / "run", Silent(), init=tmp_path / "nothing.safetensors")
+    assert advice(refused.value.parameter).startswith("; `csip train-stage1`")
     path = tmp_path / "model.safetensors"
     stage1_checkpoint(path, chosen)
     with pytest.raises(CsipError, match=r"skeleton_training\.encoder is window; set skeleton_training\.encoder=graph"):
         train_skeleton(people(), settings(**WINDOW), tmp_path / "run", Silent(), init=path)
-    with pytest.raises(CsipError, match="a stage1 model, expected one of skeleton; `csip train-skeleton`"):
+    with pytest.raises(CsipError, match="a stage1 model, expected one of skeleton") as refused:
         load_skeleton_model(path)
+    assert advice(refused.value.parameter).startswith("; `csip train-skeleton`")
     assert not (tmp_path / "run").exists(), "nothing was started"
 
 
