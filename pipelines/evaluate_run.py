@@ -10,22 +10,29 @@ import csip.loading
 from csip.config import Settings
 from csip.data.labels import LABELS, is_proposal
 from csip.data.readers import load_labelled
+from csip.data.skeleton_readers import LAYOUTS
 from csip.errors import CsipError
 from csip.retrieval.descriptors import write_descriptors
 from csip.retrieval.evaluation import evaluate
+from pipelines import evaluate_skeletons
 from pipelines.console import RichMonitor, console
 from pipelines.embed_tracklets import DESCRIPTORS, own_model
 from pipelines.tables import rich_table
 
 
 def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
-    """Score ``RUN/stage2`` on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
+    """Score a run's model on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
+
+    The model is that of ``RUN/stage2``. Where the data set has skeletons alone it is that of ``RUN/skeleton``, without descriptors.
 
     Raises
     ------
     CsipError
         The model is missing, damaged or of another data set, or the data set cannot be scored.
     """
+    if settings.dataset.layout in LAYOUTS:
+        evaluate_skeletons.run(settings, run_folder)
+        return
     started = time.monotonic()
     dataset = load_labelled(settings.dataset, "evaluation")
     path = own_model(run_folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from csip.config import Settings
 from csip.files import write_text
-from pipelines import train_skeleton as skeleton_reid
+from pipelines import evaluate_skeletons
 from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
 from pipelines.markdown import code, plain
@@ -32,7 +32,7 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
     """
     scored = page.read_json(run_folder / "metrics.json")
     if scored is not None and scored.get("kind") == "skeletons":
-        skeleton_reid.report(scored, run_folder)
+        evaluate_skeletons.report(scored, run_folder)
         out = page.write_skeletons(scored, run_folder)
     else:
         if scored is not None:

@@ -18,10 +18,10 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.files import write_text
 from pose_cache.joints import H36M17, KINECT20, kinect20_to_h36m
 from pose_cache.json_tree import JsonFolder, JsonTree, json_path, read_points, write_points
+from pose_cache.monitor import Monitor, Silent
 from pose_cache.plan import FrameSequence, fingerprint
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
 
-Progress = Callable[[int, int], None]
 _CHUNK: Final = 1024  # files that a worker reads or writes at once
 
 
@@ -136,7 +136,7 @@ def import_json(
     *,
     unit: str = "m",
     workers: int = 1,
-    progress: Progress | None = None,
+    monitor: Monitor = Silent(),
 ) -> ImportReport:
     """Import one JSON file a frame, {"keypoints": [[x, y, z] x 17]}, in Human3.6M order and camera axes.
 
@@ -153,8 +153,8 @@ def import_json(
         The unit of the numbers.
     workers : int
         Processes that read files (joblib's, so that `joblib.parallel_config` can name another backend).
-    progress : callable, optional
-        Called with the frames done and all frames.
+    monitor : Monitor, optional
+        Hears how many frames are done.
 
     Raises
     ------
@@ -189,21 +189,18 @@ def import_json(
                 yield _tracklet(one, points[rows])
                 start = rows.stop
             done += start
-            if progress is not None:
-                progress(done, total)
+            monitor.progress("importing skeletons", done, total)
 
     source = folders[0].path if len(folders) == 1 else Path(", ".join(str(folder.path) for folder in folders))
     details = {"source": "JSON files", "unit": unit}
     return _write(read(), sequences, out, "json", details, source, problems, lambda: list(tree.unused()), unit)
 
 
-def export_json(
-    store: SkeletonStore, folder: Path, *, workers: int = 1, progress: Progress | None = None
-) -> ExportReport:
+def export_json(store: SkeletonStore, folder: Path, *, workers: int = 1, monitor: Monitor = Silent()) -> ExportReport:
     """Write one JSON file a frame, as `import_json` reads them, mirroring all the folders of the images.
 
     Frames that are not valid get no file: they are listed in `folder`/invalid.txt. 2D keypoints are not exported. An
-    An interrupted export resumes: each file appears whole or not at all.
+    interrupted export resumes: each file appears whole or not at all.
 
     Parameters
     ----------
@@ -213,8 +210,8 @@ def export_json(
         The folder to make.
     workers : int
         Processes that write files.
-    progress : callable, optional
-        Called with the frames done and all frames.
+    monitor : Monitor, optional
+        Hears how many frames are done.
 
     Raises
     ------
@@ -256,8 +253,7 @@ def export_json(
 
     for made, left in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(tasks()):
         kept, written = kept + left, written + made
-        if progress is not None:
-            progress(kept + written + len(invalid), store.frame_count)
+        monitor.progress("exporting skeletons", kept + written + len(invalid), store.frame_count)
     write_text(folder / "invalid.txt", "".join(f"{frame}\n" for frame in invalid))
     return ExportReport(folder, len(store), written, kept, tuple(invalid))
 

@@ -14,7 +14,7 @@ PROJECT = Path(__file__).parents[1]
 # From the ground up. What shares a floor must not know of each other.
 FLOORS = (
     ("pose_cache",),
-    ("csip.errors", "csip.monitor"),
+    ("csip.errors", "csip.monitor", "csip.version"),
     ("csip.config", "csip.files"),
     ("csip.runtime",),
     ("csip.data", "csip.synthetic"),

@@ -34,6 +34,7 @@ from csip.runtime import gather, loader_options, make_fabric, only_first, precis
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
+from csip.training.results import Stage2Result, Validation
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import steps
 from csip.training.stage1 import embed_skeletons
@@ -47,19 +48,13 @@ def train_stage2(
     folder: Path,
     monitor: Monitor,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Stage2Result:
     """Train the re-identification model; write ``model.safetensors`` and ``metrics.json`` into ``folder``.
 
     Parameters
     ----------
     stage1
         Folder of the stage-1 run, with its model and its cached frame features.
-
-    Returns
-    -------
-    dict
-        The mean of every loss term in the last epoch, ``validation`` by epoch, ``chosen_epoch``, ``seconds``; empty in
-        all but the first of several processes.
 
     Raises
     ------
@@ -205,15 +200,17 @@ def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor
     return terms
 
 
-def finish(training: Training) -> dict[str, Any]:
+def finish(training: Training) -> Stage2Result:
     """Write the model, the best one on held-out identities where there are some, and the metrics."""
-    progress = training.keeper.progress
-    figures = {
-        **progress.means,
-        "validation": progress.validation,
-        "chosen_epoch": progress.best["epoch"] if training.held else progress.epoch,
-    }
-    return training.keeper.finish(training.description, figures)
+    keeper, progress = training.keeper, training.keeper.progress
+    result = Stage2Result(
+        terms=progress.means,
+        validation=tuple(Validation.of(scores) for scores in progress.validation),
+        chosen_epoch=progress.best["epoch"] if training.held else progress.epoch,
+        seconds=keeper.seconds(),
+    )
+    keeper.finish(training.description, result.as_dict())
+    return result
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------

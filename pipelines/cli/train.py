@@ -105,7 +105,7 @@ def train_skeleton(
 
     chosen = [] if seed is None else [f"runtime.seed={seed}"]
     settings = paths.settings_for(dataset, config, root, [*(set_ or []), *chosen])
-    stage.train(settings, paths.run_folder(settings, run), overwrite, init)
+    stage.run(settings, paths.run_folder(settings, run), overwrite, init)
 
 
 @app.command(rich_help_panel=TRAIN)

@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from csip.errors import CsipError
+from csip.retrieval.skeletons_alone import pool
 from pipelines.advice import advice
 from pipelines.cli import app
-from pipelines.train_skeleton import pool
 from pose_cache.joints import KINECT20
 
 pytestmark = pytest.mark.slow

@@ -95,7 +95,7 @@ def test_people_cameras_and_joint_sets_are_data(
         dataset = make(root, people, cameras, joints)
         train_stage1(dataset, root / "skeletons.h5", tiny, root / "stage1", Silent())
         figures = train_stage2(dataset, root / "skeletons.h5", root / "stage1", tiny, root / "stage2", Silent())
-        assert np.isfinite(figures["csip"])
+        assert np.isfinite(figures.terms["csip"])
 
         tensors, description = load_model(root / "stage2/model.safetensors", "stage2")
         assert description["joint_set"] == joints and description["identities"] == len(people) - 2

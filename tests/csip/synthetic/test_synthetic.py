@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from told import Told
 
 from csip.errors import CsipError
 from csip.synthetic.body import H36M_NAMES, make_identity, walk
@@ -60,7 +61,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(rendered: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    render_mars(tmp_path / "again", SPEC, workers=2, progress=lambda done, total: seen.append((done, total)))
+    render_mars(tmp_path / "again", SPEC, workers=2, monitor=Told(lambda done, total: seen.append((done, total))))
     assert digests(tmp_path / "again") == digests(rendered)
     assert seen[-1] == (41 * 5, 41 * 5)
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
@@ -220,7 +221,7 @@ def test_a_killed_render_leaves_no_data_set(tmp_path: Path) -> None:
 
     small = replace(SPEC, train_ids=1, test_ids=1, distractors=0, junk=0, frames=1)
     with pytest.raises(KeyboardInterrupt):
-        render_mars(tmp_path / "world", small, progress=stop)
+        render_mars(tmp_path / "world", small, monitor=Told(stop))
     assert not (tmp_path / "world").exists()
     render_mars(tmp_path / "world", small)
     assert len(list((tmp_path / "world").rglob("*.jpg"))) == 8

@@ -233,7 +233,12 @@ def training(settings: Settings, ground: Ground, stage: int) -> Any:
         else:
             figures = train_stage2(dataset, ground.skeletons, ground.run / "stage1", settings, folder, Silent())
     tensors, _ = load_model(folder / "model.safetensors", f"stage{stage}")
-    return scalars, {k: v for k, v in figures.items() if k != "seconds"}, digest_tensors(tensors), sorted(tensors)
+    return (
+        scalars,
+        {k: v for k, v in figures.as_dict().items() if k != "seconds"},
+        digest_tensors(tensors),
+        sorted(tensors),
+    )
 
 
 def skeleton_index(settings: Settings, ground: Ground) -> Any:
@@ -252,7 +257,12 @@ def skeletons(settings: Settings, ground: Ground) -> Any:
         patch.setattr(csip.training.keeper, "SummaryWriter", recorder(scalars))
         figures = train_skeleton(dataset, settings, folder, Silent())
     tensors, _ = load_model(folder / "model.safetensors", "skeleton")
-    return scalars, {k: v for k, v in figures.items() if k != "seconds"}, digest_tensors(tensors), sorted(tensors)
+    return (
+        scalars,
+        {k: v for k, v in figures.as_dict().items() if k != "seconds"},
+        digest_tensors(tensors),
+        sorted(tensors),
+    )
 
 
 def scores(settings: Settings, ground: Ground) -> Any:

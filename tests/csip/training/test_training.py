@@ -42,8 +42,10 @@ def train(stage: int, settings: Settings, folder: Path, overwrite: bool = False)
     dataset = load_dataset(settings.dataset)
     skeletons = settings.dataset.path / "skeletons.h5"
     if stage == 1:
-        return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent(), overwrite)
-    return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent(), overwrite)
+        return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent(), overwrite).as_dict()
+    return train_stage2(
+        dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent(), overwrite
+    ).as_dict()
 
 
 def change(settings: Settings, section: str, **values: object) -> Settings:
