@@ -23,7 +23,7 @@ from pipelines.tables import rich_table
 def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     """Score a run's model on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
 
-    The model is that of ``RUN/stage2``. Where the data set has skeletons alone it is that of ``RUN/skeleton``, without descriptors.
+    The model is ``RUN/stage2``. Where the data set has skeletons alone it is ``RUN/skeleton``, and no descriptors are written.
 
     Raises
     ------
