@@ -46,8 +46,8 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
         labels = dataset.root / LABELS
         if is_proposal(labels):
             monitor.say(
-                f"{labels} is what `csip cluster` proposed, and nobody has corrected it: the metrics say how well "
-                "descriptors agree with that guess, not with the truth"
+                f"{labels} is a proposal of `csip cluster`, and nobody has corrected it: the metrics compare descriptors with a "
+                "guess made from descriptors, not with the truth"
             )
         evaluation = evaluate(model, dataset, monitor)
     if evaluation.descriptors is not None:
