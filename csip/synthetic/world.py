@@ -13,7 +13,6 @@ rendered and each pid's parameters), `lookalikes.json` (the pairs of pids in the
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from csip.monitor import Monitor, Silent
 from csip.synthetic import motion
 from csip.synthetic.body import Identity, make_identity
 from csip.synthetic.camera import make_camera
+from csip.synthetic.output import whole_folder
 from csip.synthetic.walks import (
     CropOptions,
     RenderedTracklet,
@@ -229,27 +229,19 @@ def render_mars(
     CsipError
         If `root` holds something already.
     """
-    root = Path(root)
-    if root.exists() and not replace and (not root.is_dir() or any(root.iterdir())):
-        raise CsipError(f"{root}: expected a new or an empty folder to render into; remove it, or name another")
-    partial = root.parent / f".{root.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    train, test = _plan(spec)
-    for walk in train + test:
-        (partial / walk.folder).mkdir(parents=True, exist_ok=True)
-    # Processes live longer than a call, and remember the working directory in which they were started.
-    jobs = (delayed(_render_files)(partial.absolute(), spec, walk) for walk in train + test)
-    rendered = []
-    for done, tracklet in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
-        rendered.append(tracklet)
-        monitor.progress("rendering frames", done * spec.frames, len(train + test) * spec.frames)
-    _write_info(partial / "info", spec, train, test)
-    _write_truth(partial, spec, train + test, rendered)
-    _write_identities(partial, spec)
-    if root.exists():
-        shutil.rmtree(root)
-    partial.rename(root)
+    with whole_folder(Path(root), replace) as partial:
+        train, test = _plan(spec)
+        for walk in train + test:
+            (partial / walk.folder).mkdir(parents=True, exist_ok=True)
+        # Processes live longer than a call, and remember the working directory in which they were started.
+        jobs = (delayed(_render_files)(partial.absolute(), spec, walk) for walk in train + test)
+        rendered = []
+        for done, tracklet in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
+            rendered.append(tracklet)
+            monitor.progress("rendering frames", done * spec.frames, len(train + test) * spec.frames)
+        _write_info(partial / "info", spec, train, test)
+        _write_truth(partial, spec, train + test, rendered)
+        _write_identities(partial, spec)
 
 
 def load_truth(root: Path) -> Iterator[TrackletTruth]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -19,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from ingested import content, rows
 from typer.testing import CliRunner
 
 import csip.video.one_video
@@ -74,17 +74,6 @@ def make_scene(path: Path, ids: bool = True, seed: int = 0) -> None:
         images.append(image)
     write_video(path, images)
     path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "tracklets.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """What has to be equal: the table and the crops, and nothing that was left half done."""
-    files = [out / "tracklets.csv", *out.glob("crops/**/*"), *(out / ".ingest/work").glob("**/*")]
-    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files if file.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import dask
 import h5py
 import numpy as np
 import pytest
-from told import Told
+from monitors import Told
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from told import Told
+from monitors import Told
 
 from pose_cache import interchange
 from pose_cache.errors import PoseCacheError

@@ -14,6 +14,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from monitors import Heard
 
 import csip
 from csip.config import Settings
@@ -27,16 +28,6 @@ from pose_cache.joints import joint_set
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
 FRAMES = 4
-
-
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def make(root: Path, people: list[int], cameras: list[int], joints: str) -> Dataset:

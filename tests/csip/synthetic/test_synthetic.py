@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
-from told import Told
+from monitors import Told
 
 from csip.errors import CsipError
 from csip.synthetic.body import H36M_NAMES, make_identity, walk

@@ -1,4 +1,4 @@
-"""A monitor that calls a function with what is done of how much."""
+"""Monitors that tests listen with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Callable
 from pose_cache.monitor import Silent
 
 
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
 class Told(Silent):
+    """Calls a function with what is done of how much."""
+
     def __init__(self, call: Callable[[int, int], object]) -> None:
         self.call = call
 
