@@ -5,7 +5,7 @@ What does not fit together is listed in the report, never skipped in silence; it
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -126,7 +126,8 @@ def import_kinect(
             yield _tracklet(sequence, points)
 
     details = {"source": "Kinect v1", "mirrored": mirrored}
-    return _write(read(), sequences, out, "kinect", details, arrays, problems, lambda: sorted(set(found) - used))
+    made = Provenance("kinect", H36M17.name, "m", details, fingerprint(sequences))
+    return _write(read(), sequences, out, made, arrays, problems, lambda: sorted(set(found) - used))
 
 
 def import_json(
@@ -193,7 +194,8 @@ def import_json(
 
     source = folders[0].path if len(folders) == 1 else Path(", ".join(str(folder.path) for folder in folders))
     details = {"source": "JSON files", "unit": unit}
-    return _write(read(), sequences, out, "json", details, source, problems, lambda: list(tree.unused()), unit)
+    made = Provenance("json", H36M17.name, unit, details, fingerprint(sequences))
+    return _write(read(), sequences, out, made, source, problems, lambda: list(tree.unused()))
 
 
 def export_json(store: SkeletonStore, folder: Path, *, workers: int = 1, monitor: Monitor = Silent()) -> ExportReport:
@@ -340,12 +342,10 @@ def _write(
     tracklets: Iterator[TrackletSkeletons],
     sequences: Sequence[FrameSequence],
     out: Path,
-    estimator: str,
-    details: Mapping[str, object],
+    made: Provenance,
     source: Path,
     problems: list[str],
     unused: Callable[[], list[str]],
-    unit: str = "m",
 ) -> ImportReport:
     valid = 0
 
@@ -360,6 +360,6 @@ def _write(
                 f"{problems[0] if problems else 'there are no tracklets'}"
             )
 
-    write_store(out, counted(), Provenance(estimator, H36M17.name, unit, details, fingerprint(sequences)))
+    write_store(out, counted(), made)
     frames = sum(len(one.frames) for one in sequences)
     return ImportReport(out, len(sequences), frames, valid, tuple(problems), tuple(unused()))

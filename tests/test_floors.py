@@ -98,5 +98,31 @@ def test_a_climb_a_crossing_and_a_circle_are_seen() -> None:
     assert faults({"csip.training.stage1": {"csip.models.reid"}}) == []
 
 
+LINES, PARAMETERS = 80, 8
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    yield from (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+
+
+def test_functions_fit_a_screen() -> None:
+    files = [*MODULES.values(), *(PROJECT / "tests").rglob("*.py")]
+    long = {f"{path.relative_to(PROJECT)}:{one.name}" for path in files for one in functions(path)
+            if (one.end_lineno or 0) - one.lineno >= LINES}  # fmt: skip
+    assert not long
+
+
+def test_functions_take_few_parameters() -> None:
+    """Constructors of plain data are dataclasses, and commands are Typer's: neither is counted."""
+    many = {}
+    for module, path in MODULES.items():
+        if module.startswith(("csip", "pose_cache")):
+            for one in functions(path):
+                names = [a.arg for a in (*one.args.posonlyargs, *one.args.args, *one.args.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) > PARAMETERS:
+                    many[f"{module}:{one.name}"] = names
+    assert not many
+
+
 def test_every_room_is_there() -> None:
     assert set(ROOMS) == {room_of(module) for module in MODULES}
