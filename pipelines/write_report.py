@@ -101,7 +101,7 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
         f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, matches at other cameras only.",
         "",
         "| model | Rank-1 | Rank-5 | mAP | mINP |"
-        + (" look-alikes: Rank-1 | look-alikes: mAP | against their twin: Rank-1 |" if alike else ""),
+        + (" look-alikes: Rank-1 | look-alikes: mAP | own pair only: Rank-1 |" if alike else ""),
         "|---|---:|---:|---:|---:|" + ("---:|---:|---:|" if alike else ""),
     ]
     rows = [*scored["compared"].items(), ("**trained**", figures)]

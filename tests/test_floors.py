@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -33,9 +34,14 @@ MODULES = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports_of(module: str, path: Path | None = None) -> Iterator[str]:
     """Yield the modules of this project that a module imports, wherever in it."""
-    for node in ast.walk(ast.parse((path or MODULES[module]).read_text())):
+    for node in ast.walk(tree_of(path or MODULES[module])):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -102,7 +108,7 @@ LINES, PARAMETERS = 80, 8
 
 
 def functions(path: Path) -> Iterator[ast.FunctionDef]:
-    yield from (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    yield from (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef))
 
 
 def test_functions_fit_a_screen() -> None:

@@ -16,7 +16,7 @@ def embed_frames(
 ) -> None:
     """Fill the frame feature cache of stage 1 in advance.
 
-    Stage 1 does it by itself. An interrupted command resumes when you rerun it.
+    Stage 1 does this itself if the cache is missing. An interrupted command resumes when you rerun it.
 
     Example:
       csip embed-frames --dataset mars

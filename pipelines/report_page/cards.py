@@ -70,7 +70,7 @@ def models_table(scored: Mapping[str, Any]) -> Table:
     head = [
         "",
         *FIGURES.values(),
-        *(["look-alikes: Rank-1", "look-alikes: mAP", "against their twin: Rank-1"] if alike else []),
+        *(["look-alikes: Rank-1", "look-alikes: mAP", "own pair only: Rank-1"] if alike else []),
     ]
     rows = [*scored["compared"].items(), ("trained", figures)]
     strong = len(rows) - 1
