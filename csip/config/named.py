@@ -24,9 +24,11 @@ def named_settings(name: str, root: Path | str | None, overrides: Iterable[Overr
     for folder in (Path("configs"), CONFIGS):
         if (folder / f"{name}.yaml").is_file():
             return load_settings(folder / f"{name}.yaml", changes)
-    if root is None and not (len(Path(name).parts) == 1 and (Path("data") / name).is_dir()):
+    if root is None and (
+        Path(name).name in ("", "..") or Path(name).is_absolute() or not (Path("data") / name).is_dir()
+    ):
         return None
-    return load_settings(CONFIGS / "folder.yaml", [("dataset.name", Path(name).name), *changes])
+    return load_settings(CONFIGS / "folder.yaml", [("dataset.name", name), *changes])
 
 
 def known_names() -> list[str]:
