@@ -5,6 +5,7 @@ They name a parameter, or what to make first; only here is known which option or
 
 # Commands that make what is missing or damaged, or that tell more.
 COMMANDS = {
+    "changed_skeletons": "rerun `csip skeletons`",
     "damaged_skeletons": "`csip skeletons verify` lists what is damaged, and `csip skeletons` makes it again",
     "descriptors": "`csip embed` and `csip evaluate` make it",
     "device": "`csip doctor` tells why",
