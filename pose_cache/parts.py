@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 
@@ -136,10 +136,18 @@ class Part(Generic[Piece]):
 
     def exists(self) -> bool:
         """Whether the file is there and whole."""
+        return self._load("r") is not None
+
+    def read(self) -> np.ndarray | None:
+        """Return the rows; None where the file is missing, damaged, or has another number of them."""
+        return self._load(None)
+
+    def _load(self, mapped: Literal["r"] | None) -> np.ndarray | None:
         try:
-            return len(np.load(self.path, mmap_mode="r", allow_pickle=False)) == self.rows
+            rows = np.load(self.path, mapped, allow_pickle=False)
         except (OSError, ValueError, EOFError, TypeError):
-            return False
+            return None
+        return rows if isinstance(rows, np.ndarray) and rows.ndim and len(rows) == self.rows else None
 
     def write(self, rows: np.ndarray) -> None:
         """Write the file, whole or not at all; two who write it at once leave one of their files, which are equal."""

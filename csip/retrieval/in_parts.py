@@ -69,25 +69,28 @@ def embed_to_file(
     work = Work("embedding tracklets", "tracklets", here, partial(_embed_there, elsewhere=elsewhere))
     # Each job of several reads the pictures of its own pieces alone.
     pieces = spread.mine([tracklets[start : start + SHARD] for start in range(0, len(tracklets), SHARD)])
-    parts = _parts(model, dataset, pieces, folder)
+    # Before they are read: what changes meanwhile then shows.
+    pictures = contents_of(dataset.root, [tracklet for piece in pieces for tracklet in piece])
+    parts = _parts(model, dataset, pieces, pictures, folder)
     with joined_rows(folder, parts, spread, work, monitor) as features:
         if features is None:
             return None
-        descriptors = Descriptors.of(dataset, tracklets, features, model.digest)
+        descriptors = Descriptors.of(dataset, tracklets, features, model.digest, pictures)
         descriptors.save(out)
     return descriptors
 
 
-def _parts(model: Model, dataset: Dataset, pieces: Sequence[Piece], folder: PartsFolder) -> list[Part[Piece]]:
+def _parts(
+    model: Model, dataset: Dataset, pieces: Sequence[Piece], pictures: np.ndarray, folder: PartsFolder
+) -> list[Part[Piece]]:
     """Name the parts by all that their rows depend on."""
     settings, embedder = model.settings, model.embedder(dataset.name)
     clips, evaluation = settings.clips, settings.evaluation
     common = [model.file_digest, sorted(embedder.camera_rows.items()), evaluation.sampling, evaluation.part_norm,
               model.precision, clips.frames, clips.stride, clips.height, clips.width, clips.mean, clips.std]  # fmt: skip
-    pictures = iter(contents_of(dataset.root, [tracklet for piece in pieces for tracklet in piece]).tolist())
-    parts = []
+    contents, parts = iter(pictures.tolist()), []
     for piece in pieces:
-        depends = [*common, fingerprint(piece), [next(pictures) for _ in piece]]
+        depends = [*common, fingerprint(piece), [next(contents) for _ in piece]]
         key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:24]
         parts.append(Part(folder.path / f"{key}.npy", piece, len(piece)))
     return parts

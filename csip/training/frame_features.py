@@ -86,11 +86,7 @@ class FeatureCache:
 
     def read(self) -> list[np.ndarray] | None:
         """Return the features, (T, C) float32 per tracklet; None where the file does not hold just these."""
-        try:
-            with h5py.File(self._path, "r") as file:
-                features = file["features"][:] if file.attrs.get("key") == self._key else None
-        except (OSError, KeyError, RuntimeError, TypeError, ValueError):
-            return None  # missing or damaged: the features are computed anew and the file replaced
+        features = _read(self._path, self._key)
         return None if features is None else np.split(features, self._ends[:-1])
 
     def fill(self, spread: Spread, monitor: Monitor, create: Callable[[], VisionEncoder] | None = None) -> None:
@@ -115,9 +111,7 @@ class FeatureCache:
         )
         with joined_rows(self._folder, spread.mine(self._parts), spread, work, monitor) as features:
             if features is not None:
-                with atomic(self._path) as temporary, h5py.File(temporary, "w") as file:
-                    file["features"] = features
-                    file.attrs["key"] = self._key
+                _write(self._path, features, self._key)
 
     def _here(self, monitor: Monitor, pieces: Sequence[Frames]) -> Iterator[np.ndarray]:
         for piece in pieces:
@@ -183,6 +177,21 @@ def _key(weights: str, root: Path, tracklets: Sequence[Tracklet], settings: Sett
     if precision != "32-true":
         parts.append(precision)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _read(cache: Path, key: str) -> np.ndarray | None:
+    try:
+        with h5py.File(cache, "r") as file:
+            return file["features"][:] if file.attrs.get("key") == key else None
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError):
+        # Missing or damaged: the features are computed anew and the file replaced.
+        return None
+
+
+def _write(cache: Path, features: np.ndarray, key: str) -> None:
+    with atomic(cache) as temporary, h5py.File(temporary, "w") as file:
+        file["features"] = features
+        file.attrs["key"] = key
 
 
 def _digest(vision: VisionEncoder) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from monitors import Heard
 
 import csip.loading
 from csip.config import Settings
@@ -23,14 +24,6 @@ from csip.retrieval.model import Model
 from csip.retrieval.model import tested as tracklets_of_test
 from pose_cache.errors import PoseCacheError
 from pose_cache.pieces import Share, Spread
-
-
-class Heard(Silent):
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.fixture
