@@ -120,13 +120,14 @@ class Plan:
         return self.hours / _HOURS_PER_WEEK
 
 
-# 2 cores of the Zen 5 generation with AVX512-BF16, bf16: docs/benchmarks.md. Writing is measured by bench_store.py.
+# 2 cores of the Zen 5 generation with AVX512-BF16, bf16: docs/benchmarks.md. Writing: 120,000 frames into a cache,
+# processor time; the disk may be slower.
 CPU: Final = Machine(
     "2 cores",
-    {"decode": 5960, "pose": 166, "lift": 496, "write": 150_000, "embed": 24.8},
+    {"decode": 5960, "pose": 166, "lift": 496, "write": 230_000, "embed": 24.8},
     0.116,
     False,
-    "rates measured, docs/benchmarks.md (2 cores of Zen 5, bf16); price: AWS m7a.large on demand, us-east-1",
+    "rates measured, docs/benchmarks.md (2 cores of Zen 5, bf16), writing in processor time; price: AWS m7a.large on demand, us-east-1",
 )
 
 
@@ -160,14 +161,16 @@ def adjusted(machine: Machine, rates: Mapping[str, float], price: float) -> Mach
     CsipError
         There is no such part, or a rate is not positive.
     """
+    if unknown := sorted(rates.keys() - set(PARTS)):
+        raise CsipError(f"rate {unknown[0]}: expected one of {', '.join(PARTS)}")
     for part, rate in rates.items():
-        if part not in PARTS:
-            raise CsipError(f"rate {part}: expected one of {', '.join(PARTS)}")
         if not 0 < rate < float("inf"):
             raise CsipError(f"rate {part}: expected frames per second above 0, found {rate:g}")
     given = [*rates, *(["price"] if price != machine.price else [])]
     source = machine.source + (f"; given by you: {', '.join(given)}" if given else "")
-    return replace(machine, rates={**machine.rates, **rates}, price=price, source=source)
+    return replace(
+        machine, rates={part: rates.get(part, machine.rates[part]) for part in PARTS}, price=price, source=source
+    )
 
 
 def parse_rates(texts: Sequence[str]) -> dict[str, float]:
