@@ -127,7 +127,8 @@ CPU: Final = Machine(
     {"decode": 5960, "pose": 166, "lift": 496, "write": 230_000, "embed": 24.8},
     0.116,
     False,
-    "rates measured, docs/benchmarks.md (2 cores of Zen 5, bf16), writing in processor time; price: AWS m7a.large on demand, us-east-1",
+    "rates measured, docs/benchmarks.md (2 cores of Zen 5, bf16; writing: processor time); price: AWS m7a.large on demand, "
+    "us-east-1",
 )
 
 

@@ -1,4 +1,4 @@
-"""The engine: work cut into pieces, done by this process, by others of this machine, or by a cluster through joblib.
+"""The engine: work cut into pieces, done by this process, by others of this machine, or by a cluster.
 
 Skeletons, tracklets of videos, descriptors, features of frames and the check of a data set's frames are all made this way.
 A piece gives the same whoever does it. What a finished piece leaves, and who puts it together, is in `pose_cache.parts`.
@@ -72,8 +72,8 @@ class Spread:
     workers : int
         Processes of this machine, a piece each.
     backend : str, optional
-        The joblib backend: "loky" if not given, or "threading", "dask", "ray", or another one that is registered with joblib. A
-        cluster has as many workers as it has, and all of its machines see the same folders.
+        "loky" if not given, or "threading", "dask", "ray", or another backend that is registered with joblib. A cluster has as
+        many workers as it has, and all of its machines see the same folders.
     share : Share, optional
         The pieces that this job does; it joins nothing.
     merge : bool
@@ -136,18 +136,35 @@ def run_pieces(
     """
     from joblib import Parallel, delayed
 
+    do = _here if backend == "threading" else functools.partial(_elsewhere, Path.cwd(), backend == "loky")
     with _backend(backend, workers) as count:
+        if backend == "dask":
+            yield from _on_dask(functools.partial(do, work), pieces)
+            return
         try:
             parallel = Parallel(count, batch_size=1, return_as="generator_unordered")
         except ValueError:  # this backend tells of results only when it has all of them
             parallel = Parallel(count, batch_size=1)
-        do = delayed(functools.partial(_elsewhere, Path.cwd(), backend == "loky") if backend != "threading" else _here)
-        results: Any = parallel(do(work, piece) for piece in pieces)
+        results: Any = parallel(delayed(do)(work, piece) for piece in pieces)
         try:
             yield from results
         finally:
             if not isinstance(results, list):
                 results.close()
+
+
+def _on_dask(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterator[Result]:
+    """Do pieces by the client that there is: joblib's backend would wait for ever for a piece that kills its workers."""
+    from distributed import as_completed, get_client
+
+    client = get_client()
+    futures = [client.submit(work, piece, pure=False) for piece in pieces]
+    try:
+        for future in as_completed(futures):
+            yield future.result()
+            future.release()
+    finally:
+        client.cancel(futures)
 
 
 def _elsewhere(folder: Path, end_with_parent: bool, work: Callable[[Piece], Result], piece: Piece) -> Result:
@@ -265,8 +282,9 @@ def _backend(name: str, workers: int) -> Iterator[int]:
 
                 lost.append(RayError)
                 register_ray()
-            options = {"ray_remote_args": _RAY} if name == "ray" else {}
-            stack.enter_context(joblib.parallel_config(backend=name, **options))
+            if name != "dask":
+                options = {"ray_remote_args": _RAY} if name == "ray" else {}
+                stack.enter_context(joblib.parallel_config(backend=name, **options))
         except ImportError as error:
             package = _PACKAGES.get(name, name)
             raise PoseCacheError(f"the backend {name!r} needs a package: pip install '{package}' ({error})") from error
