@@ -70,7 +70,7 @@ def serve() -> None:
 
 def _import() -> None:
     import csip.export.model_export
-    import csip.retrieval.embedding
+    import csip.retrieval.in_parts
     import csip.training.frame_features
     import pipelines.cli.entry
     import pipelines.cluster_people
@@ -83,7 +83,7 @@ def _import() -> None:
     import pipelines.write_report  # noqa: F401
 
     # Several shards of small data.
-    csip.retrieval.embedding.SHARD = 4
+    csip.retrieval.in_parts.SHARD = 4
     csip.training.frame_features.SHARD = 16
 
 
