@@ -15,6 +15,7 @@ from csip.loading import model_file
 from csip.retrieval.descriptors import check_suffix
 from csip.retrieval.embedding import remove_shards
 from csip.retrieval.model import Model, tested
+from csip.runtime import make_fabric, only_first
 from pipelines.console import RichMonitor, console
 
 DESCRIPTORS = "descriptors.h5"
@@ -29,7 +30,7 @@ def run(
     part: Part = "test",
     out: Path | None = None,
 ) -> Path:
-    """Embed the tracklets of a data set; resumes after an interruption.
+    """Embed the tracklets of a data set; resumes after an interruption. Several processes share the work.
 
     Parameters
     ----------
@@ -55,16 +56,20 @@ def run(
     started = time.monotonic()
     out = out if out is not None else run_folder / DESCRIPTORS
     check_suffix(out)
-    trained = load(settings, run_folder, model, onnx)
+    fabric = make_fabric(settings.runtime)
+    trained = load(settings, run_folder, model, onnx, str(fabric.device))
     dataset = load_dataset(settings.dataset)
     tracklets = tracklets_of(dataset, part)
     shards = out.with_name(f".{out.name}.shards")
-    with RichMonitor() as monitor:
+    with RichMonitor() as shown:
+        monitor = only_first(shown, fabric)
         for text in trained.cautions(dataset.root, dataset.name):
             monitor.say(text)
         if part == "test" and dataset.train:
             monitor.say(f"{len(dataset.train):,} training tracklets are left out; --part all embeds them, too")
-        descriptors = trained.embed_tracklets(dataset, tracklets, monitor, keep=shards)
+        descriptors = trained.embed_tracklets(dataset, tracklets, monitor, keep=shards, fabric=fabric)
+    if not fabric.is_global_zero:
+        return out
     descriptors.save(out)
     remove_shards(shards)
     console.print(
@@ -75,8 +80,15 @@ def run(
     return out
 
 
-def load(settings: Settings, run_folder: Path, model: Path | None = None, onnx: Path | None = None) -> Model:
+def load(
+    settings: Settings, run_folder: Path, model: Path | None = None, onnx: Path | None = None, device: str | None = None
+) -> Model:
     """Load the model that embeds, a run's own or another one's, to be used as the settings say.
+
+    Parameters
+    ----------
+    device
+        Of this process, if not ``runtime.device``.
 
     Raises
     ------
@@ -86,7 +98,8 @@ def load(settings: Settings, run_folder: Path, model: Path | None = None, onnx: 
     path = onnx if onnx is not None else model_file(model) if model is not None else own_model(run_folder)
     if onnx is None and not path.exists():
         raise CsipError(f"{path}: missing; `csip train-stage2` makes it, or name another model with --model RUN/stage2")
-    return csip.loading.load(path, settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime)
+    chosen = device or settings.runtime.device
+    return csip.loading.load(path, chosen, evaluation=settings.evaluation, runtime=settings.runtime)
 
 
 def own_model(run_folder: Path) -> Path:

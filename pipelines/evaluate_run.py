@@ -13,6 +13,7 @@ from csip.data.readers import load_labelled
 from csip.errors import CsipError
 from csip.retrieval.descriptors import write_descriptors
 from csip.retrieval.evaluation import evaluate
+from csip.runtime import make_fabric, only_first
 from pipelines.console import RichMonitor, console
 from pipelines.embed_tracklets import DESCRIPTORS, own_model
 from pipelines.tables import rich_table
@@ -20,6 +21,8 @@ from pipelines.tables import rich_table
 
 def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     """Score ``RUN/stage2`` on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
+
+    Several processes share the tracklets.
 
     Raises
     ------
@@ -29,20 +32,24 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     started = time.monotonic()
     dataset = load_labelled(settings.dataset, "evaluation")
     path = own_model(run_folder)
-    model = csip.loading.load(path, settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime)
+    fabric = make_fabric(settings.runtime)
+    model = csip.loading.load(path, str(fabric.device), evaluation=settings.evaluation, runtime=settings.runtime)
     if model.trained_on != dataset.name and not cross_dataset:
         raise CsipError(
             f"{path}: this model was trained on data set {model.trained_on}, but {dataset.name} is to be scored; "
             "give --cross-dataset if that is what you want"
         )
-    with RichMonitor() as monitor:
+    with RichMonitor() as shown:
+        monitor = only_first(shown, fabric)
         labels = dataset.root / LABELS
         if is_proposal(labels):
             monitor.say(
                 f"{labels} is what `csip cluster` proposed, and nobody has corrected it: the metrics say how well "
                 "descriptors agree with that guess, not with the truth"
             )
-        evaluation = evaluate(model, dataset, monitor)
+        evaluation = evaluate(model, dataset, monitor, fabric)
+    if not fabric.is_global_zero:
+        return
     if evaluation.descriptors is not None:
         write_descriptors(run_folder / DESCRIPTORS, evaluation.descriptors)
     evaluation = replace(evaluation, seconds=time.monotonic() - started)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 
 from csip.config import Settings
 from csip.data.dataset import Dataset, Tracklet, Tracklets
@@ -98,7 +99,12 @@ class Model:
         return self.embed_frames(items)
 
     def embed_tracklets(
-        self, dataset: Dataset, tracklets: Sequence[Tracklet], monitor: Monitor | None = None, keep: Path | None = None
+        self,
+        dataset: Dataset,
+        tracklets: Sequence[Tracklet],
+        monitor: Monitor | None = None,
+        keep: Path | None = None,
+        fabric: Fabric | None = None,
     ) -> Descriptors:
         """Embed some tracklets of a data set.
 
@@ -107,6 +113,8 @@ class Model:
         keep
             A folder in which finished shards are kept, so that the same call resumes after an interruption; remove it, by
             `csip.retrieval.embedding.remove_shards`, once the descriptors are saved.
+        fabric
+            Processes that call this together, with `keep`: each makes a share of the shards, and every one returns the whole.
         """
         if not tracklets:
             raise CsipError(f"{dataset.root}: there are no tracklets to embed")
@@ -114,7 +122,7 @@ class Model:
         if keep is None:
             features = embedder.tracklets(dataset.root, tracklets, monitor)
         else:
-            features = embedder.in_shards(dataset.root, tracklets, monitor, keep, self.file_digest)
+            features = embedder.in_shards(dataset.root, tracklets, monitor, keep, self.file_digest, fabric)
         return Descriptors.of(dataset, tracklets, features, self.digest)
 
     def embed_frames(self, frames: Iterable[Frame], name: str = "frames") -> Descriptors:

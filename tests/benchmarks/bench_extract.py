@@ -232,7 +232,7 @@ def main() -> None:
     device, threads = arguments.device, arguments.threads
     gpu = device != "cpu"
     batch = arguments.batch or (256 if gpu else 16)
-    rounds, tracklets, peer_frames = (3, 2, 16) if arguments.quick else (7, 5, 48)
+    rounds, tracklets, peer_frames = (2, 1, 8) if arguments.quick else (7, 5, 48)
     spec = replace(human3d(), pose2d_weights=None, lifter_weights=None)
     # A processor without units for bf16 emulates it, which takes many times as long and says nothing.
     precisions: list[Precision] = ["32", "bf16", "16"] if gpu else ["32", "bf16"] if has_bf16("cpu") else ["32"]

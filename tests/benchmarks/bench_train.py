@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -72,9 +73,9 @@ def timed(work: Callable[[], object], repeat: int, device: torch.device) -> floa
     return min(times[1:])
 
 
-def clips(count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def clips(count: int, frames: int, chosen: Settings, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(count, frames, 3, 256, 128, generator=generator)
+    images = torch.randn(count, frames, 3, chosen.clips.height, chosen.clips.width, generator=generator)
     joints = 0.4 * torch.randn(count, frames, JOINTS, 3, generator=generator)
     labels = torch.arange(count) // 2
     return (
@@ -85,20 +86,39 @@ def clips(count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor
     )
 
 
-def run_stage2(case: str, count: int, frames: int, identities: int, repeat: int, device: torch.device) -> dict:
-    """Time a step and an embedding of `count` clips; the peak of memory is this process's own."""
-    bf16 = "bf16" in case
-    chosen = settings(bf16, "recompute" in case)
-    encoder = empty_encoder("h36m17", 512, chosen)
-    model = build_model(encoder, 0.07, identities, 6, chosen).to(device)
-    model.pfu.set_prototypes(torch.randn(identities, 512), torch.randn(identities, 512))
+@dataclass(frozen=True)
+class Sizes:
+    """How large a step of stage 2 is, how wide its features are, and how often it is timed."""
+
+    clips: int
+    frames: int
+    identities: int
+    repeat: int
+    width: int = 512
+
+
+def run_stage2(
+    case: str, chosen: Settings, sizes: Sizes, device: torch.device, compiled: Callable[..., Any] | None = None
+) -> dict:
+    """Time a step and an embedding of clips; the peak of memory is this process's own.
+
+    Parameters
+    ----------
+    compiled
+        Compiles the model, as `torch.compile` does; not compiled without it.
+    """
+    bf16, width = "bf16" in case, sizes.width
+    encoder = empty_encoder("h36m17", width, chosen)
+    model = build_model(encoder, 0.07, sizes.identities, 6, chosen).to(device)
+    model.pfu.set_prototypes(*(torch.randn(sizes.identities, width, device=device) for _ in range(2)))
     optimizer = torch.optim.Adam(parameter_groups(model, chosen), fused="plain" not in case)
-    images, joints, valid, labels = clips(count, frames, device)
-    camera = torch.zeros(count, dtype=torch.int64, device=device)
+    images, joints, valid, labels = clips(sizes.clips, sizes.frames, chosen, device)
+    camera = torch.zeros(sizes.clips, dtype=torch.int64, device=device)
+    run = model if compiled is None else compiled(model)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            output = model(images, joints, valid, camera)
+            output = run(images, joints, valid, camera)
         optimizer.zero_grad()
         total_loss(loss_terms(output, labels, chosen), chosen).backward()
         optimizer.step()
@@ -108,11 +128,13 @@ def run_stage2(case: str, count: int, frames: int, identities: int, repeat: int,
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             model.embed(images, camera)
 
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     model.train()
-    seconds = timed(step, repeat, device)
+    seconds = timed(step, sizes.repeat, device)
     peak = peak_memory(device)
     model.eval()
-    return {"step": seconds, "memory": peak, "embed": timed(embed, repeat, device)}
+    return {"step": seconds, "memory": peak, "embed": timed(embed, sizes.repeat, device)}
 
 
 def run_stage1(count: int, frames: int, repeat: int, device: torch.device) -> dict:
@@ -123,8 +145,8 @@ def run_stage1(count: int, frames: int, repeat: int, device: torch.device) -> di
     encoder.requires_grad_(True).train()
     temperature = LearnableTemperature().to(device)
     optimizer = torch.optim.Adam([*encoder.parameters(), *temperature.parameters()], fused=True)
-    _, joints, valid, labels = clips(count, frames, device)
-    images = clips(SEEN, frames, device)[0].flatten(0, 1)
+    _, joints, valid, labels = clips(count, frames, chosen, device)
+    images = clips(SEEN, frames, chosen, device)[0].flatten(0, 1)
     cached = torch.randn(count, frames, 512, device=device)
     bf16 = False
 
@@ -160,15 +182,20 @@ def run_case(case: str, options: argparse.Namespace) -> dict:
     device = torch.device(options.device)
     if case == "stage1":
         return run_stage1(options.batch, options.frames, options.repeat, device)
-    sizes = (options.clips, options.frames, options.identities, options.repeat)
+    sizes = Sizes(options.clips, options.frames, options.identities, options.repeat)
+    return run_stage2_as(case, settings("bf16" in case, "recompute" in case), sizes, device)
+
+
+def run_stage2_as(case: str, chosen: Settings, sizes: Sizes, device: torch.device) -> dict:
+    """Run a case of stage 2, "plain" in the straightforward form."""
     if "plain" not in case:
-        return run_stage2(case, *sizes, device)
+        return run_stage2(case, chosen, sizes, device)
     # nn.MultiheadAttention finds the function where it is defined, ours through the module.
     with (
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", keep_maps),
         mock.patch.object(PrototypeFusionUpdater, "forward", update_for_each_clip),
     ):
-        return run_stage2(case, *sizes, device)
+        return run_stage2(case, chosen, sizes, device)
 
 
 def spawn(case: str, options: argparse.Namespace) -> dict:
@@ -205,8 +232,8 @@ def main() -> None:
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.clips = options.clips or (2 if options.quick else 16 if options.device == "cuda" else 8)
-    options.batch = options.batch or (16 if options.quick else 64)
-    options.frames = options.frames or (4 if options.quick else 8)
+    options.batch = options.batch or (8 if options.quick else 64)
+    options.frames = options.frames or (2 if options.quick else 8)
     options.repeat = options.repeat or (1 if options.quick else 3)
     if options.case:
         print(json.dumps(run_case(options.case, options)))
