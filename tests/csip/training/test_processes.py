@@ -58,9 +58,9 @@ def use(settings: Settings, out: Path, fabric: Fabric | None = None) -> tuple[di
     model = csip.load(out / "stage2-distillation" / "model.safetensors", "cpu", runtime=settings.runtime)
     found = evaluate(model, dataset, fabric=fabric).as_dict()
     del found["seconds"]
-    descriptors = model.embed_tracklets(
-        dataset, csip.retrieval.model.tested(dataset), keep=out / "shards", fabric=fabric
-    )
+    keep = None if fabric is None else out / "shards"
+    everyone = csip.retrieval.model.tested(dataset)
+    descriptors = model.embed_tracklets(dataset, everyone, keep=keep, fabric=fabric)
     return found, descriptors.features
 
 
@@ -89,12 +89,18 @@ np.save(out / f"{rank}.npy", features)
 """
 
 
+@pytest.fixture(scope="module")
+def alone(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each run comes to in one process."""
+    out = tmp_path_factory.mktemp("one")
+    return {name: train(name, one, out) for name, one in runs(settings).items()}
+
+
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_have_the_loss_of_one(processes: int, settings: Settings, tmp_path: Path) -> None:
+def test_processes_have_the_loss_of_one(
+    processes: int, alone: dict[str, dict[str, Any]], settings: Settings, tmp_path: Path
+) -> None:
     chosen = runs(settings)
-    if processes == 2:
-        chosen = {name: chosen[name] for name in ("stage1 random", "stage1 camera", "stage2 distillation")}
-    alone = {name: train(name, one, tmp_path / "one") for name, one in chosen.items()}
     (tmp_path / "runs.json").write_text(json.dumps({n: s.model_dump(mode="json") for n, s in chosen.items()}))
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
