@@ -8,12 +8,16 @@ from pathlib import Path
 
 import csip.loading
 from csip.config import Settings
+from csip.data.dataset import Dataset
+from csip.data.fingerprints import TrainingData
 from csip.data.labels import LABELS, is_proposal
 from csip.data.readers import load_labelled
 from csip.errors import CsipError
 from csip.retrieval.descriptors import write_descriptors
 from csip.retrieval.evaluation import evaluate
+from csip.retrieval.model import Model
 from csip.runtime import make_fabric, only_first
+from csip.training.run_folder import skeletons_of
 from pipelines.console import RichMonitor, console
 from pipelines.embed_tracklets import DESCRIPTORS, own_model
 from pipelines.tables import rich_table
@@ -39,6 +43,8 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
             f"{path}: this model was trained on data set {model.trained_on}, but {dataset.name} is to be scored; "
             "give --cross-dataset if that is what you want"
         )
+    elif not cross_dataset:
+        _check_data(model, dataset, path)
     with RichMonitor() as shown:
         monitor = only_first(shown, fabric)
         labels = dataset.root / LABELS
@@ -58,3 +64,18 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     console.print(rich_table(evaluation.table(), bold="trained"))
     console.print(rich_table(evaluation.camera_table()))
     console.print(f"evaluate: {evaluation.seconds:.0f} s -> {out}")
+
+
+def _check_data(model: Model, dataset: Dataset, path: Path) -> None:
+    """Refuse a model of what the data set held before its training part changed; where that is gone, nothing is compared."""
+    cache = skeletons_of(path.parent)
+    if model.description is None or cache is None or not cache.exists():
+        return
+    now = TrainingData.of(dataset, cache)
+    if not all((dataset.root / frame).exists() for tracklet in dataset.train for frame in tracklet.frames):
+        now = replace(now, pictures=str(model.description.get("pictures")))
+    if changes := now.changes(model.description):
+        raise CsipError(
+            f"{path}: this model was trained on other data than data set {dataset.name} holds now; changed: {changes}; train "
+            "both stages again, or give --cross-dataset to score it all the same"
+        )

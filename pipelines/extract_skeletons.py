@@ -18,6 +18,7 @@ from pose_cache.estimator import estimator_spec
 from pose_cache.extract import ExtractOptions, ExtractSummary, Share, extract, merge_shards
 from pose_cache.interchange import ExportReport, ImportReport
 from pose_cache.json_tree import JsonFolder, find_json_folders
+from pose_cache.outcome import read_record
 from pose_cache.preview import draw_contact_sheet
 from pose_cache.store import SkeletonStore, verify_store
 from pose_cache.summary import CacheSummary, summarize_store
@@ -62,7 +63,7 @@ def extract_skeletons(
     _say_summary(summary)
     if summary.up_to_date:
         out.touch()  # what was asked for is there: Make need not ask again
-    elif share is None:
+    if share is None and (not summary.up_to_date or read_record(out) is None):
         _write_record(summary, estimator, dataset.root)
     return summary
 

@@ -13,6 +13,7 @@ from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
 from pipelines.markdown import code, plain
 from pipelines.report_page import page
+from pose_cache.outcome import read_record
 
 
 def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -> None:
@@ -35,17 +36,19 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
         skeleton_reid.report(scored, run_folder)
         out = page.write_skeletons(scored, run_folder)
     else:
-        if scored is not None:
-            write_markdown(settings, run_folder, scored)
         with RichMonitor() as monitor:
-            out = page.write(settings, run_folder, model, cache, monitor)
+            out = page.write(settings, run_folder, model, cache, monitor)  # which refuses what is stale
+        if scored is not None:
+            write_markdown(settings, run_folder, scored, read_record(cache))
     console.print(f"report -> {out} ({out.stat().st_size / 2**20:.1f} MB, opens in any browser)")
 
 
-def write_markdown(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> None:
-    """Write ``RUN/report.md``; `scored` is the run's ``metrics.json``."""
+def write_markdown(
+    settings: Settings, run_folder: Path, scored: dict[str, Any], skeletons: dict[str, Any] | None
+) -> None:
+    """Write ``RUN/report.md``; `scored` is the run's ``metrics.json``, `skeletons` the record of the skeleton cache."""
     data = settings.dataset.path
-    synth, skeletons = (page.read_json(data / f"{name}.json") for name in ("synth", "skeletons"))
+    synth = page.read_json(data / "synth.json")
     stage1, stage2 = (page.read_json(run_folder / name / "metrics.json") for name in ("stage1", "stage2"))
     lines = [
         f"# {plain(settings.dataset.name)}: from frames to ranks",

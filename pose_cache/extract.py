@@ -22,6 +22,7 @@ the folder.
 """
 
 import hashlib
+import json
 import re
 import shutil
 import time
@@ -29,7 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, resolve_device
@@ -169,11 +170,11 @@ def extract(
     estimator = PoseEstimator(spec, devices[0] if alone else "cpu", options.flip_test, options.precision)
     recipe = options.recipe(spec, estimator.digest, root)
     folder = _folder(out)
-    if not folder.exists() and _is_up_to_date(out, sequences, recipe, force):
+    if not folder.exists() and _is_up_to_date(out, sequences, recipe, force, estimator.details):
         return summarize(out, None, True, [_whole(out)], None, started)
 
     with _writing(out, folder, share):
-        if _is_up_to_date(out, sequences, recipe, force):
+        if _is_up_to_date(out, sequences, recipe, force, estimator.details):
             if share is None:
                 _remove(folder)
             return summarize(out, None, True, [_whole(out)], None, started)
@@ -193,7 +194,8 @@ def extract(
             make_here(estimator, jobs, recipe, devices[0], report)
         elif jobs:
             del estimator
-            make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
+            with _without_remains(jobs):
+                make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
         for job in jobs:
             finished |= {one.name: Finished(job.path, row) for row, one in enumerate(job.sequences)}
         if share is not None:
@@ -301,11 +303,25 @@ def _writing(out: Path, folder: Path, share: Share | None) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def _without_remains(jobs: Sequence[ShardJob]) -> Iterator[None]:
+    """Remove what workers leave that an interruption has killed while they wrote."""
+    try:
+        yield
+    except BaseException:
+        for job in jobs:
+            for partial in job.path.parent.glob(f"{job.path.name}.*{PARTIAL}"):
+                partial.unlink(missing_ok=True)
+        raise
+
+
 def _done_file(folder: Path, share: Share) -> Path:
     return folder / f"job-{share.index}-of-{share.count}.done"
 
 
-def _is_up_to_date(out: Path, sequences: Sequence[FrameSequence], recipe: Recipe, force: bool) -> bool:
+def _is_up_to_date(
+    out: Path, sequences: Sequence[FrameSequence], recipe: Recipe, force: bool, details: Mapping[str, Any]
+) -> bool:
     """Tell whether `out` is what would be made; refuse to replace what another estimator made."""
     if not out.exists():
         return False
@@ -313,20 +329,30 @@ def _is_up_to_date(out: Path, sequences: Sequence[FrameSequence], recipe: Recipe
         if _digest(out) != recipe.digest:
             return False
     else:
-        _refuse_other(out, recipe.digest, f"{recipe.spec.name!r}")
+        _refuse_other(out, recipe.digest, f"{recipe.spec.name!r}", details)
     store = SkeletonStore(out)
     if store.provenance.dataset != fingerprint(sequences):
         return False
     return not changed_tracklets(store, store.names, recipe.root)
 
 
-def _refuse_other(out: Path, digest: str, ours: str) -> None:
+def _refuse_other(out: Path, digest: str, ours: str, details: Mapping[str, Any] | None = None) -> None:
+    """Refuse a cache of another estimator than the one of this digest; `details` are that one's, where they are known."""
     if out.exists() and (made := SkeletonStore(out).provenance).details.get("digest") != digest:
+        changed = "" if details is None else _differences(made.details, details)
         raise PoseCacheError(
             f"{out} was made by the estimator {made.estimator!r} with other configs, weights or options than {ours} has "
-            "now: replace it by force, or write to another file",
+            f"now{changed}: replace it by force, or write to another file",
             parameter="force",
         )
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Say in brackets which details of two estimators differ; nothing where only what they stand for does."""
+    assumed = {"decoding": 1, **there}  # caches of before it was noted
+    changed = [key for key in here if key not in ("digest", "software") and assumed.get(key) != here[key]]
+    said = "; ".join(f"{key} {json.dumps(assumed.get(key))} there, {json.dumps(here[key])} here" for key in changed)
+    return f" ({said})" if said else ""
 
 
 def _refuse_foreign(folder: Path, recipe: Recipe, force: bool) -> None:

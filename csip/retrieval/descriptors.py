@@ -106,8 +106,20 @@ class Descriptors:
         )
 
     @staticmethod
-    def of(dataset: Dataset, tracklets: Sequence[Tracklet], features: np.ndarray, model: str) -> Descriptors:
-        """Put features together with what the data set says of their tracklets."""
+    def of(
+        dataset: Dataset,
+        tracklets: Sequence[Tracklet],
+        features: np.ndarray,
+        model: str,
+        pictures: np.ndarray | None = None,
+    ) -> Descriptors:
+        """Put features together with what the data set says of their tracklets.
+
+        Parameters
+        ----------
+        pictures
+            `csip.data.content.contents_of` the tracklets before the features were made of them; now, where it is not given.
+        """
         query, gallery = ({t.name for t in part} for part in (dataset.query, dataset.gallery))
         return Descriptors(
             features,
@@ -118,7 +130,7 @@ class Descriptors:
             np.array([t.name in gallery for t in tracklets], dtype=np.bool_),
             dataset.name,
             model,
-            contents_of(dataset.root, tracklets),
+            contents_of(dataset.root, tracklets) if pictures is None else pictures,
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Descriptors:

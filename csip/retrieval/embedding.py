@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
 from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
-from csip.files import write_bytes
+from csip.files import read_array, write_array
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 from csip.runtime import Precision, autocast, loader_options, to_device
@@ -215,25 +214,24 @@ class Embedder:
             parts.append(["stride", clips.stride])
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
-        missing = [number for number, shard in enumerate(shards) if not shard.exists()]
+        counts = [min(SHARD, len(tracklets) - start) for start in range(0, len(tracklets), SHARD)]
+        kept = [read_array(shard, count) for shard, count in zip(shards, counts, strict=True)]
+        missing = [number for number, rows in enumerate(kept) if rows is None]
         if missing and len(missing) < len(shards):
-            left = sum(len(tracklets[number * SHARD : (number + 1) * SHARD]) for number in missing)
+            left = sum(counts[number] for number in missing)
             monitor.say(f"{len(tracklets) - left:,} of {len(tracklets):,} tracklets are kept from before")
-        if fabric is not None:
-            missing = fabric.broadcast(missing)[fabric.global_rank :: fabric.world_size]
-        todo = [t for number in missing for t in tracklets[number * SHARD : (number + 1) * SHARD]]
+        mine = missing if fabric is None else fabric.broadcast(missing)[fabric.global_rank :: fabric.world_size]
+        todo = [t for number in mine for t in tracklets[number * SHARD : (number + 1) * SHARD]]
         described = embed_together([self], root, todo, monitor)
-        for number in missing:
-            rows = [tracklet_descriptor(next(described)[0]) for _ in tracklets[number * SHARD : (number + 1) * SHARD]]
-            data = io.BytesIO()  # written to a file, np.save hides that the disk is full
-            np.save(data, np.stack(rows))
-            write_bytes(shards[number], data.getbuffer())
+        for number in mine:
+            kept[number] = np.stack([tracklet_descriptor(next(described)[0]) for _ in range(counts[number])])
+            write_array(shards[number], kept[number])
         if fabric is not None:
             fabric.barrier()
-        whole = np.concatenate([np.load(shard) for shard in shards])
-        if fabric is not None:
+            for number in missing:
+                kept[number] = read_array(shards[number], counts[number])
             fabric.barrier()  # all have read the shards before the first process removes them
-        return whole
+        return np.concatenate([rows for rows in kept if rows is not None])
 
     def describe(self, embedder: PixelEmbedder, images: Tensor, row: int) -> Tensor:
         """Return the descriptors of one tracklet's clips, (clips, 2 D + C) float32, on the device.

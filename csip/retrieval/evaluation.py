@@ -13,7 +13,9 @@ import torch
 from lightning_fabric import Fabric
 
 from csip.config import EvaluationSettings, Settings
+from csip.data.content import contents_of
 from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
+from csip.data.fingerprints import evaluation_data
 from csip.data.readers import is_labelled
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
@@ -51,6 +53,8 @@ def evaluate(
     monitor = monitor or Silent()
     settings, device = model.settings, model.device
     query, gallery = (side(tracklets, settings) for tracklets in (dataset.query, dataset.gallery))
+    # Before the pictures are read: what changes meanwhile then shows.
+    data, pictures = evaluation_data(dataset), contents_of(dataset.root, tested(dataset))
     groups = lookalike_groups(dataset)
     rows = {"chance": chance_scores(query, gallery, groups)}
     models = {}
@@ -68,7 +72,8 @@ def evaluate(
         by_name = dict(
             zip([t.name for t in (*dataset.query, *dataset.gallery)], (*found[-1][0], *found[-1][1]), strict=True)
         )
-        descriptors = Descriptors.of(dataset, everyone, np.stack([by_name[t.name] for t in everyone]), model.digest)
+        found = np.stack([by_name[t.name] for t in everyone])
+        descriptors = Descriptors.of(dataset, everyone, found, model.digest, pictures)
     return Evaluation(
         dataset.name,
         protocol(dataset, query, gallery, model),
@@ -77,6 +82,7 @@ def evaluate(
         {label: row for label, row in rows.items() if label != "trained"},
         time.monotonic() - started,
         descriptors,
+        data,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 
 from csip.config import Settings
+from csip.data.content import contents_of
 from csip.data.dataset import Dataset, Tracklet, Tracklets
 from csip.errors import CsipError
 from csip.models.factory import untrained_like
@@ -119,11 +120,12 @@ class Model:
         if not tracklets:
             raise CsipError(f"{dataset.root}: there are no tracklets to embed")
         monitor, embedder = monitor or Silent(), self.embedder(dataset.name)
+        pictures = contents_of(dataset.root, tracklets)  # before they are read: what changes meanwhile then shows
         if keep is None:
             features = embedder.tracklets(dataset.root, tracklets, monitor)
         else:
             features = embedder.in_shards(dataset.root, tracklets, monitor, keep, self.file_digest, fabric)
-        return Descriptors.of(dataset, tracklets, features, self.digest)
+        return Descriptors.of(dataset, tracklets, features, self.digest, pictures)
 
     def embed_frames(self, frames: Iterable[Frame], name: str = "frames") -> Descriptors:
         """Embed the frames of one person as one tracklet, of no data set and of an unknown camera."""

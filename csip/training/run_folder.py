@@ -28,9 +28,20 @@ class RunFolder:
 
     ``state.pt`` holds what is needed to resume; ``best.pt`` the best checkpoint so far; ``inputs.json`` what the run is a
     function of; ``model.safetensors`` is there once the run has finished. Every file is written whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    settings
+        Of the run.
+    data
+        Digests of what it is trained on.
+    skeletons
+        The skeleton cache that it reads; noted for `skeletons_of`, and of no other account: its content is in `data`.
     """
 
-    def __init__(self, path: Path, settings: Settings, data: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, settings: Settings, data: Mapping[str, str], skeletons: Path | None = None) -> None:
         self.path = path
         self.settings = settings
         self.started = self.last_save = time.monotonic()
@@ -40,6 +51,7 @@ class RunFolder:
             del tree["runtime"][key]
         del tree["evaluation"]
         self.inputs = {"settings": tree, "data": dict(data)}
+        self.places = {} if skeletons is None else {"skeletons": str(skeletons.absolute())}
 
     @property
     def model(self) -> Path:
@@ -96,21 +108,12 @@ class RunFolder:
                 if not overwrite:
                     raise
         self._remove()
-        write_json(self.path / "inputs.json", self.inputs)
+        write_json(self.path / "inputs.json", {**self.inputs, "places": self.places})
         write_text(self.path / "config.yaml", dump_settings(self.settings))
         return None
 
     def _resume(self) -> dict[str, Any]:
-        inputs = self.path / "inputs.json"
-        try:
-            recorded = json.loads(inputs.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise CsipError(
-                f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
-                "overwrite the run to start anew",
-                parameter="overwrite",
-            ) from error
-        changed = _differences(recorded, self.inputs)
+        changed = self.differences()
         if changed:
             raise CsipError(
                 f"{self.path}: an unfinished run with other inputs is here ({'; '.join(changed[:3])}); "
@@ -125,6 +128,26 @@ class RunFolder:
                 parameter="overwrite",
             )
         return state
+
+    def differences(self) -> list[str]:
+        """Say in which settings and data the run that is here differs from the one that is asked for.
+
+        Raises
+        ------
+        CsipError
+            What it was trained on is missing or damaged.
+        """
+        inputs = self.path / "inputs.json"
+        try:
+            recorded = json.loads(inputs.read_text())
+            recorded.pop("places", None)
+        except (OSError, ValueError, RecursionError, AttributeError) as error:
+            raise CsipError(
+                f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
+                "overwrite the run to start anew",
+                parameter="overwrite",
+            ) from error
+        return _differences(recorded, self.inputs)
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
         """Write ``state.pt`` or ``best.pt``."""
@@ -159,6 +182,14 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         for events in self.path.glob("events.out.tfevents.*"):
             events.unlink()
+
+
+def skeletons_of(folder: Path) -> Path | None:
+    """Return the skeleton cache that the run in a folder was trained on; None where that is not noted."""
+    try:
+        return Path(json.loads((folder / "inputs.json").read_text())["places"]["skeletons"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from csip.config import Settings
 from csip.data.augmentation import change_batch
 from csip.data.clips import TrainingClips, normalize
-from csip.data.content import content_of
-from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
+from csip.data.dataset import Dataset, Tracklet, hold_out, number_cameras, relabel
+from csip.data.fingerprints import TrainingData, check_skeletons
 from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import load_skeletons
 from csip.files import digest
@@ -111,9 +111,11 @@ def prepare(
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     labels, cameras = relabel(train), number_cameras(train)
     label_of = np.array([labels[t.pid] for t in train])
-    encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name)
-    data = {"tracklets": fingerprint(dataset.train), "stage1": digest(stage1 / "model.safetensors")}
-    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
+    now = TrainingData.of(dataset, skeleton_path)
+    encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name, now)
+    check_skeletons(skeleton_path, dataset.train, dataset.root)
+    data = {**now.as_dict(), "stage1": digest(stage1 / "model.safetensors")}
+    run = RunFolder(folder, settings, data, skeleton_path)
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)

@@ -18,7 +18,11 @@ def evaluate(
     run: Run = None,
     set_: Set = None,
     cross_dataset: Annotated[
-        bool, typer.Option("--cross-dataset", help="Allow a model of another data set, without its camera embedding.")
+        bool,
+        typer.Option(
+            "--cross-dataset",
+            help="Allow a model of another data set (without its camera embedding), or of this one before it changed.",
+        ),
     ] = False,
 ) -> None:
     """Rank the gallery for every query: Rank-k, mAP, mINP.
@@ -51,6 +55,7 @@ def report(
     run: Run = None,
     skeletons: Cache = None,
     model: Model = None,
+    set_: Set = None,
 ) -> None:
     """Summarise a run on one page: RUN/report.html and RUN/report.md.
 
@@ -60,7 +65,7 @@ def report(
     from pipelines import paths
     from pipelines import write_report as stage
 
-    settings = paths.settings_for(dataset, config, root, [])
+    settings = paths.settings_for(dataset, config, root, set_ or [])
     stage.run(settings, paths.run_folder(settings, run), model, paths.skeleton_file(settings, skeletons))
 
 

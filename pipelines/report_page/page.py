@@ -14,6 +14,8 @@ from markupsafe import Markup, escape
 
 import csip.loading
 from csip.config import Settings
+from csip.data.dataset import Dataset
+from csip.data.fingerprints import evaluation_data
 from csip.data.folder import camera_names
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
@@ -27,6 +29,7 @@ from pipelines.embed_tracklets import own_model
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content
+from pose_cache.outcome import read_record
 
 PAGE = "report.html"
 STAGES = {"stage1": "Stage 1", "stage2": "Stage 2"}
@@ -121,13 +124,19 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         check_pictures(described, descriptors, settings.dataset)
     model = own_model(run_folder) if named is None else model_file(named)
     description, parameters = _description(model, must_exist=named is not None)
-    skeletons = read_json(data / "skeletons.json")
+    skeletons = read_record(cache)
 
     content = Content(name, _lead(scored, descriptors))
+    if scored is not None and model.exists() and scored["model"] != digest(model):
+        content.notes.append(
+            f"The metrics are of another model than {model}, which was trained since; `csip evaluate` makes them anew."
+        )
     rendered = (data / "truth.npz").exists() or (data / "synth.json").exists()
     warning = cards.demo_note(None if description is None else description["settings"], skeletons, rendered)
     content.notes += [warning] if warning else []
     dataset = load_dataset(settings.dataset) if data.is_dir() else None
+    if scored is not None and dataset is not None:
+        _check_scored(run_folder / "metrics.json", scored, dataset)
     if dataset is None:
         content.missing.append(
             f"Pictures and the data card are left out, as the data set is not there: {data}: no such folder."
@@ -194,6 +203,20 @@ def _description(model: Path, must_exist: bool) -> tuple[dict[str, Any] | None, 
         return None, 0
     tensors, description = load_model(model, "stage2")
     return description, sum(tensor.numel() for tensor in tensors.values())
+
+
+def _check_scored(path: Path, scored: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuse metrics of what the data set held before it changed; older files do not say what they are of."""
+    protocol, policy = scored["protocol"], "with_queries" if dataset.queries_in_gallery else "without_queries"
+    if (protocol["split"], protocol["gallery"]) != (dataset.split, policy):
+        return  # ranked by other settings than the report was given
+    recorded = scored.get("data") or {}
+    changed = [what for what, digest in evaluation_data(dataset).items() if recorded.get(what, digest) != digest]
+    if changed:
+        raise CsipError(
+            f"{path}: query and gallery have changed since they were ranked ({' and '.join(changed)}); rerun `csip evaluate`, "
+            "or give the report the settings of dataset that it was given"
+        )
 
 
 def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> str:

@@ -27,7 +27,8 @@ import csip.video.state
 import pipelines.cli
 from csip.data import folder
 from csip.errors import CsipError
-from csip.video.ingest import DetectorOptions
+from csip.monitor import Silent
+from csip.video.ingest import DetectorOptions, ingest
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
 from pipelines.advice import advice
@@ -318,6 +319,34 @@ def test_changed_and_added_videos_are_ingested_anew(tmp_path: Path, monkeypatch:
     (root / "hall/a.mp4").unlink()
     run(root, out, BOXES)
     assert {row["tracklet"] for row in rows(out)} == {"hall/b-0004", "hall/c-0001", "hall/c-0002"}
+
+
+def test_labels_of_a_video_that_changed_are_taken_out(tmp_path: Path) -> None:
+    out, root, said = tmp_path / "out", tmp_path / "v", Listener()
+    for name in "ab":
+        make_scene(root / f"{name}.mp4")
+    ingest(root, out, BOXES, monitor=said)
+    labels = "tracklet,person,note\na/a-0001,ANN,\nb/b-0002,BEA,tall\n"
+    (out / "labels.csv").write_text(labels)
+    (root / "a.mp4").touch()
+    ingest(root, out, BOXES, monitor=said)
+    assert (out / "labels.csv").read_text() == labels, "read again, to the same tracklets"
+    before = (out / "tracklets.csv").stat().st_mtime_ns
+    ingest(root, out, BOXES, monitor=said)
+    assert (out / "tracklets.csv").stat().st_mtime_ns == before, "nothing has changed"
+    make_scene(root / "a.mp4", seed=5)
+    ingest(root, out, BOXES, monitor=said)
+    assert (out / "labels.csv").read_text() == "tracklet,person,note\nb/b-0002,BEA,tall\n"
+    assert (out / "labels.csv.old").read_text() == labels
+    assert any("the video of 1 labelled tracklets has changed" in line for line in said.lines)
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def test_other_options_are_refused_unless_forced(tmp_path: Path) -> None:

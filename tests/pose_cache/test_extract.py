@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pose_cache import images
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator
 from pose_cache.extract import ExtractOptions, FrameSequence, extract, fingerprint, plan_shards
@@ -167,6 +168,27 @@ def test_a_finished_file_is_left_alone_unless_the_estimator_differs(root: Path, 
     with pytest.raises(PoseCacheError, match=r"out\.h5 is not a readable HDF5 file"):
         extract(SEQUENCES, root, SPEC, out)
     assert extract(SEQUENCES[:1], root, SPEC, out, force=True).frames == 7
+
+
+def test_skeletons_of_another_decoder_are_not_mixed_in(root: Path, whole: Path, tmp_path: Path, monkeypatch):
+    out = tmp_path / "out.h5"
+    out.write_bytes(whole.read_bytes())
+    monkeypatch.setattr(images, "DECODING", images.DECODING + 1)
+    with pytest.raises(PoseCacheError, match=r"than 'small' has now \(decoding 1 there, 2 here\): replace it by force"):
+        extract(SEQUENCES, root, SPEC, out)
+    assert extract(SEQUENCES[:1], root, SPEC, out, force=True).kept_frames == 0
+
+
+def test_what_workers_leave_that_were_killed_while_they_wrote_is_removed(root: Path, tmp_path: Path, monkeypatch):
+    def killed(jobs, *_):
+        for job in jobs:
+            job.path.with_name(f"{job.path.name}.0123abcd.partial").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pose_cache.extract.make_with_workers", killed)
+    with pytest.raises(KeyboardInterrupt):
+        extract(SEQUENCES, root, SPEC, tmp_path / "out.h5", ExtractOptions(device="cpu,cpu", shard_frames=SHARD))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_two_workers_make_the_same_file(root: Path, whole: Path, tmp_path: Path):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,11 @@ from csip.monitor import Silent
 from csip.runtime import make_fabric
 from csip.training.frame_features import frame_features
 from csip.training.prototypes import prototypes, refresh_prototypes
+from csip.training.run_folder import skeletons_of
 from csip.training.stage1 import TrainingArrays, train_stage1
 from csip.training.stage2 import train_stage2
+from pipelines import evaluate_run
+from pose_cache.store import SkeletonStore, write_store
 
 STAGES = {1: train_stage1, 2: train_stage2}
 
@@ -172,6 +177,62 @@ def test_stage2_needs_the_stage1_of_its_data(trained, settings: Settings, tmp_pa
     dataset, skeletons = load_dataset(other.dataset), other.dataset.path / "skeletons.h5"
     with pytest.raises(CsipError, match="trained on other tracklets"):
         train_stage2(dataset, skeletons, trained(settings) / "stage1", other, tmp_path / "stage2", Silent())
+
+
+def test_skeletons_that_changed_are_other_data(trained, settings: Settings, tmp_path: Path) -> None:
+    dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+    with SkeletonStore(skeletons) as store:
+        kept = [store.read(name) for name in store.names]
+        changed = [replace(kept[0], joints=kept[0].joints * 1.1), *kept[1:]]
+        write_store(tmp_path / "skeletons.h5", changed, store.provenance)
+    with pytest.raises(
+        CsipError, match=r"stage 1 was trained on other data than data set walkers .* their skeletons; train"
+    ):
+        train_stage2(
+            dataset, tmp_path / "skeletons.h5", trained(settings) / "stage1", settings, tmp_path / "stage2", Silent()
+        )
+    with pytest.raises(_Stop):
+        train_stage1(dataset, skeletons, settings, tmp_path / "cut", _StopAfter(1))
+    with pytest.raises(CsipError, match=r"an unfinished run with other inputs is here \(data\.skeletons: \w+ there"):
+        train_stage1(dataset, tmp_path / "skeletons.h5", settings, tmp_path / "cut", Silent())
+    assert skeletons_of(tmp_path / "cut") == skeletons.absolute()
+
+
+def test_a_model_of_other_training_data_is_refused_or_scored_as_such(
+    trained, settings: Settings, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained(settings), run)
+    with SkeletonStore(settings.dataset.path / "skeletons.h5") as store:
+        kept = [store.read(name) for name in store.names]
+        write_store(tmp_path / "now.h5", [replace(kept[0], joints=kept[0].joints * 2), *kept[1:]], store.provenance)
+    inputs = json.loads((run / "stage2/inputs.json").read_text())
+    (run / "stage2/inputs.json").write_text(json.dumps(inputs | {"places": {"skeletons": str(tmp_path / "now.h5")}}))
+    quick = change(settings, "evaluation", bootstrap=0, compare_untrained=False)
+    with pytest.raises(
+        CsipError, match="trained on other data than data set walkers holds now; changed: their skeletons"
+    ):
+        evaluate_run.run(quick, run, cross_dataset=False)
+    evaluate_run.run(quick, run, cross_dataset=True)
+    (tmp_path / "now.h5").unlink()
+    evaluate_run.run(quick, run, cross_dataset=False)
+
+
+def test_a_clip_that_would_be_alone_joins_the_batch_before(settings: Settings) -> None:
+    dataset = load_dataset(settings.dataset)
+    skeletons = load_skeletons(settings.dataset.path / "skeletons.h5", dataset.train)
+    features = [np.zeros((len(t.frames), 4), np.float32) for t in dataset.train]
+    clips = TrainingArrays.of(dataset.train, features, skeletons, torch.device("cpu"))
+    per_camera = sum(t.camera == dataset.train[0].camera for t in dataset.train)
+    for batches, batch in (("random", len(dataset.train) - 1), ("camera", per_camera - 1)):
+        chosen = change(settings, "stage1", batches=batches, batch=batch, clips_per_tracklet=1)
+        sizes = [len(rows) for rows, _ in clips.draw(chosen, epoch=0)]
+        assert sum(sizes) == len(dataset.train) and set(sizes) == {batch + 1}
+        assert clips.alone(chosen) == []
+    lone = replace(clips, cameras=np.where(np.arange(len(dataset.train)) == 0, 9, 1))
+    chosen = change(settings, "stage1", batches="camera", batch=4, clips_per_tracklet=1)
+    assert lone.alone(chosen) == [9]
+    assert sum(len(rows) for rows, _ in lone.draw(chosen, epoch=0)) == len(dataset.train) - 1
 
 
 def test_a_loss_that_is_no_number_is_named(settings: Settings, tmp_path: Path) -> None:
