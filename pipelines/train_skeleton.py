@@ -65,7 +65,12 @@ def evaluate(settings: Settings, run_folder: Path) -> None:
             f"{path}: trained on other sequences (data set {trained.description['dataset']}) than the training part of "
             f"{dataset.name} in {dataset.root}: its probe may be among them; train again on this data set"
         )
-    device = make_fabric(settings.runtime).device
+    fabric = make_fabric(settings.runtime)
+    if fabric.world_size > 1:
+        raise CsipError(
+            "models of skeletons alone are evaluated by one process: start `csip evaluate` without torchrun"
+        )
+    device = fabric.device
     root = joint_set(dataset.joint_set).root
     probe, gallery = (windows(part, chosen.frames) for part in (dataset.probe, dataset.gallery))
     described = {

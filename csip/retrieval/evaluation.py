@@ -72,8 +72,8 @@ def evaluate(
         by_name = dict(
             zip([t.name for t in (*dataset.query, *dataset.gallery)], (*found[-1][0], *found[-1][1]), strict=True)
         )
-        found = np.stack([by_name[t.name] for t in everyone])
-        descriptors = Descriptors.of(dataset, everyone, found, model.digest, pictures)
+        trained = np.stack([by_name[t.name] for t in everyone])
+        descriptors = Descriptors.of(dataset, everyone, trained, model.digest, pictures)
     return Evaluation(
         dataset.name,
         protocol(dataset, query, gallery, model),
