@@ -62,10 +62,10 @@ class Times:
         return tuple(1 / statistics.median(times) for times in (self.pose2d, self.lifting, both))
 
 
-def render(root: Path, tracklets: int) -> list[list[str]]:
-    """Render people; returns the frames of each tracklet, relative to the root."""
+def render(root: Path, tracklets: int, longest: int = max(LENGTHS)) -> list[list[str]]:
+    """Render people; returns the frames of each tracklet, relative to the root, at most `longest`."""
     spec = SyntheticSpec(
-        train_ids=-(-tracklets // 2), test_ids=1, cameras=2, tracklets_per_camera=1, frames=max(LENGTHS),
+        train_ids=-(-tracklets // 2), test_ids=1, cameras=2, tracklets_per_camera=1, frames=longest,
         height=256, width=128, distractors=0, junk=0,
     )  # fmt: skip
     render_mars(root, spec, workers=1)

@@ -418,9 +418,7 @@ def measure_extraction(bench: Bench) -> dict[str, Any]:
     spec = replace(human3d(), pose2d_weights=None, lifter_weights=None) if large else demo()
     batch, repeated, rounds = (256, 64, 3) if large else (16, 1, 1)
     root = bench.folder / "people"
-    people = bench_extract.render(root, 1)
-    if bench.quick:
-        people = [people[0][:8]]
+    people = bench_extract.render(root, 1, *([8] if bench.quick else []))
     paths = [root / frame for one in people for frame in one]
     peer = bench_extract.Peer(spec, device)
     peers = bench_extract.Times([], [])

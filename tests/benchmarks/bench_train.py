@@ -1,4 +1,4 @@
-"""Training of both stages against the straightforward form of it, with ViT-B/16 at 256x128 and random weights.
+"""Training of both stages against the straightforward form of it, ViT-B/16 (--quick: ViT-S/16) at 256x128, random weights.
 
 Stage 1: one batch from cached frame features, against the same batch with the features computed again.
 Stage 2: one step (forward, loss, backward, Adam) and the embedding of test clips, against attention that keeps its maps,
@@ -33,13 +33,14 @@ from csip.training.stage2 import loss_terms, parameter_groups, total_loss
 from pose_cache.processor import has_bf16
 
 JOINTS = 17
+WIDTHS = {"ViT-B-16": 512, "ViT-S-16": 384}  # of the projected features
 SEEN = 2  # clips whose features are computed; the time is that of all, since it grows with their number
 
 
-def settings(bf16: bool, recompute: bool = False) -> Settings:
+def settings(model: str, bf16: bool, recompute: bool = False) -> Settings:
     return Settings.model_validate({
         "dataset": {"name": "bench"},
-        "vision": {"model": "ViT-B-16", "pretrained": None},
+        "vision": {"model": model, "pretrained": None},
         "runtime": {"precision": "bf16-mixed" if bf16 else "32-true", "recompute": recompute},
     })  # fmt: skip
 
@@ -137,17 +138,17 @@ def run_stage2(
     return {"step": seconds, "memory": peak, "embed": timed(embed, sizes.repeat, device)}
 
 
-def run_stage1(count: int, frames: int, repeat: int, device: torch.device) -> dict:
+def run_stage1(model: str, count: int, frames: int, repeat: int, device: torch.device) -> dict:
     """Time a batch of `count` clips from cached features, and what the image encoder takes to make these."""
-    chosen = settings(False)
-    encoder = empty_encoder("h36m17", 512, chosen).to(device)
+    chosen, width = settings(model, False), WIDTHS[model]
+    encoder = empty_encoder("h36m17", width, chosen).to(device)
     vision = build_model(encoder, 0.07, 2, 0, chosen).vision.to(device).eval()
     encoder.requires_grad_(True).train()
     temperature = LearnableTemperature().to(device)
     optimizer = torch.optim.Adam([*encoder.parameters(), *temperature.parameters()], fused=True)
     _, joints, valid, labels = clips(count, frames, chosen, device)
     images = clips(SEEN, frames, chosen, device)[0].flatten(0, 1)
-    cached = torch.randn(count, frames, 512, device=device)
+    cached = torch.randn(count, frames, width, device=device)
     bf16 = False
 
     def step() -> None:
@@ -181,9 +182,10 @@ def peak_memory(device: torch.device) -> float:
 def run_case(case: str, options: argparse.Namespace) -> dict:
     device = torch.device(options.device)
     if case == "stage1":
-        return run_stage1(options.batch, options.frames, options.repeat, device)
-    sizes = Sizes(options.clips, options.frames, options.identities, options.repeat)
-    return run_stage2_as(case, settings("bf16" in case, "recompute" in case), sizes, device)
+        return run_stage1(options.model, options.batch, options.frames, options.repeat, device)
+    width = WIDTHS[options.model]
+    sizes = Sizes(options.clips, options.frames, options.identities, options.repeat, width)
+    return run_stage2_as(case, settings(options.model, "bf16" in case, "recompute" in case), sizes, device)
 
 
 def run_stage2_as(case: str, chosen: Settings, sizes: Sizes, device: torch.device) -> dict:
@@ -222,15 +224,17 @@ def waits_per_step() -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small batches, once")
+    parser.add_argument("--quick", action="store_true", help="a smaller model, small batches, once: within 50 s")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--clips", type=int, help="clips of a stage-2 step, two of each identity")
     parser.add_argument("--batch", type=int, help="clips of a stage-1 batch")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--identities", type=int, default=625)
     parser.add_argument("--repeat", type=int)
+    parser.add_argument("--model", choices=WIDTHS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.model = options.model or ("ViT-S-16" if options.quick else "ViT-B-16")
     options.clips = options.clips or (2 if options.quick else 16 if options.device == "cuda" else 8)
     options.batch = options.batch or (8 if options.quick else 64)
     options.frames = options.frames or (2 if options.quick else 8)
@@ -244,7 +248,7 @@ def main() -> None:
     found = {case: spawn(case, options) for case in dict.fromkeys(cases)}
     first = spawn("stage1", options)
     plain, ours, small = found["plain float32"], found[f"ours {best}"], found[f"ours {best} recompute"]
-    print(f"{options.clips} clips of {options.frames} frames, 256x128, ViT-B/16, {options.identities} identities, "
+    print(f"{options.clips} clips of {options.frames} frames, 256x128, {options.model}, {options.identities} identities, "
           f"{options.device}, {torch.get_num_threads()} threads")  # fmt: skip
     print(f"\n{'stage 2':36}{'step, s':>10}{'peak, GiB':>11}{'test, clips/s':>15}")
     for case, row in found.items():
@@ -271,7 +275,7 @@ def main() -> None:
         "ratio_stage1_same_precision": (same["features"] + same["cached"]) / cached,
         "waits_per_step": waits,
         "clips": options.clips, "batch": options.batch, "frames": options.frames, "device": options.device,
-        "precision": best, "stage1": first, "stage2": found,
+        "model": options.model, "precision": best, "stage1": first, "stage2": found,
     }  # fmt: skip
     print(json.dumps(figures))
 
