@@ -133,6 +133,7 @@ def check_use(settings: Settings, out: Path, processes: int) -> None:
     twice = 2 * len(features)
     assert sum(part["decoded"] for part in parts) == twice, "each tracklet is read by one process"
     assert all(0 < part["decoded"] <= twice / processes + 4 for part in parts), "all have a share"
-    assert len({part["validated"] for part in parts}) == 1 and parts[0]["validated"], (
-        "of the validation while training, too"
+    validated = [part["validated"] for part in parts]
+    assert all(0 < one < 2 * sum(validated) / processes for one in validated), (
+        "all validate a share while training, too"
     )
