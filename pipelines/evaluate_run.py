@@ -12,19 +12,23 @@ from csip.data.dataset import Dataset
 from csip.data.fingerprints import TrainingData
 from csip.data.labels import LABELS, is_proposal
 from csip.data.readers import load_labelled
+from csip.data.skeleton_readers import LAYOUTS
 from csip.errors import CsipError
 from csip.retrieval.descriptors import write_descriptors
 from csip.retrieval.evaluation import evaluate
 from csip.retrieval.model import Model
 from csip.runtime import make_fabric, only_first
 from csip.training.run_folder import skeletons_of
+from pipelines import evaluate_skeletons
 from pipelines.console import RichMonitor, console
 from pipelines.embed_tracklets import DESCRIPTORS, own_model
 from pipelines.tables import rich_table
 
 
 def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
-    """Score ``RUN/stage2`` on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
+    """Score a run's model on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
+
+    The model is ``RUN/stage2``. Where the data set has skeletons alone it is ``RUN/skeleton``, and no descriptors are written.
 
     Several processes share the tracklets.
 
@@ -33,6 +37,9 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     CsipError
         The model is missing, damaged or of another data set, or the data set cannot be scored.
     """
+    if settings.dataset.layout in LAYOUTS:
+        evaluate_skeletons.run(settings, run_folder)
+        return
     started = time.monotonic()
     dataset = load_labelled(settings.dataset, "evaluation")
     path = own_model(run_folder)
@@ -50,8 +57,8 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
         labels = dataset.root / LABELS
         if is_proposal(labels):
             monitor.say(
-                f"{labels} is what `csip cluster` proposed, and nobody has corrected it: the metrics say how well "
-                "descriptors agree with that guess, not with the truth"
+                f"{labels} is a proposal of `csip cluster`, and nobody has corrected it: the metrics compare descriptors with a "
+                "guess made from descriptors, not with the truth"
             )
         evaluation = evaluate(model, dataset, monitor, fabric)
     if not fabric.is_global_zero:

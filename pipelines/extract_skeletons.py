@@ -58,7 +58,7 @@ def extract_skeletons(
             monitor.say("estimator demo was trained on rendered people; for photographs use --set estimator=human3d")
         summary = extract(
             sequences, dataset.root, spec, out, options, share=share, force=force,
-            progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
+            monitor=monitor,
         )  # fmt: skip
     _say_summary(summary)
     if summary.up_to_date:
@@ -126,7 +126,7 @@ def import_json(
     with _replacing(out, "json", force), RichMonitor() as monitor:
         report = interchange.import_json(
             folders, sequences, out, unit=unit, workers=workers,
-            progress=lambda done, total: monitor.progress("importing skeletons", done, total),
+            monitor=monitor,
         )  # fmt: skip
     return _say_report(report)
 
@@ -136,7 +136,7 @@ def export_json(cache: Path, folder: Path, *, workers: int = 1) -> ExportReport:
     with SkeletonStore(cache) as store, RichMonitor() as monitor:
         report = interchange.export_json(
             store, folder, workers=workers,
-            progress=lambda done, total: monitor.progress("exporting skeletons", done, total),
+            monitor=monitor,
         )  # fmt: skip
     kept = f" ({report.kept:,} kept)" if report.kept else ""
     console.print(f"exported {report.written + report.kept:,} frames{kept}, {report.tracklets:,} tracklets -> {folder}")

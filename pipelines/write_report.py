@@ -1,4 +1,4 @@
-"""The end of the chain: a run's metrics, times and files, as text and as a page for the browser."""
+"""The report stage of the chain: metrics, times and files of a run, as Markdown and as an HTML page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from csip.config import Settings
 from csip.files import write_text
-from pipelines import train_skeleton as skeleton_reid
+from pipelines import evaluate_skeletons
 from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
 from pipelines.markdown import code, plain
@@ -33,7 +33,7 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
     """
     scored = page.read_json(run_folder / "metrics.json")
     if scored is not None and scored.get("kind") == "skeletons":
-        skeleton_reid.report(scored, run_folder)
+        evaluate_skeletons.report(scored, run_folder)
         out = page.write_skeletons(scored, run_folder)
     else:
         with RichMonitor() as monitor:
@@ -51,7 +51,7 @@ def write_markdown(
     synth = page.read_json(data / "synth.json")
     stage1, stage2 = (page.read_json(run_folder / name / "metrics.json") for name in ("stage1", "stage2"))
     lines = [
-        f"# {plain(settings.dataset.name)}: from frames to ranks",
+        f"# {plain(settings.dataset.name)}: re-identification report",
         "",
         *_ranking(scored),
         *_skeletons(skeletons),
@@ -99,12 +99,12 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
     alike = "lookalikes" in figures
     split = "" if protocol["split"] is None else f"split {protocol['split']}; "
     lines = [
-        f"{figures['valid_queries']} valid queries of {protocol['query_entries']}, {protocol['gallery_entries']} gallery "
-        f"{'tracklets' if protocol['level'] == 'tracklet' else 'clips'}, identities never trained on; {split}"
-        f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, other cameras only.",
+        f"{figures['valid_queries']} valid queries of {protocol['query_entries']} against {protocol['gallery_entries']} gallery "
+        f"{'tracklets' if protocol['level'] == 'tracklet' else 'clips'}. Test identities are not in the training set; {split}"
+        f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, matches at other cameras only.",
         "",
         "| model | Rank-1 | Rank-5 | mAP | mINP |"
-        + (" look-alikes: Rank-1 | mAP | against their twin alone: Rank-1 |" if alike else ""),
+        + (" look-alikes: Rank-1 | look-alikes: mAP | own pair only: Rank-1 |" if alike else ""),
         "|---|---:|---:|---:|---:|" + ("---:|---:|---:|" if alike else ""),
     ]
     rows = [*scored["compared"].items(), ("**trained**", figures)]
@@ -127,7 +127,7 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"Look-alikes ({figures['lookalikes']['valid_queries']} queries) have a twin in the same clothing among the test "
-            "identities: colours alone find the pair and then guess, only body and motion tell the two apart.",
+            "identities. Clothing finds the pair; only body and motion tell the two apart.",
         ]
     return [*lines, ""]
 

@@ -26,7 +26,7 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +37,7 @@ from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, resolv
 from pose_cache.hdf5 import PARTIAL
 from pose_cache.lock import held, holders
 from pose_cache.merge import Piece, merge_pieces
+from pose_cache.monitor import Monitor, Silent
 from pose_cache.outcome import ExtractSummary, summarize
 from pose_cache.plan import (
     Finished,
@@ -65,7 +66,6 @@ __all__ = [
     "plan_shards",
 ]
 
-Progress = Callable[[int, int], None]
 _NAMED: Final = 3
 
 
@@ -133,7 +133,7 @@ def extract(
     *,
     share: Share | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    monitor: Monitor = Silent(),
 ) -> ExtractSummary:
     """Estimate the skeletons of all sequences and write them into one cache file.
 
@@ -153,8 +153,8 @@ def extract(
         Do only this part of the shards and do not merge; `merge_shards` does when all parts are done.
     force : bool
         Replace an `out` or shards that another estimator made, or an `out` that is damaged.
-    progress : callable, optional
-        Called with the frames done, those of finished shards included, and all frames.
+    monitor : Monitor, optional
+        Hears how many frames are done, those of finished shards included.
 
     Raises
     ------
@@ -186,8 +186,7 @@ def extract(
         total, left = sum(len(one.frames) for one in mine), sum(job.frame_count for job in jobs)
 
         def report(frames: int) -> None:
-            if progress is not None:
-                progress(total - left + frames, total)
+            monitor.progress("estimating skeletons", total - left + frames, total)
 
         report(0)
         if alone:

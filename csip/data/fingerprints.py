@@ -83,5 +83,6 @@ def check_skeletons(path: Path, tracklets: Sequence[Tracklet], root: Path) -> No
     if changed:
         raise CsipError(
             f"{path}: the pictures of {len(changed):,} of {len(tracklets):,} training tracklets have changed since their "
-            f"skeletons were estimated, e.g. of {min(changed)}; rerun `csip skeletons`"
+            f"skeletons were estimated, e.g. of {min(changed)}",
+            parameter="changed_skeletons",
         )

@@ -108,37 +108,6 @@ def build_model(
     )
 
 
-def load_trained(
-    path: Path, settings: Settings, dataset: str | None
-) -> tuple[ReIDModel, dict[int, int], dict[str, Any]]:
-    """Load what `train_stage2` wrote, or the slim file that is made of it, which the test branch alone is in.
-
-    Parameters
-    ----------
-    settings
-        How to evaluate; everything else is the trained model's own.
-    dataset
-        The data set that it must have been trained on; None takes any.
-
-    Returns
-    -------
-    model, camera_rows, description
-
-    Raises
-    ------
-    CsipError
-        The file is missing, damaged, or was trained on another data set.
-    """
-    tensors, description = load_model(path, "stage2")
-    if dataset is not None and description["dataset"] != dataset:
-        raise CsipError(
-            f"{path}: this model was trained on data set {description['dataset']}, but {dataset} is to be scored"
-        )
-    description["settings"]["evaluation"] = settings.evaluation.model_dump(mode="json")
-    model = restore(tensors, description)
-    return model, {int(camera): row for camera, row in description["cameras"].items()}, description
-
-
 def restore(tensors: Mapping[str, Tensor], description: dict[str, Any]) -> ReIDModel:
     """Make the trained model of a file's content; what a slim file lacks, which the test branch never reads, is random."""
     model = untrained_like(description, pretrained=False)

@@ -212,16 +212,16 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
     """
     path = Path(path)
     if not path.is_file():
-        raise CsipError(f"{path}: no such file; `csip embed` and `csip evaluate` make RUN/descriptors.h5")
+        raise CsipError(f"{path}: no such file", parameter="descriptors")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
-                raise CsipError(f"{path}: no descriptors of format {FORMAT}; make the file anew with `csip embed`")
+                raise CsipError(f"{path}: no descriptors of format {FORMAT}", parameter="descriptors")
             stored = check_dataset(file, "features", path)
             if stored.ndim != 2 or stored.dtype.kind != "f":
                 raise CsipError(
-                    f"{path}: /features has the shape {stored.shape} of {stored.dtype}, expected (tracklets, D) of float32; make "
-                    "the file anew with `csip embed`"
+                    f"{path}: /features has the shape {stored.shape} of {stored.dtype}, expected (tracklets, D) of float32",
+                    parameter="descriptors",
                 )
             rows, names_of = len(stored), check_dataset(file, "names", path)
             listed = {attribute: check_dataset(file, column, path) for attribute, (column, _) in _COLUMNS.items()}
@@ -229,8 +229,8 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
             for dataset in (names_of, *listed.values(), *optional):
                 if dataset.shape != (rows,):
                     raise CsipError(
-                        f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor; make the "
-                        "file anew with `csip embed`"
+                        f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor",
+                        parameter="descriptors",
                     )
             names = tuple(name.decode(errors="surrogateescape") for name in names_of[()])
             columns = {attribute: listed[attribute][()].astype(dtype) for attribute, (_, dtype) in _COLUMNS.items()}
@@ -244,9 +244,7 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
     except CsipError:
         raise
     except (OSError, KeyError, AttributeError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise CsipError(
-            f"{path}: damaged or no file of descriptors ({error}); make it anew with `csip embed`"
-        ) from error
+        raise CsipError(f"{path}: damaged or no file of descriptors ({error})", parameter="descriptors") from error
     return Descriptors(features, names, **columns, dataset=dataset, model=model, pictures=pictures)
 
 
@@ -283,5 +281,6 @@ def check_pictures(path: Path, descriptors: Descriptors, settings: DatasetSettin
     if len(changed):
         raise CsipError(
             f"{path}: the pictures of {len(changed):,} of {len(rows):,} tracklets have changed since it was made, e.g. of "
-            f"{descriptors.names[rows[changed[0]]]}; rerun `csip embed`"
+            f"{descriptors.names[rows[changed[0]]]}",
+            parameter="pictures",
         )

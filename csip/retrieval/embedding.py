@@ -224,8 +224,9 @@ class Embedder:
         todo = [t for number in mine for t in tracklets[number * SHARD : (number + 1) * SHARD]]
         described = embed_together([self], root, todo, monitor)
         for number in mine:
-            kept[number] = np.stack([tracklet_descriptor(next(described)[0]) for _ in range(counts[number])])
-            write_array(shards[number], kept[number])
+            rows = np.stack([tracklet_descriptor(next(described)[0]) for _ in range(counts[number])])
+            kept[number] = rows
+            write_array(shards[number], rows)
         if fabric is not None:
             fabric.barrier()
             for number in missing:

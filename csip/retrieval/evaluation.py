@@ -47,9 +47,7 @@ def evaluate(
     """
     started = time.monotonic()
     if not is_labelled(dataset):
-        raise CsipError(
-            f"{dataset.root}: no tracklet has a person, which evaluation needs; `csip cluster` proposes people"
-        )
+        raise CsipError(f"{dataset.root}: no tracklet has a person, which evaluation needs", parameter="people")
     monitor = monitor or Silent()
     settings, device = model.settings, model.device
     query, gallery = (side(tracklets, settings) for tracklets in (dataset.query, dataset.gallery))

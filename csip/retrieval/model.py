@@ -200,5 +200,5 @@ def pick_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise CsipError(f"device: expected auto, cpu, cuda or cuda:0, found {device!r}") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise CsipError(f"device is {device}, but torch sees no CUDA device; `csip doctor` tells why, or use cpu")
+        raise CsipError(f"device is {device}, but torch sees no CUDA device; use cpu", parameter="device")
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from csip.config import Settings, dump_settings
 from csip.errors import CsipError
 from csip.files import atomic, write_json, write_text
 from csip.models.checkpoints import MODEL, save_model
-from pose_cache.shipped import IN_CLONE, revision
+from csip.version import code_revision
 
 STATE = "state.pt"
 BEST = "best.pt"
@@ -165,14 +164,14 @@ class RunFolder:
         return time.monotonic() - self.last_save >= 60 * self.settings.runtime.save_minutes
 
     def finish(
-        self, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], figures: Mapping[str, Any]
+        self, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], metrics: Mapping[str, Any]
     ) -> None:
-        """Write the figures and then the model; what was only needed to resume is removed."""
-        write_json(self.path / "metrics.json", dict(figures))
+        """Write the metrics and then the model; what was only needed to resume is removed."""
+        write_json(self.path / "metrics.json", dict(metrics))
         save_model(
             self.model,
             tensors,
-            {**description, "settings": self.settings.model_dump(mode="json"), "revision": git_revision()},
+            {**description, "settings": self.settings.model_dump(mode="json"), "revision": code_revision()},
         )
         for name in (STATE, BEST):
             (self.path / name).unlink(missing_ok=True)
@@ -197,15 +196,3 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
         keys = sorted(old.keys() | new.keys())
         return [line for k in keys for line in _differences(old.get(k), new.get(k), f"{prefix}{k}.")]
     return [] if old == new else [f"{prefix.rstrip('.').removeprefix('settings.')}: {old} there, {new} here"]
-
-
-def git_revision() -> str:
-    """Return the revision of the code: git's commit in a clone, else the version and what the wheel was made from."""
-    commit = revision()
-    if commit is not None and IN_CLONE:
-        return commit
-    try:
-        version = metadata.version("csip")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-    return version if commit is None else f"{version} ({commit})"

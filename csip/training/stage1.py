@@ -32,20 +32,15 @@ from csip.retrieval.metrics import chance, rank
 from csip.runtime import gather, make_fabric, only_first, seed_torch, share, to_device
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper
+from csip.training.results import Retrieval, Stage1Result
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
 
 
 def train_stage1(
     dataset: Dataset, skeleton_path: Path, settings: Settings, folder: Path, monitor: Monitor, overwrite: bool = False
-) -> dict[str, Any]:
+) -> Stage1Result:
     """Train the skeleton encoder; write ``model.safetensors`` and ``metrics.json`` into ``folder``.
-
-    Returns
-    -------
-    dict
-        ``loss`` of the last epoch, ``retrieval`` (skeleton to image, on held-out training identities; None where
-        ``dataset.val_ids`` is 0), ``seconds``; empty in all but the first of several processes.
 
     Raises
     ------
@@ -177,12 +172,13 @@ def contrast(training: Training, rows: np.ndarray, labels: Tensor) -> Tensor:
     return supervised_contrastive(image, skeleton, to_device(labels, fabric.device), training.model.temperature.scale())
 
 
-def finish(training: Training) -> dict[str, Any]:
+def finish(training: Training) -> Stage1Result:
     """Write the encoder and the metrics."""
-    progress = training.keeper.progress
-    retrieval = {k: v for k, v in progress.validation[-1].items() if k != "epoch"} if progress.validation else None
-    figures = {"loss": progress.means["contrastive"], "retrieval": retrieval}
-    return training.keeper.finish(training.description, figures, training.model.state_dict())
+    keeper, scores = training.keeper, training.keeper.progress.validation
+    retrieval = Retrieval(**{k: v for k, v in scores[-1].items() if k != "epoch"}) if scores else None
+    result = Stage1Result(keeper.progress.means["contrastive"], retrieval, keeper.seconds())
+    keeper.finish(training.description, result.as_dict(), training.model.state_dict())
+    return result
 
 
 @dataclass(frozen=True)

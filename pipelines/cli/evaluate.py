@@ -33,17 +33,10 @@ def evaluate(
       csip evaluate --dataset mars
       csip evaluate --dataset lsvid --run runs/mars --cross-dataset
     """
-    from csip.data.skeleton_readers import LAYOUTS
+    from pipelines import evaluate_run as stage
     from pipelines import paths
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
-    if settings.dataset.layout in LAYOUTS:
-        from pipelines import train_skeleton as skeleton_reid
-
-        skeleton_reid.evaluate(settings, paths.run_folder(settings, run))
-        return
-    from pipelines import evaluate_run as stage
-
     stage.run(settings, paths.run_folder(settings, run), cross_dataset)
 
 

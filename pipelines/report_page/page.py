@@ -65,7 +65,7 @@ def write_skeletons(scored: Mapping[str, Any], run_folder: Path) -> Path:
     model = run_folder / "skeleton" / "model.safetensors"
     content = Content(
         scored["dataset"],
-        f"People by their skeletons alone, {protocol['split']}: {window['valid_probes']:,} valid probe windows of "
+        f"Re-identification from skeletons alone, {protocol['split']}: {window['valid_probes']:,} valid probe windows of "
         f"{protocol['frames']} frames against {protocol['gallery_windows']:,}.",
         stats=cards.stats(window, compared["chance"]["window"]),
         tables=[cards.skeletons_table(scored)],
@@ -110,8 +110,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     descriptors = read_descriptors(described) if described.exists() else None
     if scored is None and descriptors is None:
         raise CsipError(
-            f"{run_folder / 'metrics.json'}: missing, and descriptors.h5 too; `csip evaluate` makes both, and of tracklets "
-            "of people whom nobody has named `csip embed` makes descriptors.h5"
+            f"{run_folder / 'metrics.json'}: missing, and descriptors.h5 too; `csip evaluate` makes both; `csip embed` makes "
+            "descriptors.h5 of unlabelled tracklets"
         )
     of_others = {
         run_folder / "metrics.json": None if scored is None else scored["dataset"],
@@ -138,22 +138,19 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     if scored is not None and dataset is not None:
         _check_scored(run_folder / "metrics.json", scored, dataset)
     if dataset is None:
-        content.missing.append(
-            f"Pictures and the data card are left out, as the data set is not there: {data}: no such folder."
-        )
+        content.missing.append(f"Pictures and the data card need the data set; {data}: no such folder.")
     cameras = camera_names(dataset) if dataset is not None and settings.dataset.layout == "folder" else {}
     curve = None
     if descriptors is None:
         content.missing.append(
-            f"Ranked lists, the map of descriptors and attention come from {described}, which "
-            f"`csip evaluate --dataset {shlex.quote(name)} --run {shlex.quote(str(run_folder))}` makes where tracklets are "
-            "ranked, not clips."
+            f"Ranked lists, the map of descriptors and attention need {described}, which "
+            f"`csip evaluate --dataset {shlex.quote(name)} --run {shlex.quote(str(run_folder))}` writes if it ranks tracklets, "
+            "not clips."
         )
     else:
         if scored is not None and scored["model"] != descriptors.model:
             content.notes.append(
-                "The ranked lists and the map come from descriptors of another model than the metrics; `csip evaluate` "
-                "makes both anew."
+                "The ranked lists and the map come from descriptors of another model than the metrics; rerun `csip evaluate`."
             )
         shown = lists.add_lists(content, descriptors, dataset, cameras, cache, monitor)
         curve = shown.curve
@@ -174,7 +171,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         content.model = cards.model_card(model, digest(model), description, parameters, stages)
     else:
         content.missing.append(
-            f"The model card and attention need the model: {model} is not there; `--model` names it."
+            f"The model card and attention need the model: {model} does not exist; name it with `--model`."
         )
     for text in content.missing:
         monitor.say(text)
@@ -225,16 +222,15 @@ def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> 
         what = "tracklets" if protocol["level"] == "tracklet" else "clips"
         split = "" if protocol["split"] is None else f" Split {protocol['split']}."
         return (
-            f"{scored['figures']['valid_queries']:,} valid queries of {protocol['query_entries']:,}, ranked against "
-            f"{protocol['gallery_entries']:,} gallery {what} of people never trained on, other cameras only.{split}"
+            f"{scored['figures']['valid_queries']:,} valid queries of {protocol['query_entries']:,} against "
+            f"{protocol['gallery_entries']:,} gallery {what}. Test identities are not in the training set; "
+            f"matches count at other cameras only.{split}"
         )
     assert descriptors is not None
     known = len(set(descriptors.identities.tolist()) - {0})
     if known:
-        return f"{len(descriptors):,} tracklets of {known:,} people. `csip evaluate` would score them."
-    return (
-        f"{len(descriptors):,} tracklets of people whom nobody has named: nothing here is right or wrong, only alike."
-    )
+        return f"{len(descriptors):,} tracklets of {known:,} identities, not evaluated yet: run `csip evaluate`."
+    return f"{len(descriptors):,} unlabelled tracklets: the lists show which are similar, not which are right."
 
 
 def _rows(scored: Mapping[str, Any]) -> dict[str, Any]:
@@ -265,5 +261,5 @@ def _cmc_chart(rows: Mapping[str, Any], curve: CmcCurve | None) -> tuple[str, Ma
             else:
                 line = Line(label, every, curve.chance[kept], tone, dashed=True)
         lines.append(line)
-    title = "CMC: queries with a match among the first k"
+    title = "CMC: share of queries with a match in the first k ranks"
     return title, line_chart(lines[::-1], title, "rank k", percent=True), legend(lines)

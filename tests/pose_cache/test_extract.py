@@ -10,6 +10,7 @@ import dask
 import h5py
 import numpy as np
 import pytest
+from monitors import Told
 
 from pose_cache import images
 from pose_cache.errors import PoseCacheError
@@ -28,15 +29,17 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pose_cache.extract import ExtractOptions, extract
-sys.path.insert(0, {here!r})
+from pose_cache.monitor import Silent
+sys.path[:0] = [{here!r}, str(Path({here!r}).parent)]
 from test_extract import SEQUENCES, SHARD, SPEC
 
-def kill(done, total):
-    if done >= {at}:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Kill(Silent):
+    def progress(self, task, done, total, note=""):
+        if done >= {at}:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 options = ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1)
-extract(SEQUENCES, Path({root!r}), SPEC, Path({out!r}), options, progress=kill)
+extract(SEQUENCES, Path({root!r}), SPEC, Path({out!r}), options, monitor=Kill())
 """
 
 
@@ -116,7 +119,7 @@ def test_killed_and_run_again_gives_the_same_file_and_redoes_nothing(root: Path,
             assert {name: ((s := (shards / name).stat()).st_mtime_ns, s.st_ino) for name in before} == before
 
     summary = extract(
-        SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), progress=watch
+        SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), monitor=Told(watch)
     )
     assert contents(out) == contents(whole)
     assert (summary.frames, summary.kept_frames, summary.up_to_date) == (34, 20, False)
@@ -136,7 +139,9 @@ def test_damaged_and_foreign_shards_are_redone(root: Path, whole: Path, tmp_path
             raise Stop
 
     with pytest.raises(Stop):
-        extract(SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), progress=stop)
+        extract(
+            SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), monitor=Told(stop)
+        )
     first, second = (path_of(shards, name) for name in ("train/a", "train/c"))
     data = bytearray(first.read_bytes())
     with h5py.File(first) as file:
@@ -196,7 +201,7 @@ def test_two_workers_make_the_same_file(root: Path, whole: Path, tmp_path: Path)
     summary = extract(
         SEQUENCES, root, SPEC, tmp_path / "out.h5",
         ExtractOptions(device="cpu,cpu", batch_size=4, shard_frames=SHARD, threads=1),
-        progress=lambda done, total: calls.append((done, total)),
+        monitor=Told(lambda done, total: calls.append((done, total))),
     )  # fmt: skip
     assert contents(tmp_path / "out.h5") == contents(whole) and summary.kept_frames == 0
     assert calls[0] == (0, 34) and calls[-1] == (34, 34) and len(calls) == 4 and calls == sorted(calls)

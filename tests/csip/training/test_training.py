@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -12,17 +13,20 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
+import csip
 from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
 from csip.models.checkpoints import load_model
-from csip.models.factory import load_trained
 from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.runtime import make_fabric
@@ -30,10 +34,12 @@ from csip.training.frame_features import frame_features
 from csip.training.prototypes import prototypes, refresh_prototypes
 from csip.training.run_folder import skeletons_of
 from csip.training.stage1 import TrainingArrays, train_stage1
-from csip.training.stage2 import train_stage2
+from csip.training.stage2 import prepare, train_stage2, train_step
 from pipelines import evaluate_run
+from pipelines.advice import advice
 from pose_cache.store import SkeletonStore, write_store
 
+PROJECT = Path(__file__).parents[3]
 STAGES = {1: train_stage1, 2: train_stage2}
 
 
@@ -41,8 +47,10 @@ def train(stage: int, settings: Settings, folder: Path, overwrite: bool = False)
     dataset = load_dataset(settings.dataset)
     skeletons = settings.dataset.path / "skeletons.h5"
     if stage == 1:
-        return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent(), overwrite)
-    return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent(), overwrite)
+        return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent(), overwrite).as_dict()
+    return train_stage2(
+        dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent(), overwrite
+    ).as_dict()
 
 
 def change(settings: Settings, section: str, **values: object) -> Settings:
@@ -84,9 +92,35 @@ def test_stage2_chooses_its_epoch_on_held_out_identities(trained, settings: Sett
     assert {"ce", "triplet", "csip", "frame", "distill"} <= figures.keys()
     best = max(figures["validation"], key=lambda score: (score["map"], score["epoch"]))
     assert figures["chosen_epoch"] == best["epoch"]
-    model, cameras, _ = load_trained(folder / "stage2" / "model.safetensors", settings, "walkers")
-    assert cameras == {1: 0, 2: 1} and len(model.vision.camera_embedding) == 2
+    model: Any = csip.load(folder, "cpu")
+    assert model.camera_rows == {1: 0, 2: 1} and len(model.network.vision.camera_embedding) == 2
     assert not (folder / "stage2" / "state.pt").exists() and not (folder / "stage2" / "best.pt").exists()
+
+
+def test_a_clip_passes_the_files_of_the_walk_and_no_other(trained, settings: Settings, tmp_path: Path) -> None:
+    """From its pixels on disk to the gradient of the loss, as docs/architecture.md lists them."""
+    dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+    training = prepare(dataset, skeletons, trained(settings) / "stage1", settings, tmp_path / "walk", Silent(), False)
+    draws = training.sampler.batches[0]
+    passed = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        file = Path(frame.f_code.co_filename)
+        if (
+            event == "call"
+            and file.is_relative_to(PROJECT)
+            and file.relative_to(PROJECT).parts[0] in ("csip", "pose_cache")
+        ):
+            passed.add(file.relative_to(PROJECT).as_posix())
+
+    sys.setprofile(note)
+    try:
+        batch = default_collate([training.loader.dataset[draw] for draw in draws])
+        train_step(training, training.fabric.to_device(batch))
+    finally:
+        sys.setprofile(None)
+    walk = (PROJECT / "docs/architecture.md").read_text().partition("## One clip")[2].partition("\n## ")[0]
+    assert passed == set(re.findall(r"^\| *\d+ \| \[`[\w.:]+`\]\(\.\./([^)]+)\)", walk, re.MULTILINE))
 
 
 class _Stop(Exception):
@@ -128,11 +162,14 @@ def test_killed_training_resumes_to_the_same_weights(trained, settings: Settings
     program.write_text(f"""
 import pickle, sys, torch
 from pathlib import Path
+from types import FrameType
 torch.set_num_threads(1)
+import csip
 from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.monitor import Silent
-from csip.training.stage2 import train_stage2
+from csip.training.stage2 import prepare, train_stage2, train_step
+from pipelines.advice import advice
 settings = Settings.model_validate(pickle.loads(Path({str(tmp_path / "settings.pkl")!r}).read_bytes()))
 class Talk(Silent):
     def progress(self, task, done, total, note=""):
@@ -171,8 +208,9 @@ def test_a_run_is_not_overwritten_by_accident(trained, settings: Settings, tmp_p
 
 
 def test_stage2_needs_the_stage1_of_its_data(trained, settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(CsipError, match=r"stage1/model.safetensors: missing; `csip train-stage1`"):
+    with pytest.raises(CsipError, match=r"stage1/model.safetensors: missing") as refused:
         train(2, settings, tmp_path)
+    assert advice(refused.value.parameter).startswith("; `csip train-stage1`")
     other = change(settings, "dataset", val_ids=0)
     dataset, skeletons = load_dataset(other.dataset), other.dataset.path / "skeletons.h5"
     with pytest.raises(CsipError, match="trained on other tracklets"):
@@ -277,7 +315,7 @@ def test_prototypes_are_means_by_identity(settings: Settings) -> None:
 
 
 def test_refreshed_prototypes_are_the_mean_direction_of_old_and_new(trained, settings: Settings) -> None:
-    model, _, _ = load_trained(trained(settings) / "stage2" / "model.safetensors", settings, "walkers")
+    model: Any = csip.load(trained(settings), "cpu").network
     dataset = load_dataset(settings.dataset)
     train = [t for t in dataset.train if t.pid in sorted({t.pid for t in dataset.train})[: len(model.pfu.visual)]]
     labels = np.array([sorted({t.pid for t in train}).index(t.pid) for t in train])
