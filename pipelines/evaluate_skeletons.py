@@ -13,6 +13,7 @@ from rich.table import Table
 
 from csip.config import Settings
 from csip.data.skeleton_readers import load_skeleton_set
+from csip.errors import CsipError
 from csip.files import write_text
 from csip.retrieval.skeletons_alone import evaluate_skeletons, load_skeleton_model
 from csip.runtime import make_fabric
