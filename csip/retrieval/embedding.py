@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,21 +9,17 @@ from typing import Literal, Protocol
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
-from csip.data.content import content_of
-from csip.data.dataset import Tracklet, fingerprint
-from csip.files import read_array, write_array
+from csip.data.dataset import Tracklet
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 from csip.runtime import Precision, autocast, loader_options, to_device
 
-SHARD = 64  # tracklets: what an interrupted run can lose at most
 Sampling = Literal["dense", "interleaved", "rrs"]
 
 
@@ -183,56 +176,16 @@ class Embedder:
         clips = clips_of(len(images), settings.frames, sampling, settings.stride)
         return tracklet_descriptor(self.describe(self.pixel_embedder(), torch.from_numpy(images[clips]), -1))
 
-    def in_shards(
-        self,
-        root: Path,
-        tracklets: Sequence[Tracklet],
-        monitor: Monitor,
-        folder: Path,
-        model_digest: str,
-        fabric: Fabric | None = None,
-    ) -> np.ndarray:
-        """Embed as `tracklets` does, to the same numbers, and resume where an earlier call was interrupted.
+    def describe_all(self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor) -> Iterator[np.ndarray]:
+        """Yield the descriptors that `tracklets` returns, one after the other."""
+        return (tracklet_descriptor(one) for (one,) in embed_together([self], root, tracklets, monitor))
 
-        Parameters
-        ----------
-        folder
-            Where finished shards are kept until the caller calls `remove_shards`, having saved the whole.
-        model_digest
-            Of the model's file: shards that another model has left are not used.
-        fabric
-            Processes that call this together: each makes a share of the shards, and every one returns all rows.
-        """
-        clips, sampling = self.settings.clips, self.settings.evaluation.sampling
-        parts = [fingerprint(tracklets), content_of(root, tracklets), str(root.absolute()), model_digest,
-                 sorted(self.camera_rows.items()), sampling,
-                 self.settings.evaluation.part_norm, clips.frames, clips.height, clips.width, clips.mean,
-                 clips.std]  # fmt: skip
-        if self.precision != "32-true":
-            parts.append(self.precision)
-        if clips.stride is not None:
-            parts.append(["stride", clips.stride])
-        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-        shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
-        counts = [min(SHARD, len(tracklets) - start) for start in range(0, len(tracklets), SHARD)]
-        kept = [read_array(shard, count) for shard, count in zip(shards, counts, strict=True)]
-        missing = [number for number, rows in enumerate(kept) if rows is None]
-        if missing and len(missing) < len(shards):
-            left = sum(counts[number] for number in missing)
-            monitor.say(f"{len(tracklets) - left:,} of {len(tracklets):,} tracklets are kept from before")
-        mine = missing if fabric is None else fabric.broadcast(missing)[fabric.global_rank :: fabric.world_size]
-        todo = [t for number in mine for t in tracklets[number * SHARD : (number + 1) * SHARD]]
-        described = embed_together([self], root, todo, monitor)
-        for number in mine:
-            rows = np.stack([tracklet_descriptor(next(described)[0]) for _ in range(counts[number])])
-            kept[number] = rows
-            write_array(shards[number], rows)
-        if fabric is not None:
-            fabric.barrier()
-            for number in missing:
-                kept[number] = read_array(shards[number], counts[number])
-            fabric.barrier()  # all have read the shards before the first process removes them
-        return np.concatenate([rows for rows in kept if rows is not None])
+    def say_unknown(self, tracklets: Sequence[Tracklet], monitor: Monitor) -> None:
+        """Say which cameras of tracklets get no camera embedding, where the network has one."""
+        unknown = sorted({t.camera for t in tracklets} - self.camera_rows.keys())
+        if unknown and self.pixel_embedder().cameras:
+            numbers = ", ".join(map(str, unknown))
+            monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
 
     def describe(self, embedder: PixelEmbedder, images: Tensor, row: int) -> Tensor:
         """Return the descriptors of one tracklet's clips, (clips, 2 D + C) float32, on the device.
@@ -282,10 +235,7 @@ def embed_together(
     """
     first = embedders[0]
     networks = [embedder.pixel_embedder() for embedder in embedders]
-    unknown = sorted({t.camera for t in tracklets} - first.camera_rows.keys())
-    if unknown and any(network.cameras for network in networks):
-        numbers = ", ".join(map(str, unknown))
-        monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
+    embedders[-1].say_unknown(tracklets, monitor)
     clips = TestClips(root, tracklets, first.settings.clips, sampling or first.settings.evaluation.sampling)
     loader = DataLoader(clips, batch_size=None, **loader_options(first.settings.runtime, first.device))
     for number, (index, images) in enumerate(loader, start=1):
@@ -304,8 +254,3 @@ def tracklet_descriptor(clips: Tensor) -> np.ndarray:
 def clip_descriptors(clips: Tensor) -> np.ndarray:
     """Return the descriptors of clips, (clips, D), with unit length."""
     return np.asarray(torch.nn.functional.normalize(clips, dim=1).cpu().numpy())
-
-
-def remove_shards(folder: Path) -> None:
-    """Remove what `Embedder.in_shards` has kept."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -41,6 +41,7 @@ from csip.models.rollout import attention_rollout
 from csip.monitor import Silent
 from csip.retrieval.embedding import Embedder
 from csip.retrieval.evaluation import evaluate
+from csip.retrieval.in_parts import embed_to_file
 from csip.retrieval.metrics import rank
 from csip.retrieval.model import Model, tested
 from csip.runtime import Precision
@@ -51,6 +52,7 @@ from csip.training.stage2 import train_stage2
 from csip.video import rtmdet
 from pose_cache.compat import guard_torchvision
 from pose_cache.estimator import PoseEstimator
+from pose_cache.pieces import Spread
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -237,7 +239,7 @@ def embedding(ground: Ground, precision: Precision) -> None:
 
 
 def use(ground: Ground) -> None:
-    """A model's file, loaded and used: embedding that resumes, search, and evaluation beside the untrained model."""
+    """A model's file, loaded and used: embedding into a file, search, and evaluation beside the untrained model."""
     settings, folder = ground.settings(evaluation={"compare_untrained": True}), ground.new()
     dataset, _ = ground.dataset(settings)
     network = build_model(empty_encoder("h36m17", 32, settings), 0.07, 4, 2, settings)
@@ -248,9 +250,8 @@ def use(ground: Ground) -> None:
     save_model(folder / "model.safetensors", network.state_dict(), description)
     model = csip.load(folder / "model.safetensors", "cuda")
     assert (model.device.type, model.precision) == ("cuda", "32-true")
-    gallery = model.embed_tracklets(dataset, tested(dataset), keep=folder / "shards")
-    again = model.embed_tracklets(dataset, tested(dataset), keep=folder / "shards")
-    assert np.array_equal(gallery.features, again.features)
+    gallery = embed_to_file(model, dataset, tested(dataset), folder / "all.h5", Spread(), Silent())
+    assert gallery is not None
     asked = model.embed([dataset.root / frame for frame in dataset.query[0].frames])
     assert len(csip.search(asked, gallery, top=3)[0]) == 3
     assert set(evaluate(model, dataset).compared) == {"chance", "random weights", "before training"}

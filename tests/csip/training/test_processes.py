@@ -17,10 +17,14 @@ import csip.retrieval.model
 from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.monitor import Silent
+from csip.retrieval.descriptors import read_descriptors
 from csip.retrieval.evaluation import evaluate
+from csip.retrieval.in_parts import embed_to_file
+from csip.runtime import share_out
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 from pipelines.ablate import rows_of
+from pose_cache.pieces import Spread
 
 pytestmark = pytest.mark.slow
 
@@ -60,10 +64,13 @@ def use(settings: Settings, out: Path, fabric: Fabric | None = None) -> tuple[di
     model = csip.load(out / "stage2-distillation" / "model.safetensors", "cpu", runtime=settings.runtime)
     found = evaluate(model, dataset, fabric=fabric).as_dict()
     del found["seconds"]
-    keep = None if fabric is None else out / "shards"
     everyone = csip.retrieval.model.tested(dataset)
-    descriptors = model.embed_tracklets(dataset, everyone, keep=keep, fabric=fabric)
-    return found, descriptors.features
+    if fabric is None:
+        return found, model.embed_tracklets(dataset, everyone).features
+    share_out(
+        fabric, Spread(), lambda spread: embed_to_file(model, dataset, everyone, out / "all.h5", spread, Silent())
+    )
+    return found, read_descriptors(out / "all.h5").features
 
 
 PROGRAM = """
@@ -71,7 +78,7 @@ import json, os, sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[2])
-import csip.retrieval.embedding
+import csip.retrieval.embedding, csip.retrieval.in_parts
 import numpy as np
 from csip.config import Settings
 from csip.runtime import make_fabric
@@ -84,7 +91,7 @@ for name, tree in json.loads(Path(sys.argv[1]).read_text()).items():
     train(name, settings, out)
     (out / f"{name.replace(' ', '-')}-{rank}.seed").write_text(str(torch.initial_seed()))
 validated, decoded[:] = len(decoded), []
-csip.retrieval.embedding.SHARD = 3
+csip.retrieval.in_parts.SHARD = 3
 found, features = use(settings, out, make_fabric(settings.runtime))
 np.save(out / f"{rank}.npy", features)
 (out / f"{rank}.json").write_text(json.dumps({"metrics": found, "decoded": len(decoded), "validated": validated}))
