@@ -79,8 +79,10 @@ def _check_data(model: Model, dataset: Dataset, path: Path) -> None:
     if model.description is None or cache is None or not cache.exists():
         return
     now = TrainingData.of(dataset, cache)
-    if not all((dataset.root / frame).exists() for tracklet in dataset.train for frame in tracklet.frames):
-        now = replace(now, pictures=str(model.description.get("pictures")))
+    recorded = str(model.description.get("pictures"))
+    frames = (dataset.root / frame for tracklet in dataset.train for frame in tracklet.frames)
+    if now.pictures != recorded and not all(frame.exists() for frame in frames):
+        now = replace(now, pictures=recorded)
     if changes := now.changes(model.description):
         raise CsipError(
             f"{path}: this model was trained on other data than data set {dataset.name} holds now; changed: {changes}; train "
