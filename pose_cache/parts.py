@@ -154,7 +154,7 @@ class Part(Generic[Piece]):
         data = io.BytesIO()  # written to a file, np.save hides that the disk is full
         np.save(data, rows)
         with atomic(self.path, own_temporary(self.path)) as place:
-            place.write_bytes(data.getbuffer())
+            place.write_bytes(data.getvalue())
 
 
 @dataclass(frozen=True)
