@@ -29,7 +29,7 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
     """
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise CsipError(
-            "runtime.device is cuda, but torch sees no CUDA device; `csip doctor` tells why, or use runtime.device=cpu"
+            "runtime.device is cuda, but torch sees no CUDA device; use runtime.device=cpu", parameter="device"
         )
     cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
     many = "WORLD_SIZE" in os.environ  # torchrun's

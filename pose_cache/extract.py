@@ -22,20 +22,22 @@ the folder.
 """
 
 import hashlib
+import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, resolve_device
 from pose_cache.hdf5 import PARTIAL
 from pose_cache.lock import held, holders
 from pose_cache.merge import Piece, merge_pieces
+from pose_cache.monitor import Monitor, Silent
 from pose_cache.outcome import ExtractSummary, summarize
 from pose_cache.plan import (
     Finished,
@@ -64,7 +66,6 @@ __all__ = [
     "plan_shards",
 ]
 
-Progress = Callable[[int, int], None]
 _NAMED: Final = 3
 
 
@@ -132,7 +133,7 @@ def extract(
     *,
     share: Share | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    monitor: Monitor = Silent(),
 ) -> ExtractSummary:
     """Estimate the skeletons of all sequences and write them into one cache file.
 
@@ -152,8 +153,8 @@ def extract(
         Do only this part of the shards and do not merge; `merge_shards` does when all parts are done.
     force : bool
         Replace an `out` or shards that another estimator made, or an `out` that is damaged.
-    progress : callable, optional
-        Called with the frames done, those of finished shards included, and all frames.
+    monitor : Monitor, optional
+        Hears how many frames are done, those of finished shards included.
 
     Raises
     ------
@@ -169,11 +170,11 @@ def extract(
     estimator = PoseEstimator(spec, devices[0] if alone else "cpu", options.flip_test, options.precision)
     recipe = options.recipe(spec, estimator.digest, root)
     folder = _folder(out)
-    if not folder.exists() and _is_up_to_date(out, sequences, recipe, force):
+    if not folder.exists() and _is_up_to_date(out, sequences, recipe, force, estimator.details):
         return summarize(out, None, True, [_whole(out)], None, started)
 
     with _writing(out, folder, share):
-        if _is_up_to_date(out, sequences, recipe, force):
+        if _is_up_to_date(out, sequences, recipe, force, estimator.details):
             if share is None:
                 _remove(folder)
             return summarize(out, None, True, [_whole(out)], None, started)
@@ -185,15 +186,15 @@ def extract(
         total, left = sum(len(one.frames) for one in mine), sum(job.frame_count for job in jobs)
 
         def report(frames: int) -> None:
-            if progress is not None:
-                progress(total - left + frames, total)
+            monitor.progress("estimating skeletons", total - left + frames, total)
 
         report(0)
         if alone:
             make_here(estimator, jobs, recipe, devices[0], report)
         elif jobs:
             del estimator
-            make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
+            with _without_remains(jobs):
+                make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
         for job in jobs:
             finished |= {one.name: Finished(job.path, row) for row, one in enumerate(job.sequences)}
         if share is not None:
@@ -301,11 +302,25 @@ def _writing(out: Path, folder: Path, share: Share | None) -> Iterator[None]:
             yield
 
 
+@contextmanager
+def _without_remains(jobs: Sequence[ShardJob]) -> Iterator[None]:
+    """Remove what workers leave that an interruption has killed while they wrote."""
+    try:
+        yield
+    except BaseException:
+        for job in jobs:
+            for partial in job.path.parent.glob(f"{job.path.name}.*{PARTIAL}"):
+                partial.unlink(missing_ok=True)
+        raise
+
+
 def _done_file(folder: Path, share: Share) -> Path:
     return folder / f"job-{share.index}-of-{share.count}.done"
 
 
-def _is_up_to_date(out: Path, sequences: Sequence[FrameSequence], recipe: Recipe, force: bool) -> bool:
+def _is_up_to_date(
+    out: Path, sequences: Sequence[FrameSequence], recipe: Recipe, force: bool, details: Mapping[str, Any]
+) -> bool:
     """Tell whether `out` is what would be made; refuse to replace what another estimator made."""
     if not out.exists():
         return False
@@ -313,20 +328,30 @@ def _is_up_to_date(out: Path, sequences: Sequence[FrameSequence], recipe: Recipe
         if _digest(out) != recipe.digest:
             return False
     else:
-        _refuse_other(out, recipe.digest, f"{recipe.spec.name!r}")
+        _refuse_other(out, recipe.digest, f"{recipe.spec.name!r}", details)
     store = SkeletonStore(out)
     if store.provenance.dataset != fingerprint(sequences):
         return False
     return not changed_tracklets(store, store.names, recipe.root)
 
 
-def _refuse_other(out: Path, digest: str, ours: str) -> None:
+def _refuse_other(out: Path, digest: str, ours: str, details: Mapping[str, Any] | None = None) -> None:
+    """Refuse a cache of another estimator than the one of this digest; `details` are that one's, where they are known."""
     if out.exists() and (made := SkeletonStore(out).provenance).details.get("digest") != digest:
+        changed = "" if details is None else _differences(made.details, details)
         raise PoseCacheError(
             f"{out} was made by the estimator {made.estimator!r} with other configs, weights or options than {ours} has "
-            "now: replace it by force, or write to another file",
+            f"now{changed}: replace it by force, or write to another file",
             parameter="force",
         )
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Say in brackets which details of two estimators differ; nothing where only what they stand for does."""
+    assumed = {"decoding": 1, **there}  # caches of before it was noted
+    changed = [key for key in here if key not in ("digest", "software") and assumed.get(key) != here[key]]
+    said = "; ".join(f"{key} {json.dumps(assumed.get(key))} there, {json.dumps(here[key])} here" for key in changed)
+    return f" ({said})" if said else ""
 
 
 def _refuse_foreign(folder: Path, recipe: Recipe, force: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import json
 import math
 import os
@@ -19,7 +20,7 @@ _FULL = "No space left on device"
 
 
 @contextmanager
-def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+def atomic(path: Path, temporary: Path | None = None, *, if_changed: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, which takes the place of ``path`` when the block ends.
 
     The file and its folder are flushed to the disk, so that after a crash of the program or of the machine a reader finds
@@ -32,6 +33,8 @@ def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         The file to make or replace.
     temporary : Path, optional
         Another name in the same folder to write under, for a file that several processes may write at once.
+    if_changed : bool
+        Leave `path` alone where it holds the same, so that its time says when its content last changed.
 
     Raises
     ------
@@ -43,9 +46,12 @@ def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         yield temporary
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
+        if if_changed and path.is_file() and filecmp.cmp(temporary, path, shallow=False):
+            temporary.unlink()
+        else:
+            flush(temporary)
+            temporary.replace(path)
+            flush(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
 from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
-from csip.files import write_bytes
+from csip.files import read_array, write_array
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 from csip.runtime import Precision, autocast, loader_options, to_device
@@ -205,17 +204,18 @@ class Embedder:
             parts.append(["stride", clips.stride])
         key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
         shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
-        missing = [number for number, shard in enumerate(shards) if not shard.exists()]
+        counts = [min(SHARD, len(tracklets) - start) for start in range(0, len(tracklets), SHARD)]
+        kept = [read_array(shard, count) for shard, count in zip(shards, counts, strict=True)]
+        missing = [number for number, rows in enumerate(kept) if rows is None]
         todo = [t for number in missing for t in tracklets[number * SHARD : (number + 1) * SHARD]]
         if missing and len(missing) < len(shards):
             monitor.say(f"{len(tracklets) - len(todo):,} of {len(tracklets):,} tracklets are kept from before")
         described = self._embed(root, todo, monitor, None)
         for number in missing:
-            rows = [_mean(next(described)) for _ in tracklets[number * SHARD : (number + 1) * SHARD]]
-            data = io.BytesIO()  # written to a file, np.save hides that the disk is full
-            np.save(data, np.stack(rows))
-            write_bytes(shards[number], data.getbuffer())
-        return np.concatenate([np.load(shard) for shard in shards])
+            rows = np.stack([_mean(next(described)) for _ in tracklets[number * SHARD : (number + 1) * SHARD]])
+            kept[number] = rows
+            write_array(shards[number], rows)
+        return np.concatenate([rows for rows in kept if rows is not None])
 
     def _embed(
         self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor, sampling: Sampling | None

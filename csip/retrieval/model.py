@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from csip.config import Settings
+from csip.data.content import contents_of
 from csip.data.dataset import Dataset, Tracklet, Tracklets
 from csip.errors import CsipError
 from csip.models.factory import untrained_like
@@ -111,11 +112,12 @@ class Model:
         if not tracklets:
             raise CsipError(f"{dataset.root}: there are no tracklets to embed")
         monitor, embedder = monitor or Silent(), self.embedder(dataset.name)
+        pictures = contents_of(dataset.root, tracklets)  # before they are read: what changes meanwhile then shows
         if keep is None:
             features = embedder.tracklets(dataset.root, tracklets, monitor)
         else:
             features = embedder.in_shards(dataset.root, tracklets, monitor, keep, self.file_digest)
-        return Descriptors.of(dataset, tracklets, features, self.digest)
+        return Descriptors.of(dataset, tracklets, features, self.digest, pictures)
 
     def embed_frames(self, frames: Iterable[Frame], name: str = "frames") -> Descriptors:
         """Embed the frames of one person as one tracklet, of no data set and of an unknown camera."""
@@ -190,5 +192,5 @@ def pick_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise CsipError(f"device: expected auto, cpu, cuda or cuda:0, found {device!r}") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise CsipError(f"device is {device}, but torch sees no CUDA device; `csip doctor` tells why, or use cpu")
+        raise CsipError(f"device is {device}, but torch sees no CUDA device; use cpu", parameter="device")
     return found

@@ -28,7 +28,7 @@ from csip.config import Settings
 from csip.data.clips import FrameChunks, normalize
 from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
-from csip.files import atomic
+from csip.files import atomic, read_array, write_array
 from csip.models.checkpoints import digest_tensors
 from csip.models.vision import VisionEncoder
 from csip.monitor import Monitor
@@ -62,12 +62,12 @@ def frame_features(
         shards = [_shard(cache, key, start) for start in range(0, int(ends[-1]), SHARD)]
         frames = [frame for tracklet in tracklets for frame in tracklet.frames]
         for number in range(fabric.global_rank, len(shards), fabric.world_size):
-            if not shards[number].exists():
-                part = frames[number * SHARD : (number + 1) * SHARD]
+            part = frames[number * SHARD : (number + 1) * SHARD]
+            if read_array(shards[number], len(part)) is None:
                 task = (
                     "embedding frames" if len(shards) == 1 else f"embedding frames, part {number + 1} of {len(shards)}"
                 )
-                _save(shards[number], embed_frames(vision, root, part, settings, fabric.device, monitor, task))
+                write_array(shards[number], embed_frames(vision, root, part, settings, fabric.device, monitor, task))
         fabric.barrier()
         if fabric.is_global_zero:
             _write(cache, np.concatenate([np.load(shard) for shard in shards]), key)
@@ -125,11 +125,6 @@ def _read(cache: Path, key: str) -> np.ndarray | None:
 
 def _shard(cache: Path, key: str, start: int) -> Path:
     return cache.with_name(f"{cache.name}.shards") / f"{key[:16]}-{start // SHARD:05d}.npy"
-
-
-def _save(path: Path, features: np.ndarray) -> None:
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, features)
 
 
 def _write(cache: Path, features: np.ndarray, key: str) -> None:

@@ -194,7 +194,9 @@ class _Ingest:
                 pieces.append(_Piece(video, boxes, origin, self._state.start(video)))
         for piece, found in self._results(pieces, spread):
             if isinstance(found, VideoSummary):
-                self._state.keep(piece.video, piece.origin, found)
+                note = self._state.keep(piece.video, piece.origin, found)
+                if note:
+                    self._monitor.say(note)
             self._finish(piece.video, found, files)
         done = {video.name: self._done[video.name] for video in files if video.name in self._done}
         return done, [self._skipped[video.name] for video in files if video.name in self._skipped]

@@ -53,15 +53,10 @@ def doctor(
       csip doctor
       csip doctor --dataset mars --all-frames
     """
-    if dataset is not None or config is not None:
-        from pipelines import check_dataset, paths
+    from pipelines import paths
+    from pipelines import run_doctor as stage
 
-        settings = paths.settings_for(dataset, config, root, set_ or [])
-        cache = paths.skeleton_file(settings, skeletons)
-        if not check_dataset.run(settings, cache, None if all_frames else frames):
-            raise typer.Exit(1)
-        return
-    from pipelines import check_installation
-
-    if not check_installation.run():
+    given = any(option is not None for option in (dataset, config, root, skeletons, set_))
+    chosen = paths.settings_for(dataset, config, root, set_ or []) if given else None
+    if not stage.run(chosen, skeletons, None if all_frames else frames):
         raise typer.Exit(1)

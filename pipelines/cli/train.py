@@ -16,7 +16,7 @@ def embed_frames(
 ) -> None:
     """Fill the frame feature cache of stage 1 in advance.
 
-    Stage 1 does it by itself. An interrupted command resumes when you rerun it.
+    Stage 1 does this itself if the cache is missing. An interrupted command resumes when you rerun it.
 
     Example:
       csip embed-frames --dataset mars
@@ -105,7 +105,7 @@ def train_skeleton(
 
     chosen = [] if seed is None else [f"runtime.seed={seed}"]
     settings = paths.settings_for(dataset, config, root, [*(set_ or []), *chosen])
-    stage.train(settings, paths.run_folder(settings, run), overwrite, init)
+    stage.run(settings, paths.run_folder(settings, run), overwrite, init)
 
 
 @app.command(rich_help_panel=TRAIN)

@@ -46,8 +46,8 @@ def train(settings: Settings) -> Callable[..., dict]:
     def run(stage: int, settings: Settings, folder: Path) -> dict:
         dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
         if stage == 1:
-            return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent())
-        return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent())
+            return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent()).as_dict()
+        return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent()).as_dict()
 
     return run
 

@@ -24,6 +24,8 @@ import numpy as np
 import psutil
 import pytest
 from distributed import LocalCluster
+from ingested import content, rows
+from monitors import Heard
 
 import csip.video.ingest
 import csip.video.state
@@ -40,17 +42,6 @@ GIVEN = DetectorOptions("boxes")
 SHARED = Path(__file__).parents[4] / "shared/cases"
 FRAMES, WIDTH, HEIGHT = 20, 192, 96
 COLOUR = (40, 40, 220)
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def at(frame: int) -> tuple[int, int, int, int]:
@@ -85,17 +76,6 @@ def write_video(
 
 def boxes(count: int = FRAMES, first: int = 1, number: int = 3) -> str:
     return "".join(f"{f + first},{number},{','.join(map(str, at(f)))},1,-1,-1,-1\n" for f in range(count))
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "tracklets.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """What has to be equal, and nothing that was left half done."""
-    files = [out / "tracklets.csv", *out.glob("crops/**/*"), *(out / ".ingest/work").glob("**/*")]
-    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files if file.is_file()}
 
 
 def is_red(out: Path) -> bool:
