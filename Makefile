@@ -39,7 +39,7 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: ASK setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu wheel clean
+.PHONY: ASK setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu plan-scale wheel clean
 .DELETE_ON_ERROR:
 
 # Asks each time whether what is there is what is wanted, which takes a moment; other targets ask when its inputs change.
@@ -151,6 +151,11 @@ bench: setup
 
 bench-gpu: setup
 	.venv/bin/python tests/benchmarks/bench_gpu.py
+
+# Time, disk and money of many frames: PLAN="--frames 5e7 --gpu-price 1.2".
+PLAN ?=
+plan-scale: | .venv/csip-setup.sha256
+	$(CSIP) plan-scale $(PLAN)
 
 # A wheel that works outside a clone, in dist/.
 wheel: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -78,6 +79,7 @@ def load(
     settings = _used(Settings.model_validate(description["settings"]), evaluation, runtime)
     description["settings"] = settings.model_dump(mode="json")
     chosen = pick_device(device)
+    kind = precision or precision_of(settings.runtime, chosen)
     return Model(
         network=restore(tensors, description),
         settings=settings,
@@ -86,8 +88,9 @@ def load(
         digest=model_digest(file, description),
         file_digest=digest(file),
         device=chosen,
-        precision=precision or precision_of(settings.runtime, chosen),
+        precision=kind,
         description=description,
+        reopen=partial(load, path.absolute(), device, kind, evaluation=evaluation, runtime=runtime),
     )
 
 
@@ -118,6 +121,7 @@ def _load_onnx(
         digest=about.model,
         file_digest=digest(path),
         device=pick_device("cpu"),
+        reopen=partial(load, path.absolute(), evaluation=evaluation, runtime=runtime),
     )
 
 

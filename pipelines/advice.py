@@ -3,6 +3,14 @@
 They name a parameter, or what to make first; only here is known which option or command that is.
 """
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pose_cache.pieces import Share
+
 # Commands that make what is missing or damaged, or that tell more.
 COMMANDS = {
     "changed_skeletons": "rerun `csip skeletons`",
@@ -38,3 +46,8 @@ def advice(parameter: str) -> str:
     if parameter in COMMANDS:
         return f"; {COMMANDS[parameter]}"
     return f" ({OPTIONS.get(parameter, f'--{parameter}')})" if parameter else ""
+
+
+def share_done(share: Share, out: Path) -> str:
+    """Say that a share is done, and what makes the whole when all are."""
+    return f"share {share} is done; --merge writes {out} when all {share.count} are"

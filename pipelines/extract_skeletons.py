@@ -12,6 +12,7 @@ from csip.data.dataset import Dataset
 from csip.data.skeletons import SPLITS, frame_sequences
 from csip.errors import CsipError
 from csip.synthetic.accuracy import compare_with_truth, has_truth
+from pipelines.advice import share_done
 from pipelines.console import RichMonitor, console
 from pose_cache import interchange
 from pose_cache.estimator import estimator_spec
@@ -236,7 +237,7 @@ def _say_summary(summary: ExtractSummary) -> None:
     for example in summary.examples:
         console.print(f"  unreadable image: {example}", markup=False, soft_wrap=True)
     if summary.share is not None and not summary.up_to_date:
-        console.print("  when all shares are done: csip skeletons merge")
+        console.print(f"  {share_done(summary.share, summary.out)}", soft_wrap=True)
 
 
 def _say_report(report: ImportReport) -> ImportReport:

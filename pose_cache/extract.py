@@ -23,8 +23,6 @@ the folder.
 
 import hashlib
 import json
-import re
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,22 +32,21 @@ from typing import Any, Final
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, resolve_device
-from pose_cache.hdf5 import PARTIAL
-from pose_cache.lock import held, holders
+from pose_cache.files import PARTIAL
 from pose_cache.merge import Piece, merge_pieces
 from pose_cache.monitor import Monitor, Silent
 from pose_cache.outcome import ExtractSummary, summarize
+from pose_cache.parts import PartsFolder
+from pose_cache.pieces import Share
 from pose_cache.plan import (
     Finished,
     FrameSequence,
-    Share,
     changed_tracklets,
     check_sequences,
     find_finished,
     fingerprint,
     pieces_of,
     plan_shards,
-    share_of,
 )
 from pose_cache.shard import ShardJob
 from pose_cache.store import SkeletonStore
@@ -169,17 +166,18 @@ def extract(
     # Where workers estimate, this process only needs the estimator's digest.
     estimator = PoseEstimator(spec, devices[0] if alone else "cpu", options.flip_test, options.precision)
     recipe = options.recipe(spec, estimator.digest, root)
-    folder = _folder(out)
+    folder = _parts(out).path
     if not folder.exists() and _is_up_to_date(out, sequences, recipe, force, estimator.details):
         return summarize(out, None, True, [_whole(out)], None, started)
 
-    with _writing(out, folder, share):
+    with _writing(out, share):
         if _is_up_to_date(out, sequences, recipe, force, estimator.details):
             if share is None:
-                _remove(folder)
+                _parts(out).remove()
             return summarize(out, None, True, [_whole(out)], None, started)
         _refuse_foreign(folder, recipe, force)
-        shards = share_of(plan_shards(sequences, options.shard_frames), share)
+        shards = plan_shards(sequences, options.shard_frames)
+        shards = shards if share is None else share.of(shards)
         mine = [one for shard in shards for one in shard]
         finished = find_finished(_shard_files(folder), _existing(out), mine, recipe.digest, root)
         jobs = _jobs(shards, finished, folder, recipe.digest)
@@ -198,9 +196,9 @@ def extract(
         for job in jobs:
             finished |= {one.name: Finished(job.path, row) for row, one in enumerate(job.sequences)}
         if share is not None:
-            _done_file(folder, share).touch()
+            _parts(out).finish(share)
             return summarize(out, share, False, pieces_of(mine, finished), total - left, started)
-        _finish(sequences, finished, out, folder)
+        _finish(sequences, finished, out)
     return summarize(out, None, False, [_whole(out)], total - left, started)
 
 
@@ -226,7 +224,7 @@ def merge_shards(sequences: Sequence[FrameSequence], root: Path, out: Path, *, f
     """
     started = time.monotonic()
     check_sequences(sequences, root)
-    folder = _folder(out)
+    folder = _parts(out).path
     digests = {digest: path for path in _shard_files(folder) if (digest := _digest(path)) is not None}
     if not digests:
         raise PoseCacheError(f"nothing to merge: no shards in {folder}; extract the shares first", parameter="share")
@@ -234,18 +232,18 @@ def merge_shards(sequences: Sequence[FrameSequence], root: Path, out: Path, *, f
         one, other, *_ = digests.values()
         raise PoseCacheError(f"{one} and {other} are of different estimators: delete {folder}, and extract again")
     (digest,) = digests
-    with _writing(out, folder, None):
+    with _writing(out, None):
         if not force:
             _refuse_other(out, digest, "the shards")
         finished = find_finished(_shard_files(folder), _existing(out), sequences, digest, root)
         if missing := [one.name for one in sequences if one.name not in finished]:
-            raise _missing(missing, len(sequences), folder)
-        _finish(sequences, finished, out, folder)
+            raise _missing(missing, len(sequences), out)
+        _finish(sequences, finished, out)
     return summarize(out, None, False, [_whole(out)], sum(len(one.frames) for one in sequences), started)
 
 
-def _folder(out: Path) -> Path:
-    return out.with_name(out.name + ".shards")
+def _parts(out: Path) -> PartsFolder:
+    return PartsFolder(out.with_name(out.name + ".shards"), out)
 
 
 def _shard_files(folder: Path) -> list[Path]:
@@ -282,24 +280,13 @@ def _jobs(
 
 
 @contextmanager
-def _writing(out: Path, folder: Path, share: Share | None) -> Iterator[None]:
+def _writing(out: Path, share: Share | None) -> Iterator[None]:
     """Be the one who writes `out`, or one of those who each do a share."""
-    if share is None:
-        if jobs := holders(folder, "job-*.lock"):
-            raise PoseCacheError(
-                f"{out} is being written by {len(jobs)} jobs: {'; '.join(jobs)}. Wait for them, or stop them"
-            )
-        with held(folder / "lock", str(out)):
-            for partial in [*folder.glob(f"*{PARTIAL}"), *out.parent.glob(f"{out.name}.*{PARTIAL}")]:
+    with _parts(out).held(share):
+        if share is None:
+            for partial in out.parent.glob(f"{out.name}.*{PARTIAL}"):
                 partial.unlink(missing_ok=True)  # of runs that were killed
-            yield
-    else:
-        with (
-            held(folder / "lock", str(out), shared=True),
-            held(folder / f"job-{share.index}-of-{share.count}.lock", f"the share {share} of {out}"),
-        ):
-            _done_file(folder, share).unlink(missing_ok=True)
-            yield
+        yield
 
 
 @contextmanager
@@ -312,10 +299,6 @@ def _without_remains(jobs: Sequence[ShardJob]) -> Iterator[None]:
             for partial in job.path.parent.glob(f"{job.path.name}.*{PARTIAL}"):
                 partial.unlink(missing_ok=True)
         raise
-
-
-def _done_file(folder: Path, share: Share) -> Path:
-    return folder / f"job-{share.index}-of-{share.count}.done"
 
 
 def _is_up_to_date(
@@ -368,31 +351,17 @@ def _refuse_foreign(folder: Path, recipe: Recipe, force: bool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _finish(sequences: Sequence[FrameSequence], finished: Mapping[str, Finished], out: Path, folder: Path) -> None:
+def _finish(sequences: Sequence[FrameSequence], finished: Mapping[str, Finished], out: Path) -> None:
     """Put the file together, and then remove the shards."""
     pieces = pieces_of(sequences, finished)
     provenance = SkeletonStore(pieces[0].path).provenance
     merge_pieces(pieces, out, replace(provenance, dataset=fingerprint(sequences)))
-    _remove(folder)
+    _parts(out).remove()
 
 
-def _remove(folder: Path) -> None:
-    """Remove the folder of shards, the lock last: who waits for it finds `out` finished."""
-    for path in folder.iterdir():
-        if path.name != "lock":
-            path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _missing(names: Sequence[str], count: int, folder: Path) -> PoseCacheError:
+def _missing(names: Sequence[str], count: int, out: Path) -> PoseCacheError:
     """Return the error that says which tracklets, and which jobs, are missing."""
     named = ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-    text = f"{folder}: {len(names)} of {count} tracklets are not finished ({named})"
-    found = [re.fullmatch(r"job-(\d+)-of-(\d+)", path.stem) for path in folder.glob("job-*.lock")]
-    counts = {int(match.group(2)) for match in found if match}
-    if len(counts) != 1:
-        return PoseCacheError(f"{text}; extract the rest without shares")
-    (jobs,) = counts
-    absent = [str(share) for i in range(jobs) if not _done_file(folder, share := Share(i + 1, jobs)).exists()]
-    shares = ", ".join(absent) or "of the jobs whose frames have changed"
-    return PoseCacheError(f"{text}; extract the shares {shares}", parameter="share")
+    parts = _parts(out)
+    what = f"{parts.path}: {len(names)} of {count} tracklets are not finished ({named})"
+    return parts.unfinished(what, "extract", "share")

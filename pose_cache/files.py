@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 # HDF5, safetensors and torch raise errors of their own and put the system's number or words into the text.
 _NUMBER = re.compile(r"(?:errno = |os error )(\d+)")
 _FULL = "No space left on device"
+# Ends the names of `own_temporary`; what a killed process leaves under one is removed by the next writer.
+PARTIAL = ".partial"
 
 
 @contextmanager
@@ -59,6 +62,11 @@ def atomic(path: Path, temporary: Path | None = None, *, if_changed: bool = Fals
         if number is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def own_temporary(path: Path) -> Path:
+    """Return a name for `atomic` that no other writer has: of two that make one file at once, each leaves a whole one."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

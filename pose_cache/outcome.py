@@ -13,7 +13,7 @@ import numpy as np
 from pose_cache.errors import PoseCacheError
 from pose_cache.files import write_json
 from pose_cache.merge import Piece
-from pose_cache.plan import Share
+from pose_cache.pieces import Share
 from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore
 

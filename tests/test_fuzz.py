@@ -27,7 +27,7 @@ from csip.data import folder, kgbd, kinect_frames, mars, prid2011, transg
 from csip.data.dataset import Dataset
 from csip.data.index import FOLDER, Tree
 from csip.data.matfiles import read_matrix
-from csip.files import read_array, write_array, write_json
+from csip.files import write_json
 from csip.models.checkpoints import load_model, save_model
 from csip.retrieval.descriptors import Descriptors, read_descriptors, write_descriptors
 from csip.runtime import make_fabric
@@ -42,6 +42,7 @@ from csip.video.state import IngestState
 from pose_cache.images import load_frame
 from pose_cache.interchange import import_kinect
 from pose_cache.json_tree import read_points
+from pose_cache.parts import Part
 from pose_cache.plan import FrameSequence
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, verify_store, write_store
 from pose_cache.summary import summarize_store
@@ -310,12 +311,13 @@ def test_features_and_shards_of_arrays(tmp_path: Path) -> None:
     frame_features._write(path, whole, "key")
     survives(path, path.read_bytes(), lambda: frame_features._read(path, "key"), anything)
     shard = tmp_path / "shard.npy"
-    write_array(shard, whole)
+    part = Part(shard, None, 6)
+    part.write(whole)
 
     def fits(found: object) -> bool:
         return found is None or len(found) == 6  # type: ignore[arg-type]
 
-    survives(shard, shard.read_bytes(), lambda: read_array(shard, 6), fits)
+    survives(shard, shard.read_bytes(), part.read, fits)
 
 
 BOXES = {

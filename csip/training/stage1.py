@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,18 @@ from csip.data.skeletons import Skeletons, load_skeletons
 from csip.models.factory import empty_encoder
 from csip.models.losses import LearnableTemperature, supervised_contrastive
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
-from csip.models.vision import create_vision
+from csip.models.vision import VisionEncoder, create_vision
 from csip.monitor import Monitor
 from csip.retrieval.metrics import chance, rank
-from csip.runtime import gather, make_fabric, only_first, seed_torch, share, to_device
-from csip.training.frame_features import frame_features
+from csip.runtime import gather, make_fabric, only_first, seed_torch, share, share_out, to_device
+from csip.training.frame_features import FeatureCache, frame_features
 from csip.training.keeper import Keeper
 from csip.training.results import Retrieval, Stage1Result
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
+from pose_cache.pieces import Spread
+
+FEATURES = "features.h5"
 
 
 def train_stage1(
@@ -300,11 +304,41 @@ def embed_training_frames(
         One array a tracklet.
     """
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
+    vision = frozen_encoder(settings)
+    return frame_features(folder / FEATURES, vision, dataset.root, train + held, settings, fabric, monitor)
+
+
+def fill_features(
+    dataset: Dataset, settings: Settings, folder: Path, spread: Spread, fabric: Fabric, monitor: Monitor
+) -> list[np.ndarray] | None:
+    """Do what `embed_training_frames` does before the training starts, by whoever `spread` says.
+
+    Returns
+    -------
+    list of ndarray or None
+        As `embed_training_frames`; None after a share, which leaves parts alone.
+
+    Raises
+    ------
+    PoseCacheError
+        Somebody else is writing the file, a worker died, or shares that are to be merged are missing.
+    """
+    train, held = hold_out(dataset.train, settings.dataset.val_ids)
+    vision = frozen_encoder(settings)
+    kept = FeatureCache(folder / FEATURES, vision, dataset.root, train + held, settings, fabric.device)
+    features = kept.read()
+    if features is None:
+        create = partial(frozen_encoder, settings)
+        share_out(fabric, spread, lambda chosen: kept.fill(chosen, monitor, create))
+        features = kept.read() if spread.share is None else None
+    return features
+
+
+def frozen_encoder(settings: Settings) -> VisionEncoder:
+    """Make the image encoder as it is before training."""
     torch.manual_seed(settings.runtime.seed)
-    vision = create_vision(
-        settings.vision.model, settings.vision.pretrained, (settings.clips.height, settings.clips.width)
-    )
-    return frame_features(folder / "features.h5", vision, dataset.root, train + held, settings, fabric, monitor)
+    size = settings.clips.height, settings.clips.width
+    return create_vision(settings.vision.model, settings.vision.pretrained, size)
 
 
 @torch.inference_mode()

@@ -32,6 +32,7 @@ from csip.video.find import VideoFile
 from csip.video.one_video import COLUMNS, BoxesFile, VideoSummary
 from pose_cache.errors import PoseCacheError
 from pose_cache.lock import held
+from pose_cache.parts import PartsFolder
 
 FORMAT: Final = 1
 _STATE: Final = ".ingest"
@@ -56,9 +57,9 @@ class IngestState:
         self.work = self._state / "work"
 
     @property
-    def lock(self) -> Path:
-        """File that one process holds while it writes."""
-        return self._state / "lock"
+    def jobs(self) -> PartsFolder:
+        """Who writes: one process, or jobs that each do a share."""
+        return PartsFolder(self._state, self.out)
 
     def options(self, share: bool = False) -> dict[str, Any] | None:
         """Return the options that the data set was begun with; None as long as no video is done, unless for a ``share``."""
@@ -87,7 +88,7 @@ class IngestState:
         with ExitStack() as stack:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    stack.enter_context(held(self.lock.with_name("lock-options"), str(self.out)))
+                    stack.enter_context(held(self._state / "lock-options", str(self.out)))
                     break
                 except PoseCacheError:
                     if attempt == _ATTEMPTS:

@@ -19,11 +19,9 @@ from typing import Any
 
 import av
 import cv2
-import dask
 import numpy as np
 import psutil
 import pytest
-from distributed import LocalCluster
 from ingested import content, rows
 from monitors import Heard
 
@@ -31,12 +29,11 @@ import csip.video.ingest
 import csip.video.state
 from csip.errors import CsipError
 from csip.video.box_raw import BoxesOptions
-from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
+from csip.video.ingest import DetectorOptions, IngestResult, ingest
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
 from pose_cache.errors import PoseCacheError
-from pose_cache.lock import held
-from pose_cache.plan import Share
+from pose_cache.pieces import Share, Spread
 
 GIVEN = DetectorOptions("boxes")
 SHARED = Path(__file__).parents[4] / "shared/cases"
@@ -320,43 +317,37 @@ def test_shares_are_joined_by_the_command_without_one(tmp_path: Path) -> None:
     assert content(out) == content(tmp_path / "whole")
 
 
+def test_merging_does_no_share_of_the_work(tmp_path: Path) -> None:
+    several(tmp_path / "v")
+    (tmp_path / "v/none.mp4").write_text("no video")
+    (tmp_path / "v/none.txt").touch()
+    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
+    out = tmp_path / "out"
+    for job in (1, 3):
+        with pytest.raises(
+            PoseCacheError, match=r"out: videos are not ingested; run the (rest without shares|shares 2/3, 3/3)"
+        ):
+            ingest(tmp_path / "v", out, GIVEN, spread=Spread(merge=True))
+        ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(job, 3)))
+    with pytest.raises(PoseCacheError, match=r"out: videos are not ingested; run the shares 2/3$") as raised:
+        ingest(tmp_path / "v", out, GIVEN, spread=Spread(merge=True))
+    assert raised.value.parameter == "shard"
+    ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(2, 3)))
+    assert same(ingest(tmp_path / "v", out, GIVEN, spread=Spread(merge=True)), expected)
+    assert content(out) == content(tmp_path / "whole")
+    assert not list(out.glob(".ingest/job-*"))
+
+
 def test_shares_run_at_once_and_the_whole_waits_for_none(tmp_path: Path) -> None:
     several(tmp_path / "v")
     out = tmp_path / "out"
     state = csip.video.state.IngestState(out)
-    with held(state.lock, str(out), shared=True), held(state.lock.with_name("lock-2-of-2"), "the other share"):
+    with state.jobs.held(Share(2, 2)):
         assert ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(1, 2))).ingested == 2
         with pytest.raises(PoseCacheError, match=r"is being written by"):
             ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(2, 2)))
         with pytest.raises(PoseCacheError, match="is being written by"):
             ingest(tmp_path / "v", out, GIVEN)
-
-
-@pytest.mark.slow
-def test_dask_workers_one_of_them_killed(tmp_path: Path) -> None:
-    several(tmp_path / "v")
-    for number in range(5):
-        write_video(tmp_path / f"v/more/{number}.mp4")
-        (tmp_path / f"v/more/{number}.txt").write_text(boxes())
-    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
-    out = tmp_path / "out"
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        dask.config.set({"scheduler-address": cluster.scheduler_address}),
-    ):
-        victim = next(iter(cluster.workers.values())).pid
-
-        def kill() -> None:
-            while not list(out.glob(".ingest/work/*/*/*.jpg")):
-                time.sleep(0.002)
-            os.kill(victim, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill, daemon=True)
-        killer.start()
-        assert same(ingest(tmp_path / "v", out, GIVEN, spread=Spread(backend="dask")), expected)
-        killer.join(10)
-        assert not killer.is_alive()
-    assert content(out) == content(tmp_path / "whole")
 
 
 @pytest.mark.slow
