@@ -269,3 +269,35 @@ def cluster(
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
     stage.run(settings, paths.run_folder(settings, run), found, threshold, people, out, force)
+
+
+@app.command(rich_help_panel=VIDEOS)
+def review(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    found: Descriptors = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest mean distance, 1 - cosine, within a proposed person.", show_default="of the best silhouette"
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.", show_default="any free one", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    set_: Set = None,
+) -> None:
+    """Review proposed identities in the browser: answers which tracklets are the same person, and writes labels.csv.
+
+    Every answer is kept in review.jsonl in the data set. The command continues where it was stopped.
+
+    Example:
+      csip review --dataset hall
+      csip review --dataset hall --run runs/hall2
+    """
+    from pipelines import paths
+    from pipelines import review_tracklets as stage
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.run(settings, paths.run_folder(settings, run), found, threshold, port, browser)
