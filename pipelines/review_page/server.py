@@ -210,7 +210,7 @@ class ReviewServer:
             body = json.loads(await asked.body())
         except (ValueError, RecursionError):
             return JSONResponse({"error": "expected JSON"}, 400)
-        if not isinstance(body, dict) or body.get("do") not in self._actions:
+        if not (isinstance(body, dict) and isinstance(body.get("do"), str) and body["do"] in self._actions):
             return JSONResponse({"error": f"do: expected one of {', '.join(self._actions)}"}, 400)
         key = body.setdefault("key", None)
         if key is not None and not (isinstance(key, str) and 0 < len(key) <= 80):
