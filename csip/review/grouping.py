@@ -185,6 +185,7 @@ class Grouper:
         votes: Sequence[Vote],
         alone: frozenset[int] = frozenset(),
         left_out: frozenset[int] = frozenset(),
+        held: frozenset[int] = frozenset(),
         credible: float = 0.0,
     ) -> Grouping:
         """Return the groups that follow from the answers.
@@ -197,6 +198,8 @@ class Grouper:
             Tracklets that were taken out of their group by hand; they are pieces of their own.
         left_out
             Tracklets that show nobody, or several people: they are in no group.
+        held
+            Tracklets whose groups are joined to others by votes alone.
         credible
             How much more credible "same" becomes, in answers, where the mean distance falls by one.
         """
@@ -206,7 +209,7 @@ class Grouper:
         opened = self._opened(node_votes)
         pieces, members = self._pieces(opened, alone, left_out)
         touched = {int(pieces[row]) for vote in votes for row in (vote.a, vote.b)} | set(members)
-        return self._united(votes, pieces, members, touched, opened, node_votes, credible)
+        return self._united(votes, pieces, members, touched, opened, node_votes, held, credible)
 
     def _node_votes(self, votes: Sequence[Vote], alone: frozenset[int]) -> dict[int, float]:
         roots, found = self.tree.roots, {}
@@ -264,6 +267,7 @@ class Grouper:
         touched: set[int],
         opened: set[int],
         node_votes: dict[int, float],
+        held: frozenset[int],
         credible: float,
     ) -> Grouping:
         tree = self.tree
@@ -290,7 +294,7 @@ class Grouper:
             self._apply(link, sets, result, firm)
         for piece in touched:
             sets.find(piece)
-        self._join_by_distance(sets, members, pieces, result)
+        self._join_by_distance(sets, members, pieces, held, result)
         return result
 
     def _links(self, votes: Sequence[Vote], pieces: np.ndarray, members: dict[int, np.ndarray]) -> list[Link]:
@@ -329,7 +333,12 @@ class Grouper:
             result.separated.append(link)
 
     def _join_by_distance(
-        self, sets: _Sets, members: dict[int, np.ndarray], pieces: np.ndarray, result: Grouping
+        self,
+        sets: _Sets,
+        members: dict[int, np.ndarray],
+        pieces: np.ndarray,
+        held: frozenset[int],
+        result: Grouping,
     ) -> None:
         """Join what is near enough and not kept apart, and number the groups."""
         roots = sets.roots()
@@ -341,13 +350,14 @@ class Grouper:
         slot_of = dict(zip(keys, slots.tolist(), strict=True))
         key_of = {slot: key for key, slot in slot_of.items()}
         alive = set(keys)
+        still = {sets.find(int(pieces[row])) for row in held if pieces[row] >= 0}
         heap: list[tuple[float, int, int]] = []
 
         def offer(rows: np.ndarray, among: np.ndarray) -> None:
             near = self.distances.between(rows, among)
             for i, j in zip(*np.nonzero(near <= self.threshold), strict=True):
                 a, b = key_of[int(rows[i])], key_of[int(among[j])]
-                if a != b:
+                if a != b and not {a, b} & still:
                     heapq.heappush(heap, (float(near[i, j]), min(a, b), max(a, b)))
 
         if merged:

@@ -55,34 +55,28 @@ class LabelsFile:
         CsipError
             The file cannot be read.
         """
-        taken = 0
-        for _ in range(2):  # a change may need the group that another one makes
-            changes = self._changes(review)
-            written = self._written()
-            titles, people, rows = review.titles(), review.grouping.people, review.basis.rows
-            current = {name: titles[people[row]] if people[row] >= 0 else None for name, row in rows.items()}
-            clear = {name: to for name, to in changes.items() if current[name] in (to, written.get(name)) and to is not None}
-            wanted: dict[str, list[str]] = {}
-            for name, to in clear.items():
-                if current[name] != to:
-                    wanted.setdefault(str(to), []).append(name)
-            for title, names in wanted.items():
-                self._take(review, title, names)
-                taken += len(names)
-            if not wanted:
-                break
+        spoken, taken = self._spoken(review), 0
+        wanted: dict[str, list[str]] = {}
+        for name, to in self._changes(review).items():
+            if to is not None and name not in spoken and self._here(review, name) != to:
+                wanted.setdefault(to, []).append(name)
+        for title, names in wanted.items():
+            self._take(review, title, names)
+            taken += len(names)
         return taken
 
     def conflicts(self, review: Review) -> list[Conflict]:
         """Return the tracklets that were changed both here and in the file."""
+        changes = self._changes(review)
+        if not changes:
+            return []
         titles, people, rows = review.titles(), review.grouping.people, review.basis.rows
-        found = []
-        for name, to in self._changes(review).items():
-            person = int(people[rows[name]])
-            here = titles[person] if person >= 0 else None
-            if here != to and self._kept.get(name, "") != to:
-                found.append(Conflict(name, to, here))
-        return found
+        here = {name: titles[people[rows[name]]] if people[rows[name]] >= 0 else None for name in changes}
+        return [
+            Conflict(name, to, here[name])
+            for name, to in changes.items()
+            if here[name] != to and self._kept.get(name, "") != to
+        ]
 
     def settle(self, review: Review, name: str, keep: str, key: str | None = None) -> None:
         """Settle a conflict: ``file`` takes over what the file says, ``review`` leaves what the review says.
@@ -128,10 +122,19 @@ class LabelsFile:
         content = format_rows([("tracklet", "person", "state"), *rows]).encode()
         # The note first: a file as either of the two was changed by nobody.
         digests = [digest for digest in (self._digest(), hashlib.sha256(content).hexdigest()) if digest]
-        write_json(self._note, {"digests": digests, "people": {name: title for name, title, _ in rows}})
+        write_json(self._note, {"version": version, "digests": digests, "people": {name: title for name, title, _ in rows}})
         write_bytes(self.path, content)
         self._kept.clear()
         self.saved_version = version
+
+    def _here(self, review: Review, name: str) -> str | None:
+        person = int(review.grouping.people[review.basis.rows[name]])
+        return review.titles()[person] if person >= 0 else None
+
+    def _spoken(self, review: Review) -> set[str]:
+        """Return the tracklets that the review is about since the file was written."""
+        version = self._told().get("version")
+        return review.spoken_of(version) if isinstance(version, int) else set()
 
     def _take(self, review: Review, title: str, names: list[str]) -> None:
         titles, people, rows = review.titles(), review.grouping.people, review.basis.rows

@@ -153,11 +153,13 @@ class Review:
 
     def title(self, person: int) -> str:
         """Return the name of a group: as given, else of the number of its first tracklet."""
-        rows = self._grouping.groups[person]
-        named = [(when, title) for row in rows.tolist() if (named := self._titles.get(row)) for when, title in [named]]
-        if named:
-            return max(named)[1]
-        return f"person-{int(rows[0]) + 1:0{max(len(str(self.basis.tree.count)), 3)}d}"
+        rows = self._grouping.groups[person].tolist()
+        given = [self._titles[row] for row in rows if row in self._titles]
+        if given:
+            # What most are called; of two as frequent, what was said last.
+            return max(given, key=lambda said: (sum(title == said[1] for _, title in given), said[0]))[1]
+        first = next((row for row in rows if row not in self._alone), rows[0])
+        return f"person-{first + 1:0{max(len(str(self.basis.tree.count)), 3)}d}"
 
     def titles(self) -> list[str]:
         """Return the names of all groups; two people of one name get a number."""
@@ -196,6 +198,14 @@ class Review:
         rows = np.flatnonzero(kept)
         order = rows[np.argsort(distances[rows], kind="stable")[:count]]
         return [(int(other), float(max(distances[other], 0))) for other in order]
+
+    def spoken_of(self, since: int) -> set[str]:
+        """Return the tracklets that entries after a version are about, those that were undone aside."""
+        found: set[str] = set()
+        for number, entry in self._entries:
+            if number > since:
+                found.update(entry.get("names", ()), (entry[side] for side in ("a", "b") if side in entry))
+        return found
 
     # ---- what is said -------------------------------------------------------------------------------------------
 
@@ -260,8 +270,14 @@ class Review:
             for person in sorted({int(people[row]) for row in rows if people[row] >= 0}):
                 left = np.setdiff1d(self._grouping.groups[person], rows)
                 if len(left) and (to is None or people[self.row(to)] != person):
-                    rest.append(self.basis.names[self._central(left)])
-            return self._add({"do": "move", "names": checked, "to": to and self.basis.names[self.row(to)], "from": rest}, key)
+                    pieces = self._grouping.pieces[left]
+                    rest += [self.basis.names[self._central(left[pieces == piece])] for piece in np.unique(pieces)]
+            beside: list[str] = []
+            if to is not None:
+                person = int(people[self.row(to)])
+                beside = [self.basis.names[row] for row in (self._grouping.groups[person].tolist() if person >= 0 else [])]
+            to = None if to is None else self.basis.names[self.row(to)]
+            return self._add({"do": "move", "names": checked, "to": to, "from": rest, "beside": beside}, key)
 
     def merge(self, names: Sequence[str], key: str | None = None) -> int:
         """Say that the groups of some tracklets are one person."""
@@ -284,7 +300,12 @@ class Review:
         title = canonical(str(title)).strip()
         if not title or len(title) > _LONGEST or not title.isprintable():
             raise CsipError(f"title: expected 1 to {_LONGEST} printable characters, found {title[:40]!r}")
-        return self._add({"do": "rename", "names": [self.basis.names[self.row(name)]], "title": title}, key)
+        with self._lock:
+            person = int(self._grouping.people[self.row(name)])
+            if person < 0:
+                raise CsipError(f"tracklet {name} is of no person")
+            names = [self.basis.names[row] for row in self._grouping.groups[person].tolist()]
+            return self._add({"do": "rename", "names": names, "title": title}, key)
 
     def undo(self, key: str | None = None) -> int:
         """Take back the last entry that was not taken back yet.
@@ -334,6 +355,7 @@ class Review:
         self._answered: list[Answered] = []
         self._unsure: dict[tuple[int, int], int] = {}
         self._alone: set[int] = set()
+        self._held: set[int] = set()
         self._left_out: dict[int, State] = {}
         self._titles: dict[int, tuple[int, str]] = {}
         self.unknown = 0  # entries about tracklets that are not here any more
@@ -347,7 +369,7 @@ class Review:
                 raise CsipError(f"{self.journal.path}: line {number + 1} cannot be understood ({error!r})") from error
         self._beliefs = Beliefs.fitted(self._answered)
         self._grouping = self._grouper.group(
-            self._votes, frozenset(self._alone), frozenset(self._left_out), self._asker.credible(self._beliefs)
+            self._votes, frozenset(self._alone), frozenset(self._left_out), frozenset(self._held), self._asker.credible(self._beliefs)
         )
         self._asked: Questions | None = None
 
@@ -371,12 +393,18 @@ class Review:
 
     def _on_move(self, number: int, entry: dict[str, Any]) -> None:
         rows = [self.basis.rows[name] for name in entry["names"]]
-        # What was said of them before by hand no longer holds.
+        # That they were the same as others no longer holds, nor that they were not the same as whom they are with now.
         moved = set(rows)
+        beside = {self.basis.rows[name] for name in entry["beside"] if name in self.basis.rows}
         self._votes = [
-            vote for vote in self._votes if not ((vote.a in moved) ^ (vote.b in moved)) or abs(vote.weight) < FIRM
+            vote
+            for vote in self._votes
+            if (vote.a in moved) == (vote.b in moved) or (vote.weight < 0 and not {vote.a, vote.b} & beside)
         ]
         self._alone |= moved
+        self._held = (self._held | moved) if entry["to"] is None else (self._held - moved)
+        for row in moved:
+            self._titles.pop(row, None)
         self._votes += [Vote(rows[0], row, FIRM, number) for row in rows[1:]]
         if entry["to"] is not None:
             self._votes.append(Vote(rows[0], self.basis.rows[entry["to"]], FIRM, number))
@@ -393,7 +421,8 @@ class Review:
 
     def _on_rename(self, number: int, entry: dict[str, Any]) -> None:
         for name in entry["names"]:
-            self._titles[self.basis.rows[name]] = number, entry["title"]
+            if name in self.basis.rows:
+                self._titles[self.basis.rows[name]] = number, entry["title"]
 
 
 def open_review(

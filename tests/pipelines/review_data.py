@@ -27,7 +27,7 @@ class Hall:
     settings: Settings
 
 
-def make_hall(folder: Path, people: int = 5, cameras: int = 2, each: int = 2, noise: float = 0.5, seed: int = 0) -> Hall:
+def make_hall(folder: Path, people: int = 5, cameras: int = 2, each: int = 2, noise: float = 0.38, seed: int = 1) -> Hall:
     """Make a data set: everybody passes every camera `each` times."""
     root, run = folder / "data" / NAME, folder / "runs" / NAME
     rng = np.random.default_rng(seed)
