@@ -425,6 +425,16 @@ class Review:
                 self._titles[self.basis.rows[name]] = number, entry["title"]
 
 
+def left_out(journal: Journal) -> dict[str, str]:
+    """Return the tracklets that a journal says show nobody or several people, and which of the two."""
+    undone = {entry["of"] for entry in journal.entries if entry.get("do") == "undo"}
+    found: dict[str, str] = {}
+    for number, entry in enumerate(journal.entries, 1):
+        if entry.get("do") == "mark" and number not in undone:
+            found.update(dict.fromkeys(entry["names"], entry["as"]))
+    return {name: mark for name, mark in found.items() if mark != "person"}
+
+
 def open_review(
     root: Path,
     descriptors: Descriptors,

@@ -46,6 +46,7 @@ async function refresh() {
   showConflicts();
   showContradictions();
   await views[current].load();
+  document.documentElement.dataset.answers = progress.answers;  // shown whole
 }
 
 function showConflicts() {

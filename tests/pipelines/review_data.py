@@ -27,7 +27,7 @@ class Hall:
     settings: Settings
 
 
-def make_hall(folder: Path, people: int = 5, cameras: int = 2, each: int = 2, noise: float = 0.38, seed: int = 1) -> Hall:
+def make_hall(folder: Path, people: int = 5, cameras: int = 2, each: int = 2, noise: float = 0.45, seed: int = 0) -> Hall:
     """Make a data set: everybody passes every camera `each` times."""
     root, run = folder / "data" / NAME, folder / "runs" / NAME
     rng = np.random.default_rng(seed)
@@ -46,6 +46,7 @@ def make_hall(folder: Path, people: int = 5, cameras: int = 2, each: int = 2, no
                     # The next one comes into sight before this one leaves.
                     lines.append((name, "", f"cam{camera}", f"crops/{name}/{frame:03d}.jpg", "", f"cam{camera}.mp4", clock + frame))
                 clock += FRAMES - 1
+            clock += FRAMES  # nobody is in sight together with themselves
     head = ("tracklet", "person", "camera", "frame", "part", "video", "number")
     root.mkdir(parents=True, exist_ok=True)
     (root / "tracklets.csv").write_text(format_rows([head, *lines]))

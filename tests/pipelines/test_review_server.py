@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -377,4 +376,3 @@ def test_the_journal_is_lines_of_json(client: TestClient, hall: Hall) -> None:
     lines = (hall.root / "review.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"format": 1, "dataset": "hall"}
     assert all(json.loads(line)["do"] == "compare" for line in lines[1:])
-    assert time.time() > 0
