@@ -87,6 +87,8 @@ class Grouping:
         Links that hold: within a group, and between two.
     contradictions
         Links that the others contradict, and those whose votes are as many for as against.
+    unheld
+        Answers that do not hold: their tracklets are together though they say "different", or apart though they say "same".
     """
 
     people: np.ndarray
@@ -98,6 +100,7 @@ class Grouping:
     joined: list[Link] = field(default_factory=list)
     separated: list[Link] = field(default_factory=list)
     contradictions: list[Link] = field(default_factory=list)
+    unheld: list[int] = field(default_factory=list)
 
 
 class _Sets:
@@ -209,7 +212,10 @@ class Grouper:
         opened = self._opened(node_votes)
         pieces, members = self._pieces(opened, alone, left_out)
         touched = {int(pieces[row]) for vote in votes for row in (vote.a, vote.b)} | set(members)
-        return self._united(votes, pieces, members, touched, opened, node_votes, held, credible)
+        result = self._united(votes, pieces, members, touched, opened, node_votes, held, credible)
+        people = result.people
+        result.unheld = sorted({v.source for v in votes if (people[v.a] == people[v.b]) != (v.weight > 0)})
+        return result
 
     def _node_votes(self, votes: Sequence[Vote], alone: frozenset[int]) -> dict[int, float]:
         roots, found = self.tree.roots, {}
@@ -278,9 +284,7 @@ class Grouper:
             return (other for other in np.unique(pieces[others]).tolist() if other not in (-1, piece))
 
         sets = _Sets(seen_with)
-        result = Grouping(
-            np.full(tree.count, -1, np.int64), [], np.empty(0, np.int64), pieces, opened, node_votes
-        )
+        result = Grouping(np.full(tree.count, -1, np.int64), [], np.empty(0, np.int64), pieces, opened, node_votes)
         links = self._links(votes, pieces, members)
         sight = [link for link in links if abs(link.weight) >= FIRM]
         rest = [link for link in links if abs(link.weight) < FIRM]
@@ -333,12 +337,7 @@ class Grouper:
             result.separated.append(link)
 
     def _join_by_distance(
-        self,
-        sets: _Sets,
-        members: dict[int, np.ndarray],
-        pieces: np.ndarray,
-        held: frozenset[int],
-        result: Grouping,
+        self, sets: _Sets, members: dict[int, np.ndarray], pieces: np.ndarray, held: frozenset[int], result: Grouping
     ) -> None:
         """Join what is near enough and not kept apart, and number the groups."""
         roots = sets.roots()

@@ -88,7 +88,9 @@ class LabelsFile:
         """
         conflict = next((one for one in self.conflicts(review) if one.tracklet == name), None)
         if conflict is None or keep not in ("file", "review"):
-            raise CsipError(f"expected a conflict to settle and file or review to keep, found {str(name)[:80]} {keep!r}")
+            raise CsipError(
+                f"expected a conflict to settle and file or review to keep, found {str(name)[:80]} {keep!r}"
+            )
         if keep == "review":
             self._kept[name] = conflict.file
         elif conflict.file is None:
@@ -115,14 +117,14 @@ class LabelsFile:
         version, titles, states = review.version, review.titles(), review.states()
         people = review.grouping.people.tolist()
         rows = [
-            (name, titles[people[row]], states[row])
-            for row, name in enumerate(review.basis.names)
-            if people[row] >= 0
+            (name, titles[people[row]], states[row]) for row, name in enumerate(review.basis.names) if people[row] >= 0
         ]
         content = format_rows([("tracklet", "person", "state"), *rows]).encode()
         # The note first: a file as either of the two was changed by nobody.
         digests = [digest for digest in (self._digest(), hashlib.sha256(content).hexdigest()) if digest]
-        write_json(self._note, {"version": version, "digests": digests, "people": {name: title for name, title, _ in rows}})
+        write_json(
+            self._note, {"version": version, "digests": digests, "people": {name: title for name, title, _ in rows}}
+        )
         write_bytes(self.path, content)
         self._kept.clear()
         self.saved_version = version

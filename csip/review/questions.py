@@ -136,9 +136,7 @@ class Beliefs:
     @staticmethod
     def fitted(answers: Sequence[Answered]) -> Beliefs:
         """Fit all of it to the answers; `error` to those that were asked again."""
-        parts = {
-            kind: [(one.measured, one.same) for one in answers if one.kind == kind] for kind in ("split", "join")
-        }
+        parts = {kind: [(one.measured, one.same) for one in answers if one.kind == kind] for kind in ("split", "join")}
         again = [one.agrees for one in answers if one.kind == "again"]
         error = (_SLIPS[0] + again.count(False)) / (_SLIPS[1] + len(again))
         return Beliefs(Belief.fitted(_SPLIT, parts["split"]), Belief.fitted(_JOIN, parts["join"]), min(error, 0.2))
@@ -316,7 +314,9 @@ class Asker:
         """Measure (candidates, 5) what tells the same person, see `_SPLIT`; and the size of the group next to each."""
         distances, people, threshold = self._grouper.distances, grouping.people, self._grouper.threshold
         small = [min((one.here, one.there), key=len) for one in candidates]
-        means = np.stack([distances.features[rows].mean(axis=0) for rows in small])
+        lengths = np.array([len(rows) for rows in small])
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        means = np.add.reduceat(distances.features[np.concatenate(small)], starts, axis=0) / lengths[:, None]
         far = 1 - means @ distances.means(grouping.slots).T
         rows = np.arange(len(candidates))
         for side in ("here", "there"):
@@ -326,24 +326,34 @@ class Asker:
         distance = np.array([one.distance for one in candidates])
         sizes = np.log([sorted((len(one.here), len(one.there))) for one in candidates])
         margins = [(threshold - distance) / self._width, (other - distance) / self._width]
-        margins.append([self._nearest_margin(one, rows, people) for one, rows in zip(candidates, small, strict=True)])
+        margins.append(self._nearest_margins(candidates, small, people))
         near = other <= threshold
         after = np.where(near, np.array([len(rows) for rows in grouping.groups])[following], 0)
         return np.stack([*margins, sizes[:, 0], sizes[:, 1]], axis=1), after
 
-    def _nearest_margin(self, one: _Candidate, small: np.ndarray, people: np.ndarray) -> float:
-        """Return how much nearer the smaller side's nearest tracklets are on the other side than elsewhere, in widths."""
-        rows, distances = self._neighbours.rows[small], self._neighbours.distances[small]
-        if not rows.shape[1]:
-            return 0.0
-        whose = people[rows]
-        own = (whose == people[one.here[0]]) | (whose == people[one.there[0]])
-        inside = own & ~np.isin(rows, small) if len(small) > 1 else own
-        last = distances[:, -1]  # at least as far, where none of the neighbours is one
-        nearest_own = np.where(inside, distances, last[:, None]).min(axis=1)
-        nearest_other = np.where(own | (whose < 0), last[:, None], distances).min(axis=1)
+    def _nearest_margins(
+        self, candidates: Sequence[_Candidate], small: list[np.ndarray], people: np.ndarray
+    ) -> np.ndarray:
+        """Return how much nearer each smaller side's nearest tracklets are on the other side than elsewhere, in widths."""
+        neighbours, size = self._neighbours, len(people)
+        if not neighbours.rows.shape[1]:
+            return np.zeros(len(candidates))
+        lengths = np.array([len(rows) for rows in small])
+        of, rows = np.repeat(np.arange(len(small)), lengths), np.concatenate(small)
+        near, distances = neighbours.rows[rows], neighbours.distances[rows]
+        sides = np.array([[people[one.here[0]], people[one.there[0]]] for one in candidates])[of]
+        whose = people[near]
+        own = (whose == sides[:, :1]) | (whose == sides[:, 1:])
+        inside = own.copy()
+        inside[own] = ~np.isin((of[:, None] * size + near)[own], of * size + rows)  # not of the smaller side itself
+        last = distances[:, -1:]  # at least as far, where none of the neighbours is one
+        nearest_own = np.where(inside, distances, last).min(axis=1)
+        nearest_other = np.where(own | (whose < 0), last, distances).min(axis=1)
         margins = (nearest_other - nearest_own) / self._width
-        return float(np.clip(margins.mean() if one.joined else margins.max(), -6, 6))
+        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        joined = np.array([one.joined for one in candidates])
+        means, most = np.add.reduceat(margins, starts) / lengths, np.maximum.reduceat(margins, starts)
+        return np.asarray(np.clip(np.where(joined, means, most), -6, 6))
 
     def _splits(self, grouping: Grouping, votes: Sequence[Vote]) -> Iterator[_Candidate]:
         """Yield the joins of the tree, those first that are at a large distance and unite many."""
@@ -434,7 +444,8 @@ class Asker:
         for link, here, there in self._bridges(grouping):
             said = [by_source[source] for source in link.sources]
             same, different = (
-                [row for vote in said if (vote.weight > 0) == wanted for row in (vote.a, vote.b)] for wanted in (True, False)
+                [row for vote in said if (vote.weight > 0) == wanted for row in (vote.a, vote.b)]
+                for wanted in (True, False)
             )
             torn = self._torn(here, there, same, different, grouping) if same and different else None
             if torn is not None:
@@ -513,9 +524,7 @@ class Asker:
                 if (a in one.here and b in one.there) or (b in one.here and a in one.there):
                     stakes[place] *= (1 - _DOUBT) ** times
 
-    def _shown(
-        self, here: np.ndarray, there: np.ndarray, asked: Mapping[tuple[int, int], int]
-    ) -> tuple[int, int, int]:
+    def _shown(self, here: np.ndarray, there: np.ndarray, asked: Mapping[tuple[int, int], int]) -> tuple[int, int, int]:
         """Return the most central tracklets of two sides that were compared least, and how often they were."""
         features = self._grouper.distances.features
         central = []

@@ -43,7 +43,7 @@ class Progress:
     people
         Groups.
     contradictions
-        Links that contradict others.
+        Answers that do not hold, as others contradict them.
     to_go
         Questions that are expected to be left until the labels are safe.
     wrong
@@ -109,7 +109,7 @@ class Review:
         self._asker = Asker(self._grouper, basis.neighbours)
         self._lock = threading.RLock()
         self._keys = {entry["key"]: number for number, entry in enumerate(journal.entries, 1) if "key" in entry}
-        self._replay()
+        self.work_out()
 
     # ---- what follows -------------------------------------------------------------------------------------------
 
@@ -122,6 +122,11 @@ class Review:
     def grouping(self) -> Grouping:
         """Who is with whom."""
         return self._grouping
+
+    @property
+    def votes(self) -> tuple[Vote, ...]:
+        """Return what the entries say of pairs of tracklets."""
+        return tuple(self._votes)
 
     def questions(self, count: int = 1) -> Questions:
         """Return the questions that matter most."""
@@ -186,11 +191,13 @@ class Review:
             counts = (states.count("confirmed"), states.count("implied"), states.count("proposed"), left_out)
             wrong = float(min(asked.stakes.sum() / max(pairs, 1), 1))
             return Progress(
-                len(self._entries), *counts, len(self._grouping.groups), len(self._grouping.contradictions),
+                len(self._entries), *counts, len(self._grouping.groups), len(self._grouping.unheld),
                 asked.until(SAFE, pairs), wrong,
             )  # fmt: skip
 
-    def nearest_to(self, row: int, count: int, keep: Callable[[np.ndarray], np.ndarray] | None = None) -> list[tuple[int, float]]:
+    def nearest_to(
+        self, row: int, count: int, keep: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> list[tuple[int, float]]:
         """Return the tracklets nearest to one, with their distances; `keep` gets rows and says which count."""
         distances = 1 - self.basis.features @ self.basis.features[row]
         kept = np.ones(len(distances), bool) if keep is None else keep(np.arange(len(distances)))
@@ -275,7 +282,9 @@ class Review:
             beside: list[str] = []
             if to is not None:
                 person = int(people[self.row(to)])
-                beside = [self.basis.names[row] for row in (self._grouping.groups[person].tolist() if person >= 0 else [])]
+                beside = [
+                    self.basis.names[row] for row in (self._grouping.groups[person].tolist() if person >= 0 else [])
+                ]
             to = None if to is None else self.basis.names[self.row(to)]
             return self._add({"do": "move", "names": checked, "to": to, "from": rest, "beside": beside}, key)
 
@@ -337,13 +346,18 @@ class Review:
                 return self.version
             if key is not None:
                 entry["key"] = key
-            number = self.journal.add(entry)
-            if key is not None:
-                self._keys[key] = number
-            self._replay()
+            self.tell(entry)
+            self.work_out()
             return self.version
 
-    def _replay(self) -> None:
+    def tell(self, entry: dict[str, Any]) -> None:
+        """Append an entry; what follows is worked out by `work_out`, once after many."""
+        with self._lock:
+            number = self.journal.add(entry)
+            if "key" in entry:
+                self._keys[entry["key"]] = number
+
+    def work_out(self) -> None:
         """Work out everything from the journal."""
         undone = {entry["of"] for entry in self.journal.entries if entry.get("do") == "undo"}
         self._entries = [
@@ -369,7 +383,11 @@ class Review:
                 raise CsipError(f"{self.journal.path}: line {number + 1} cannot be understood ({error!r})") from error
         self._beliefs = Beliefs.fitted(self._answered)
         self._grouping = self._grouper.group(
-            self._votes, frozenset(self._alone), frozenset(self._left_out), frozenset(self._held), self._asker.credible(self._beliefs)
+            self._votes,
+            frozenset(self._alone),
+            frozenset(self._left_out),
+            frozenset(self._held),
+            self._asker.credible(self._beliefs),
         )
         self._asked: Questions | None = None
 
@@ -451,7 +469,9 @@ def open_review(
     """
     review = Review(Basis(descriptors, sightings, threshold), Journal(root / JOURNAL, descriptors.dataset, say))
     if review.unknown:
-        say(f"{root / JOURNAL}: {review.unknown} entries are about tracklets that are not there any more, and do not count")
+        say(
+            f"{root / JOURNAL}: {review.unknown} entries are about tracklets that are not there any more, and do not count"
+        )
     return review
 
 

@@ -65,11 +65,15 @@ def people_of_scenes(root: Path, truth: Path) -> dict[str, int]:
         boxes |= {(path.stem, int(frame)): lines[lines[:, 0] == frame] for frame in np.unique(lines[:, 0])}
     table = root / TABLE
     votes: dict[str, list[int]] = {}
-    for line, row in parse_table(table.read_bytes(), table, ("tracklet", "camera", "number", "x", "y", "width", "height")):
+    for line, row in parse_table(
+        table.read_bytes(), table, ("tracklet", "camera", "number", "x", "y", "width", "height")
+    ):
         there = boxes.get((row["camera"], int(row["number"])))
         if there is None:
             if not (truth / f"{row['camera']}.txt").exists():
-                raise CsipError(f"{table}: line {line} is of camera {row['camera']}, of which {truth} has no true boxes")
+                raise CsipError(
+                    f"{table}: line {line} is of camera {row['camera']}, of which {truth} has no true boxes"
+                )
             continue
         box = [float(row[side]) for side in ("x", "y", "width", "height")]
         nearest = np.abs(there[:, 2:6] - box).sum(axis=1).argmin()

@@ -43,12 +43,7 @@ class Split:
         return Counter(self.parts.values())
 
 
-def split(
-    people: Mapping[str, str],
-    cameras: Mapping[str, str],
-    train_share: float = 0.5,
-    seed: int = 0,
-) -> Split:
+def split(people: Mapping[str, str], cameras: Mapping[str, str], train_share: float = 0.5, seed: int = 0) -> Split:
     """Divide tracklets by the rule above.
 
     Parameters

@@ -67,12 +67,12 @@ function showContradictions() {
   const { contradictions } = page.state;
   $("contradictions").replaceChildren(...contradictions.slice(0, 3).map((one) => {
     const note = make("div", "note warn contradiction");
-    const said = one.pairs.map(([a, b], n) => `${page.data.names[a]} and ${page.data.names[b]}: ${one.answers[n]}`).join("; ");
-    note.append(make("p", "", `Contradicts other answers and does not count: ${said || one.answers.join(", ")}. Answer such a pair again, or undo.`));
-    for (const [a, b] of one.pairs.slice(0, 1)) {
+    const names = one.rows.map((row) => page.data.names[row]);
+    note.append(make("p", "", `Contradicts other answers and does not count: ${names.join(" and ")}, ${one.answer}. Answer again, or undo.`));
+    if (one.compared) {
       for (const answer of ["same", "different"]) {
-        const again = button(answer === "same" ? "Same" : "Different", () => page.tell("compare", { a: page.data.names[a], b: page.data.names[b], answer }));
-        again.setAttribute("aria-label", `${answer}: ${page.data.names[a]} and ${page.data.names[b]}`);
+        const again = button(answer === "same" ? "Same" : "Different", () => page.tell("compare", { a: names[0], b: names[1], answer }));
+        again.setAttribute("aria-label", `${answer}: ${names.join(" and ")}`);
         note.append(again);
       }
     }

@@ -47,9 +47,7 @@ class ReviewServer:
         Of the tracklets.
     """
 
-    def __init__(
-        self, review: Review, labels: LabelsFile, sightings: dict[str, Sighting], pictures: Pictures
-    ) -> None:
+    def __init__(self, review: Review, labels: LabelsFile, sightings: dict[str, Sighting], pictures: Pictures) -> None:
         self.review, self.labels, self.pictures = review, labels, pictures
         self._sightings = sightings
         self._actions: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -111,12 +109,13 @@ class ReviewServer:
         progress = review.progress()
         grouping = review.grouping
         contradictions = []
-        for link in grouping.contradictions:
-            ends = [review.journal.entries[source - 1] for source in link.sources]
-            pairs = [[end[side] for side in ("a", "b")] for end in ends if end["do"] == "compare"]
+        for source in grouping.unheld:
+            entry = review.journal.entries[source - 1]
+            names = [entry["a"], entry["b"]] if entry["do"] == "compare" else entry["names"][:2]
             contradictions.append({
-                "answers": [end.get("answer", end["do"]) for end in ends],
-                "pairs": [[review.basis.rows[name] for name in pair] for pair in pairs],
+                "answer": entry.get("answer", entry["do"]),
+                "compared": entry["do"] == "compare",
+                "rows": [review.basis.rows[name] for name in names],
             })  # fmt: skip
         return {
             "version": review.version,

@@ -27,7 +27,9 @@ class Hall:
     settings: Settings
 
 
-def make_hall(folder: Path, people: int = 5, cameras: int = 2, each: int = 2, noise: float = 0.45, seed: int = 0) -> Hall:
+def make_hall(
+    folder: Path, people: int = 5, cameras: int = 2, each: int = 2, noise: float = 0.45, seed: int = 0
+) -> Hall:
     """Make a data set: everybody passes every camera `each` times."""
     root, run = folder / "data" / NAME, folder / "runs" / NAME
     rng = np.random.default_rng(seed)
@@ -44,7 +46,17 @@ def make_hall(folder: Path, people: int = 5, cameras: int = 2, each: int = 2, no
                 paint(root / "crops" / name, person, rng)
                 for frame in range(FRAMES):
                     # The next one comes into sight before this one leaves.
-                    lines.append((name, "", f"cam{camera}", f"crops/{name}/{frame:03d}.jpg", "", f"cam{camera}.mp4", clock + frame))
+                    lines.append(
+                        (
+                            name,
+                            "",
+                            f"cam{camera}",
+                            f"crops/{name}/{frame:03d}.jpg",
+                            "",
+                            f"cam{camera}.mp4",
+                            clock + frame,
+                        )
+                    )
                 clock += FRAMES - 1
             clock += FRAMES  # nobody is in sight together with themselves
     head = ("tracklet", "person", "camera", "frame", "part", "video", "number")

@@ -254,7 +254,9 @@ def test_it_fits_a_phone(view: Callable[..., Any], scheme: str) -> None:
         tab.get_by_role("tab", name=name).click()
         tab.wait_for_timeout(150)
         assert tab.evaluate("document.documentElement.scrollWidth") == 390, name
-        small = "all => all.filter(e => e.offsetParent && e.getBoundingClientRect().height < 24).map(e => e.textContent)"
+        small = (
+            "all => all.filter(e => e.offsetParent && e.getBoundingClientRect().height < 24).map(e => e.textContent)"
+        )
         assert tab.locator("main button").evaluate_all(small) == []
     dark = tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(15, 20, 25)"
     assert dark == (scheme == "dark")
@@ -262,7 +264,9 @@ def test_it_fits_a_phone(view: Callable[..., Any], scheme: str) -> None:
 
 def test_everything_has_a_name_aloud(view: Callable[..., Any]) -> None:
     tab = view()
-    nameless = "all => all.filter(e => !e.labels?.length && !e.ariaLabel && !e.textContent.trim()).map(e => e.outerHTML)"
+    nameless = (
+        "all => all.filter(e => !e.labels?.length && !e.ariaLabel && !e.textContent.trim()).map(e => e.outerHTML)"
+    )
     for name in ("Pairs", "People", "Search", "Timeline"):
         tab.get_by_role("tab", name=name).click()
         tab.wait_for_timeout(150)

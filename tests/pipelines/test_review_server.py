@@ -62,7 +62,9 @@ def test_a_page_and_its_parts(client: TestClient) -> None:
     assert page.headers["referrer-policy"] == "no-referrer", "the token is in the address"
 
 
-@pytest.mark.parametrize("path", ["/", "/state", "/wrong/state", "/token-of-a-tes/state", "//state", "/TOKEN-of-a-test/"])
+@pytest.mark.parametrize(
+    "path", ["/", "/state", "/wrong/state", "/token-of-a-tes/state", "//state", "/TOKEN-of-a-test/"]
+)
 def test_without_the_token_there_is_nothing(client: TestClient, path: str) -> None:
     answer = client.get(f"http://{HOST}{path}")
     assert answer.status_code == 403 and "csip review" in answer.text
@@ -236,7 +238,9 @@ def test_a_spreadsheet_is_merged_and_conflicts_are_shown(client: TestClient, hal
     mine, theirs = ([name for name in rows if rows[name] == person] for person in people[:2])
 
     def edit(**changed: str) -> None:
-        write_text(path, "tracklet,person\n" + "".join(f"{name},{person}\n" for name, person in (rows | changed).items()))
+        write_text(
+            path, "tracklet,person\n" + "".join(f"{name},{person}\n" for name, person in (rows | changed).items())
+        )
 
     edit(**{mine[0]: people[1]})
     assert client.get("state").json()["conflicts"], "shown until it is saved or opened again"
