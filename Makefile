@@ -39,7 +39,7 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu wheel clean
+.PHONY: ASK setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu plan-scale wheel clean
 .DELETE_ON_ERROR:
 
 # Asks each time whether what is there is what is wanted, which takes a moment; other targets ask when its inputs change.
@@ -72,31 +72,45 @@ endif
 ifeq ($(DATASET),ablation)
 FRAMES := data/ablation/truth.npz
 endif
+# A video that changed under its name leaves the folder as old as it was: ingest itself looks, and keeps the table's time if
+# nothing has changed.
 ifneq ($(VIDEOS),)
 FRAMES := $(DATA)/tracklets.csv
-$(DATA)/tracklets.csv: $(VIDEOS) | .venv/csip-setup.sha256
+$(DATA)/tracklets.csv: ASK | .venv/csip-setup.sha256
 	$(CSIP) ingest $(VIDEOS) --out $(DATA) $(INGEST)
 endif
 
-$(DATA)/skeletons.h5: $(FRAMES) | .venv/csip-setup.sha256
+# What the stages read of the data, by content: written anew only where that has changed, so that a picture that was replaced
+# under its name counts and one that was only touched does not.
+TRAINED := $(RUN)/train.fingerprint
+TESTED := $(RUN)/test.fingerprint
+# Whose skeletons are wanted; `make splits` extracts those of all splits itself.
+WANTED ?= $(TRAINED)
+$(TRAINED): ASK | $(FRAMES) .venv/csip-setup.sha256
+	@$(CSIP) fingerprint $(FLAGS) --run $(RUN)
+$(TESTED): ASK | $(TRAINED)
+	@test -f $@
+ASK:
+
+$(DATA)/skeletons.h5: $(FRAMES) $(WANTED) | .venv/csip-setup.sha256
 	$(CSIP) skeletons $(FLAGS)
 
-$(RUN)/stage1/model.safetensors: $(DATA)/skeletons.h5 $(CONFIG)
+$(RUN)/stage1/model.safetensors: $(DATA)/skeletons.h5 $(TRAINED) $(CONFIG)
 	$(CSIP) train-stage1 $(FLAGS) --run $(RUN) --overwrite
 
 $(RUN)/stage2/model.safetensors: $(RUN)/stage1/model.safetensors
 	$(CSIP) train-stage2 $(FLAGS) --run $(RUN) --overwrite
 
-$(RUN)/skeleton/model.safetensors: $(CONFIG) | .venv/csip-setup.sha256
+$(RUN)/skeleton/model.safetensors: $(TRAINED) $(CONFIG) | .venv/csip-setup.sha256
 	$(CSIP) train-skeleton $(FLAGS) --run $(RUN) --overwrite
 
-$(RUN)/metrics.json: $(MODEL)
+$(RUN)/metrics.json: $(MODEL) $(TESTED)
 	$(CSIP) evaluate $(FLAGS) --run $(RUN)
 
 $(RUN)/report.md: $(RUN)/metrics.json
-	$(CSIP) report --dataset $(DATASET) --run $(RUN)
+	$(CSIP) report $(FLAGS) --run $(RUN)
 
-$(RUN)/descriptors.h5: $(FROM)/stage2/model.safetensors $(FRAMES)
+$(RUN)/descriptors.h5: $(FROM)/stage2/model.safetensors $(FRAMES) $(TESTED)
 	$(CSIP) embed $(FLAGS) --run $(RUN) --model $(FROM)
 search: $(RUN)/descriptors.h5
 	$(CSIP) search $(QUERY) $(FLAGS) --run $(RUN) --model $(FROM)
@@ -115,7 +129,7 @@ ablate:
 splits: | .venv/csip-setup.sha256
 	$(CSIP) skeletons $(FLAGS) --test-too
 	@for split in $(SPLITS); do $(MAKE) --no-print-directory evaluate DATASET=$(DATASET) RUN=$(RUN)/split$$split \
-	    SET="$(SET) dataset.split=$$split" || exit 1; done
+	    WANTED= SET="$(SET) dataset.split=$$split" || exit 1; done
 	$(CSIP) average $(SPLITS:%=$(RUN)/split%) --out $(RUN)/splits.json
 
 demo:
@@ -137,6 +151,11 @@ bench: setup
 
 bench-gpu: setup
 	.venv/bin/python tests/benchmarks/bench_gpu.py
+
+# Time, disk and money of many frames: PLAN="--frames 5e7 --gpu-price 1.2".
+PLAN ?=
+plan-scale: | .venv/csip-setup.sha256
+	$(CSIP) plan-scale $(PLAN)
 
 # A wheel that works outside a clone, in dist/.
 wheel: setup

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from csip.retrieval.model import Model
     from csip.retrieval.scores import Evaluation
     from csip.retrieval.search import SearchResult, search
+    from csip.training.results import SkeletonResult, Stage1Result, Stage2Result
     from csip.training.skeletons_alone import train_skeleton
     from csip.training.stage1 import train_stage1
     from csip.training.stage2 import train_stage2
@@ -45,6 +46,7 @@ _MODULES = {
     "csip.retrieval.scores": ("Evaluation",),
     "csip.retrieval.model": ("Model",),
     "csip.retrieval.search": ("SearchResult", "search"),
+    "csip.training.results": ("SkeletonResult", "Stage1Result", "Stage2Result"),
     "csip.training.skeletons_alone": ("train_skeleton",),
     "csip.training.stage1": ("train_stage1",),
     "csip.training.stage2": ("train_stage2",),
@@ -64,6 +66,9 @@ __all__ = [
     "SearchResult",
     "Settings",
     "Silent",
+    "SkeletonResult",
+    "Stage1Result",
+    "Stage2Result",
     "Tracklet",
     "__version__",
     "cluster",
@@ -81,7 +86,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        value = _version()
+        value = import_module("csip.version").version()
     elif name in _HOME:
         value = getattr(import_module(_HOME[name]), name)
     else:
@@ -92,12 +97,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("csip")
-    except PackageNotFoundError:  # used from a folder that was not installed
-        return "0+unknown"

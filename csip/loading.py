@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from csip.config import DatasetSettings, EvaluationSettings, Override, RuntimeSettings, Settings
+from csip.config import (
+    DatasetSettings,
+    EvaluationSettings,
+    Override,
+    RuntimeSettings,
+    Settings,
+    did_you_mean,
+    known_names,
+    moved_to,
+    named_settings,
+)
 from csip.config import load_settings as read_settings
 from csip.data import readers
 from csip.data.dataset import Dataset
@@ -68,6 +79,7 @@ def load(
     settings = _used(Settings.model_validate(description["settings"]), evaluation, runtime)
     description["settings"] = settings.model_dump(mode="json")
     chosen = pick_device(device)
+    kind = precision or precision_of(settings.runtime, chosen)
     return Model(
         network=restore(tensors, description),
         settings=settings,
@@ -76,8 +88,9 @@ def load(
         digest=model_digest(file, description),
         file_digest=digest(file),
         device=chosen,
-        precision=precision or precision_of(settings.runtime, chosen),
+        precision=kind,
         description=description,
+        reopen=partial(load, path.absolute(), device, kind, evaluation=evaluation, runtime=runtime),
     )
 
 
@@ -108,6 +121,7 @@ def _load_onnx(
         digest=about.model,
         file_digest=digest(path),
         device=pick_device("cpu"),
+        reopen=partial(load, path.absolute(), evaluation=evaluation, runtime=runtime),
     )
 
 
@@ -153,20 +167,17 @@ def load_settings(source: Path | str, root: Path | str | None = None, overrides:
     CsipError
         There is no such data set or file, or a setting cannot be used.
     """
-    place = Path(source)
-    changes: list[Override] = [*overrides, *([] if root is None else [("dataset.root", Path(root))])]
-    named = (folder / f"{source}.yaml" for folder in (Path("configs"), CONFIGS))
-    file = place if place.suffix in (".yaml", ".yml") else next((file for file in named if file.is_file()), None)
-    if file is not None:
-        return read_settings(file, changes)
-    if root is None and not (len(place.parts) == 1 and (Path("data") / place).is_dir()):
-        root = place.absolute().parent if place.name == TABLE and place.is_file() else place
-        if not root.is_dir():
-            known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-            raise CsipError(
-                f"unknown data set {str(source)!r}: expected one of {known}, a folder data/{source}, a folder with "
-                f"PERSON/CAMERA/[TRACKLET/]FRAME.jpg, or a table {TABLE}"
-            )
-        place = root.absolute()
-        changes.append(("dataset.root", root))
-    return read_settings(CONFIGS / "folder.yaml", [("dataset.name", place.name), *changes])
+    place, overrides = Path(source), list(overrides)
+    if place.suffix in (".yaml", ".yml"):
+        return read_settings(place, [*overrides, *moved_to(root)])
+    named = named_settings(str(source), root, overrides)
+    if named is not None:
+        return named
+    root = place.absolute().parent if place.name == TABLE and place.is_file() else place
+    if not root.is_dir():
+        raise CsipError(
+            f"unknown data set {str(source)!r}: expected one of {', '.join(known_names())}, a folder data/{source}, a folder "
+            f"with PERSON/CAMERA/[TRACKLET/]FRAME.jpg, or a table {TABLE}{did_you_mean(str(source))}"
+        )
+    name: Override = ("dataset.name", root.absolute().name)
+    return read_settings(CONFIGS / "folder.yaml", [name, *overrides, *moved_to(root)])

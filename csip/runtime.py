@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from lightning_fabric.plugins.environments import LightningEnvironment, TorchEla
 from csip.config import RuntimeSettings
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
+from pose_cache.pieces import Share, Spread, device_of_this_worker
 from pose_cache.processor import has_bf16, warn_without_bf16
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -29,7 +31,7 @@ def make_fabric(runtime: RuntimeSettings) -> Fabric:
     """
     if runtime.device == "cuda" and not torch.cuda.is_available():
         raise CsipError(
-            "runtime.device is cuda, but torch sees no CUDA device; `csip doctor` tells why, or use runtime.device=cpu"
+            "runtime.device is cuda, but torch sees no CUDA device; use runtime.device=cpu", parameter="device"
         )
     cuda = runtime.device == "cuda" or (runtime.device == "auto" and torch.cuda.is_available())
     many = "WORLD_SIZE" in os.environ  # torchrun's
@@ -60,6 +62,22 @@ def autocast(precision: Precision, device: torch.device) -> torch.autocast:
     """Return the context in which a network computes with a precision."""
     kind = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     return torch.autocast(device.type, kind, enabled=kind is not None)
+
+
+def device_of_worker(device: torch.device, locks: Path) -> torch.device:
+    """Return the device of one of many workers: of a machine's GPUs one each, and shared where there are more workers.
+
+    Parameters
+    ----------
+    device
+        What all workers are to use; a GPU without a number is any.
+    locks
+        Folder where the workers of a machine share out its GPUs.
+    """
+    if device.type != "cuda" or device.index is not None:
+        return device
+    gpus = tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    return torch.device(device_of_this_worker(gpus, locks)[1])
 
 
 Item = TypeVar("Item")
@@ -111,6 +129,38 @@ def share(fabric: Fabric, items: Sequence[Item], compute: Callable[[Sequence[Ite
     parts: list[list[Result]] = [[] for _ in range(fabric.world_size)]
     torch.distributed.all_gather_object(parts, list(compute(mine)) if mine else [])
     return [result for part in parts for result in part]
+
+
+def share_out(fabric: Fabric, spread: Spread, do: Callable[[Spread], Result]) -> Result | None:
+    """Do a work by all processes of a run: each does a share, then the first one merges.
+
+    Parameters
+    ----------
+    spread
+        Who does it where this process is the only one.
+    do
+        Does the work, see `pose_cache.parts.joined_rows`.
+
+    Returns
+    -------
+    What `do` has returned; None in all but the first of several processes.
+
+    Raises
+    ------
+    CsipError
+        There are several processes, and `spread` says who does the work.
+    """
+    if fabric.world_size == 1:
+        return do(spread)
+    if spread != Spread():
+        raise CsipError(
+            f"{fabric.world_size} processes share the work: expected no workers, shares or cluster beside them"
+        )
+    do(Spread(share=Share(fabric.global_rank + 1, fabric.world_size)))
+    fabric.barrier()
+    whole = do(Spread(merge=True)) if fabric.is_global_zero else None
+    fabric.barrier()
+    return whole
 
 
 def seed_torch(seed: int, epoch: int, step: int = 0, process: int = 0) -> None:

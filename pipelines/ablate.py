@@ -6,6 +6,7 @@ stages do it; finished runs are kept, and an interrupted study resumes. Runs are
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -19,12 +20,14 @@ from joblib import Parallel, delayed
 
 import csip.loading
 from csip.config import Settings
-from csip.data.dataset import fingerprint
+from csip.data.dataset import Dataset
+from csip.data.fingerprints import TrainingData, evaluation_data
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.files import atomic, write_json, write_text
 from csip.monitor import Silent
 from csip.retrieval.evaluation import embed_sides, lookalike_groups, score, side
+from csip.training.run_folder import RunFolder
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 from pipelines.console import RichMonitor, console
@@ -67,7 +70,7 @@ def run(settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], wo
         raise CsipError(f"{skeletons}: no such skeleton cache; `csip skeletons` makes it")
     rows = rows_of(settings)
     dataset = load_dataset(settings.dataset)
-    data = fingerprint((*dataset.train, *dataset.query, *dataset.gallery))
+    data = _data(dataset, skeletons)
     pretrainings = {(first_stage(row.settings, seed, out)) for row in rows for seed in seeds}
     threads = max(torch.get_num_threads() // workers, 1)
     pool = Parallel(n_jobs=workers, return_as="generator_unordered")
@@ -165,16 +168,26 @@ def table(found: dict[str, list[dict[str, Any]]], seeds: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
+def _data(dataset: Dataset, skeletons: Path) -> str:
+    """Digest of all that the study reads, by content."""
+    parts = [TrainingData.of(dataset, skeletons).as_dict(), evaluation_data(dataset)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _pretrain(settings: Settings, skeletons: Path, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
+    dataset = load_dataset(settings.dataset)
     if (folder / "model.safetensors").exists():
+        there = RunFolder(folder, settings, TrainingData.of(dataset, skeletons).as_dict()).differences()
+        if there:
+            raise CsipError(f"{folder}: a run with other settings or data is here ({there[0]}); give another --out")
         return
     # The image features are the same in every run: whoever is first has made them for all.
     ready = sorted(folder.parent.parent.glob("seed*/stage1-*/model.safetensors"))
     if ready and not (folder / "features.h5").exists():
         with atomic(folder / "features.h5") as temporary:
             shutil.copyfile(ready[0].with_name("features.h5"), temporary)
-    train_stage1(load_dataset(settings.dataset), skeletons, settings, folder, Silent())
+    train_stage1(dataset, skeletons, settings, folder, Silent())
 
 
 def _train(settings: Settings, skeletons: Path, stage1: Path, folder: Path, data: str, threads: int) -> None:

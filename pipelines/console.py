@@ -6,6 +6,7 @@ style. Characters that would move the cursor, colour the screen or turn the line
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Any
@@ -25,6 +26,11 @@ from rich.text import Text
 
 # Controls but for tab and line feed, line separators, changes of writing direction, bytes of names that are not UTF-8.
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the only process, or the first one under torchrun, which speaks for all."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def visible(text: str) -> str:

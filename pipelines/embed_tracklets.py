@@ -12,10 +12,11 @@ from csip.data.dataset import Dataset, Tracklets
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.loading import model_file
-from csip.retrieval.descriptors import check_suffix
-from csip.retrieval.embedding import remove_shards
+from csip.retrieval.in_parts import embed_to_file
 from csip.retrieval.model import Model, tested
+from pipelines.advice import share_done
 from pipelines.console import RichMonitor, console
+from pose_cache.pieces import Spread
 
 DESCRIPTORS = "descriptors.h5"
 Part = Literal["test", "all"]
@@ -28,6 +29,7 @@ def run(
     onnx: Path | None = None,
     part: Part = "test",
     out: Path | None = None,
+    spread: Spread | None = None,
 ) -> Path:
     """Embed the tracklets of a data set; resumes after an interruption.
 
@@ -41,11 +43,13 @@ def run(
         ``test``: query and gallery; ``all``: also the training tracklets.
     out
         The file to write, ``.h5`` or ``.npz``, if not ``RUN/descriptors.h5``.
+    spread
+        Who does the work, and which share of it; this process all of it by default.
 
     Returns
     -------
     Path
-        The file written.
+        The file written, or that will be when all shares are done.
 
     Raises
     ------
@@ -54,24 +58,23 @@ def run(
     """
     started = time.monotonic()
     out = out if out is not None else run_folder / DESCRIPTORS
-    check_suffix(out)
+    spread = spread or Spread()
     trained = load(settings, run_folder, model, onnx)
     dataset = load_dataset(settings.dataset)
     tracklets = tracklets_of(dataset, part)
-    shards = out.with_name(f".{out.name}.shards")
     with RichMonitor() as monitor:
         for text in trained.cautions(dataset.root, dataset.name):
             monitor.say(text)
         if part == "test" and dataset.train:
             monitor.say(f"{len(dataset.train):,} training tracklets are left out; --part all embeds them, too")
-        descriptors = trained.embed_tracklets(dataset, tracklets, monitor, keep=shards)
-    descriptors.save(out)
-    remove_shards(shards)
-    console.print(
-        f"embed: {len(descriptors):,} tracklets, {descriptors.features.shape[1]:,} values each, "
-        f"{time.monotonic() - started:.0f} s -> {out}",
-        soft_wrap=True,
-    )
+        descriptors = embed_to_file(trained, dataset, tracklets, out, spread, monitor)
+    taken = f"{time.monotonic() - started:.0f} s"
+    if descriptors is None:
+        assert spread.share is not None
+        console.print(f"embed: {share_done(spread.share, out)}; {taken}", soft_wrap=True)
+    else:
+        width = descriptors.features.shape[1]
+        console.print(f"embed: {len(descriptors):,} tracklets, {width:,} values each, {taken} -> {out}", soft_wrap=True)
     return out
 
 

@@ -8,24 +8,35 @@ from pathlib import Path
 
 import csip.loading
 from csip.config import Settings
+from csip.data.dataset import Dataset
+from csip.data.fingerprints import TrainingData
 from csip.data.labels import LABELS, is_proposal
 from csip.data.readers import load_labelled
+from csip.data.skeleton_readers import LAYOUTS
 from csip.errors import CsipError
 from csip.retrieval.descriptors import write_descriptors
 from csip.retrieval.evaluation import evaluate
+from csip.retrieval.model import Model
+from csip.training.run_folder import skeletons_of
+from pipelines import evaluate_skeletons
 from pipelines.console import RichMonitor, console
 from pipelines.embed_tracklets import DESCRIPTORS, own_model
 from pipelines.tables import rich_table
 
 
 def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
-    """Score ``RUN/stage2`` on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
+    """Score a run's model on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
+
+    The model is ``RUN/stage2``. Where the data set has skeletons alone it is ``RUN/skeleton``, and no descriptors are written.
 
     Raises
     ------
     CsipError
         The model is missing, damaged or of another data set, or the data set cannot be scored.
     """
+    if settings.dataset.layout in LAYOUTS:
+        evaluate_skeletons.run(settings, run_folder)
+        return
     started = time.monotonic()
     dataset = load_labelled(settings.dataset, "evaluation")
     path = own_model(run_folder)
@@ -35,12 +46,14 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
             f"{path}: this model was trained on data set {model.trained_on}, but {dataset.name} is to be scored; "
             "give --cross-dataset if that is what you want"
         )
+    elif not cross_dataset:
+        _check_data(model, dataset, path)
     with RichMonitor() as monitor:
         labels = dataset.root / LABELS
         if is_proposal(labels):
             monitor.say(
-                f"{labels} is what `csip cluster` proposed, and nobody has corrected it: the metrics say how well "
-                "descriptors agree with that guess, not with the truth"
+                f"{labels} is a proposal of `csip cluster`, and nobody has corrected it: the metrics compare descriptors with a "
+                "guess made from descriptors, not with the truth"
             )
         evaluation = evaluate(model, dataset, monitor)
     if evaluation.descriptors is not None:
@@ -51,3 +64,18 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     console.print(rich_table(evaluation.table(), bold="trained"))
     console.print(rich_table(evaluation.camera_table()))
     console.print(f"evaluate: {evaluation.seconds:.0f} s -> {out}")
+
+
+def _check_data(model: Model, dataset: Dataset, path: Path) -> None:
+    """Refuse a model of what the data set held before its training part changed; where that is gone, nothing is compared."""
+    cache = skeletons_of(path.parent)
+    if model.description is None or cache is None or not cache.exists():
+        return
+    now = TrainingData.of(dataset, cache)
+    if not all((dataset.root / frame).exists() for tracklet in dataset.train for frame in tracklet.frames):
+        now = replace(now, pictures=str(model.description.get("pictures")))
+    if changes := now.changes(model.description):
+        raise CsipError(
+            f"{path}: this model was trained on other data than data set {dataset.name} holds now; changed: {changes}; train "
+            "both stages again, or give --cross-dataset to score it all the same"
+        )

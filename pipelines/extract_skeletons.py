@@ -12,12 +12,14 @@ from csip.data.dataset import Dataset
 from csip.data.skeletons import SPLITS, frame_sequences
 from csip.errors import CsipError
 from csip.synthetic.accuracy import compare_with_truth, has_truth
+from pipelines.advice import share_done
 from pipelines.console import RichMonitor, console
 from pose_cache import interchange
 from pose_cache.estimator import estimator_spec
 from pose_cache.extract import ExtractOptions, ExtractSummary, Share, extract, merge_shards
 from pose_cache.interchange import ExportReport, ImportReport
 from pose_cache.json_tree import JsonFolder, find_json_folders
+from pose_cache.outcome import read_record
 from pose_cache.preview import draw_contact_sheet
 from pose_cache.store import SkeletonStore, verify_store
 from pose_cache.summary import CacheSummary, summarize_store
@@ -57,12 +59,12 @@ def extract_skeletons(
             monitor.say("estimator demo was trained on rendered people; for photographs use --set estimator=human3d")
         summary = extract(
             sequences, dataset.root, spec, out, options, share=share, force=force,
-            progress=lambda done, total: monitor.progress("estimating skeletons", done, total),
+            monitor=monitor,
         )  # fmt: skip
     _say_summary(summary)
     if summary.up_to_date:
         out.touch()  # what was asked for is there: Make need not ask again
-    elif share is None:
+    if share is None and (not summary.up_to_date or read_record(out) is None):
         _write_record(summary, estimator, dataset.root)
     return summary
 
@@ -125,7 +127,7 @@ def import_json(
     with _replacing(out, "json", force), RichMonitor() as monitor:
         report = interchange.import_json(
             folders, sequences, out, unit=unit, workers=workers,
-            progress=lambda done, total: monitor.progress("importing skeletons", done, total),
+            monitor=monitor,
         )  # fmt: skip
     return _say_report(report)
 
@@ -135,7 +137,7 @@ def export_json(cache: Path, folder: Path, *, workers: int = 1) -> ExportReport:
     with SkeletonStore(cache) as store, RichMonitor() as monitor:
         report = interchange.export_json(
             store, folder, workers=workers,
-            progress=lambda done, total: monitor.progress("exporting skeletons", done, total),
+            monitor=monitor,
         )  # fmt: skip
     kept = f" ({report.kept:,} kept)" if report.kept else ""
     console.print(f"exported {report.written + report.kept:,} frames{kept}, {report.tracklets:,} tracklets -> {folder}")
@@ -235,7 +237,7 @@ def _say_summary(summary: ExtractSummary) -> None:
     for example in summary.examples:
         console.print(f"  unreadable image: {example}", markup=False, soft_wrap=True)
     if summary.share is not None and not summary.up_to_date:
-        console.print("  when all shares are done: csip skeletons merge")
+        console.print(f"  {share_done(summary.share, summary.out)}", soft_wrap=True)
 
 
 def _say_report(report: ImportReport) -> ImportReport:

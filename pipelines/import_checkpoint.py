@@ -12,7 +12,7 @@ from csip.errors import CsipError
 from csip.files import digest, write_json, write_text
 from csip.models.authors import JOINT_SET, UNKNOWN, Imported, import_reference, read_reference
 from csip.models.checkpoints import MODEL, save_model
-from csip.training.run_folder import git_revision
+from csip.version import code_revision
 from pipelines.console import console
 from pose_cache.shipped import CONFIGS
 
@@ -96,7 +96,7 @@ def run(file: Path, out: Path, settings: Settings, cameras: list[int] | None, ov
             "width": imported.model.vision.embed_dim,
             "imported": source,
             "settings": imported.settings.model_dump(mode="json"),
-            "revision": git_revision(),
+            "revision": code_revision(),
         },
     )
     write_text(out / "config.yaml", dump_settings(imported.settings))

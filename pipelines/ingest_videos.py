@@ -6,10 +6,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
+from csip.video.ingest import DetectorOptions, IngestResult, ingest
 from csip.video.one_video import IngestOptions
-from pipelines.advice import advice
+from pipelines.advice import advice, share_done
 from pipelines.console import RichMonitor, console
+from pose_cache.pieces import Spread
 
 
 def run(
@@ -29,9 +30,7 @@ def run(
     if share is None:
         console.print(f"ingest -> {out}/tracklets.csv")
     else:
-        console.print(
-            f"share {share} is done; run the command without --shard when all {share.count} are, to write {out}/tracklets.csv"
-        )
+        console.print(share_done(share, out / "tracklets.csv"), soft_wrap=True)
     return result
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from csip.config import Override, Settings, load_settings
+from csip.config import Override, Settings, did_you_mean, known_names, load_settings, moved_to, named_settings
 from csip.errors import CsipError
-from pose_cache.shipped import CONFIGS
 
 
 def settings_for(
@@ -32,25 +30,18 @@ def settings_for(
     CsipError
         Neither is given, or there is no such data set.
     """
-    name: list[Override] = [("dataset.name", dataset)] if dataset is not None else []
-    changes: list[Override] = [*overrides, *([("dataset.root", root)] if root is not None else [])]
     if config is not None:
-        return load_settings(config, [*name, *changes])
+        name: list[Override] = [("dataset.name", dataset)] if dataset is not None else []
+        return load_settings(config, [*name, *overrides, *moved_to(root)])
     if dataset is None:
         raise CsipError("expected a data set (--dataset NAME) or a settings file (--config FILE), found neither")
-    for folder in (Path("configs"), CONFIGS):
-        if (folder / f"{dataset}.yaml").exists():
-            return load_settings(folder / f"{dataset}.yaml", changes)
-    if root is None and not (Path("data") / dataset).is_dir():
-        known = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
-        places = [*known, *(path.name for path in Path("data").glob("*/"))]
-        close = difflib.get_close_matches(dataset, places, n=1)
+    settings = named_settings(dataset, root, overrides)
+    if settings is None:
         raise CsipError(
-            f"unknown data set {dataset!r}: there is no configs/{dataset}.yaml (known: {', '.join(known)}) and no folder "
-            f"data/{dataset} with PERSON/CAMERA/[TRACKLET/]FRAME.jpg in it"
-            + (f"; did you mean {close[0]}?" if close else "")
+            f"unknown data set {dataset!r}: there is no configs/{dataset}.yaml (known: {', '.join(known_names())}) and no "
+            f"folder data/{dataset} with PERSON/CAMERA/[TRACKLET/]FRAME.jpg in it{did_you_mean(dataset)}"
         )
-    return load_settings(CONFIGS / "folder.yaml", [*name, *changes])
+    return settings
 
 
 def run_folder(settings: Settings, run: Path | None) -> Path:

@@ -23,9 +23,7 @@ def run(out: Path, spec: SyntheticSpec, workers: int, force: bool) -> None:
         raise CsipError(f"{out}: expected rendered people, found other files; --force replaces only rendered people")
     started = time.monotonic()
     with RichMonitor() as monitor:
-        render_mars(
-            out, spec, workers, lambda done, total: monitor.progress("rendering frames", done, total), replace=force
-        )
+        render_mars(out, spec, workers, monitor, replace=force)
     seconds = time.monotonic() - started
     crops = sum(1 for part in ("bbox_train", "bbox_test") for _ in (out / part).glob("*/*.jpg"))
     write_json(out / "synth.json", {"crops": crops, "seconds": seconds})

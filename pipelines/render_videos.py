@@ -21,9 +21,7 @@ def run(out: Path, spec: SceneSpec, workers: int, force: bool) -> None:
             )
     started = time.monotonic()
     with RichMonitor() as monitor:
-        render_videos(
-            out, spec, workers, lambda done, total: monitor.progress("rendering videos", done, total), replace=force
-        )
+        render_videos(out, spec, workers, monitor, replace=force)
     console.print(
         f"synth-videos: {spec.cameras} videos of {spec.seconds:g} s and {spec.people} people, "
         f"{time.monotonic() - started:.0f} s -> {out}"

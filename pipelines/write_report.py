@@ -1,4 +1,4 @@
-"""The end of the chain: a run's metrics, times and files, as text and as a page for the browser."""
+"""The report stage of the chain: metrics, times and files of a run, as Markdown and as an HTML page."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 
 from csip.config import Settings
 from csip.files import write_text
-from pipelines import train_skeleton as skeleton_reid
+from pipelines import evaluate_skeletons
 from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
 from pipelines.markdown import code, plain
 from pipelines.report_page import page
+from pose_cache.outcome import read_record
 
 
 def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -> None:
@@ -32,23 +33,25 @@ def run(settings: Settings, run_folder: Path, model: Path | None, cache: Path) -
     """
     scored = page.read_json(run_folder / "metrics.json")
     if scored is not None and scored.get("kind") == "skeletons":
-        skeleton_reid.report(scored, run_folder)
+        evaluate_skeletons.report(scored, run_folder)
         out = page.write_skeletons(scored, run_folder)
     else:
-        if scored is not None:
-            write_markdown(settings, run_folder, scored)
         with RichMonitor() as monitor:
-            out = page.write(settings, run_folder, model, cache, monitor)
+            out = page.write(settings, run_folder, model, cache, monitor)  # which refuses what is stale
+        if scored is not None:
+            write_markdown(settings, run_folder, scored, read_record(cache))
     console.print(f"report -> {out} ({out.stat().st_size / 2**20:.1f} MB, opens in any browser)")
 
 
-def write_markdown(settings: Settings, run_folder: Path, scored: dict[str, Any]) -> None:
-    """Write ``RUN/report.md``; `scored` is the run's ``metrics.json``."""
+def write_markdown(
+    settings: Settings, run_folder: Path, scored: dict[str, Any], skeletons: dict[str, Any] | None
+) -> None:
+    """Write ``RUN/report.md``; `scored` is the run's ``metrics.json``, `skeletons` the record of the skeleton cache."""
     data = settings.dataset.path
-    synth, skeletons = (page.read_json(data / f"{name}.json") for name in ("synth", "skeletons"))
+    synth = page.read_json(data / "synth.json")
     stage1, stage2 = (page.read_json(run_folder / name / "metrics.json") for name in ("stage1", "stage2"))
     lines = [
-        f"# {plain(settings.dataset.name)}: from frames to ranks",
+        f"# {plain(settings.dataset.name)}: re-identification report",
         "",
         *_ranking(scored),
         *_skeletons(skeletons),
@@ -96,12 +99,12 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
     alike = "lookalikes" in figures
     split = "" if protocol["split"] is None else f"split {protocol['split']}; "
     lines = [
-        f"{figures['valid_queries']} valid queries of {protocol['query_entries']}, {protocol['gallery_entries']} gallery "
-        f"{'tracklets' if protocol['level'] == 'tracklet' else 'clips'}, identities never trained on; {split}"
-        f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, other cameras only.",
+        f"{figures['valid_queries']} valid queries of {protocol['query_entries']} against {protocol['gallery_entries']} gallery "
+        f"{'tracklets' if protocol['level'] == 'tracklet' else 'clips'}. Test identities are not in the training set; {split}"
+        f"gallery {protocol['gallery']}, {protocol['sampling']} sampling, matches at other cameras only.",
         "",
         "| model | Rank-1 | Rank-5 | mAP | mINP |"
-        + (" look-alikes: Rank-1 | mAP | against their twin alone: Rank-1 |" if alike else ""),
+        + (" look-alikes: Rank-1 | look-alikes: mAP | own pair only: Rank-1 |" if alike else ""),
         "|---|---:|---:|---:|---:|" + ("---:|---:|---:|" if alike else ""),
     ]
     rows = [*scored["compared"].items(), ("**trained**", figures)]
@@ -124,7 +127,7 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
         lines += [
             "",
             f"Look-alikes ({figures['lookalikes']['valid_queries']} queries) have a twin in the same clothing among the test "
-            "identities: colours alone find the pair and then guess, only body and motion tell the two apart.",
+            "identities. Clothing finds the pair; only body and motion tell the two apart.",
         ]
     return [*lines, ""]
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
-from pose_cache import standins
+from pose_cache import images, standins
 from pose_cache.compat import guard_torchvision
 from pose_cache.crops import Frame, read_crop
 from pose_cache.detection import Detector
@@ -209,6 +209,7 @@ class PoseEstimator:
             "min_score": spec.min_score,
             "flip_test": flip_test,
             "precision": precision,
+            "decoding": images.DECODING,
             "digest": self.digest,
             "software": {name: standins.version_of(name) for name in ("torch", "mmpose", "mmcv", "mmengine")},
         }
@@ -334,7 +335,7 @@ class PoseEstimator:
                 digest.update(value.detach().cpu().contiguous().numpy().tobytes())
         view = None if self.spec.view is None else asdict(self.spec.view)
         options = [view, self.spec.min_score, self.flip_test, self.precision, self.spec.unit]
-        digest.update(json.dumps(options).encode())
+        digest.update(json.dumps(options).encode() + images.decoding_mark())
         return digest.hexdigest()
 
 

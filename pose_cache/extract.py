@@ -22,32 +22,31 @@ the folder.
 """
 
 import hashlib
-import re
-import shutil
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, Precision, resolve_device
-from pose_cache.hdf5 import PARTIAL
-from pose_cache.lock import held, holders
+from pose_cache.files import PARTIAL
 from pose_cache.merge import Piece, merge_pieces
+from pose_cache.monitor import Monitor, Silent
 from pose_cache.outcome import ExtractSummary, summarize
+from pose_cache.parts import PartsFolder
+from pose_cache.pieces import Share
 from pose_cache.plan import (
     Finished,
     FrameSequence,
-    Share,
     changed_tracklets,
     check_sequences,
     find_finished,
     fingerprint,
     pieces_of,
     plan_shards,
-    share_of,
 )
 from pose_cache.shard import ShardJob
 from pose_cache.store import SkeletonStore
@@ -64,7 +63,6 @@ __all__ = [
     "plan_shards",
 ]
 
-Progress = Callable[[int, int], None]
 _NAMED: Final = 3
 
 
@@ -132,7 +130,7 @@ def extract(
     *,
     share: Share | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    monitor: Monitor = Silent(),
 ) -> ExtractSummary:
     """Estimate the skeletons of all sequences and write them into one cache file.
 
@@ -152,8 +150,8 @@ def extract(
         Do only this part of the shards and do not merge; `merge_shards` does when all parts are done.
     force : bool
         Replace an `out` or shards that another estimator made, or an `out` that is damaged.
-    progress : callable, optional
-        Called with the frames done, those of finished shards included, and all frames.
+    monitor : Monitor, optional
+        Hears how many frames are done, those of finished shards included.
 
     Raises
     ------
@@ -168,38 +166,39 @@ def extract(
     # Where workers estimate, this process only needs the estimator's digest.
     estimator = PoseEstimator(spec, devices[0] if alone else "cpu", options.flip_test, options.precision)
     recipe = options.recipe(spec, estimator.digest, root)
-    folder = _folder(out)
-    if not folder.exists() and _is_up_to_date(out, sequences, recipe, force):
+    folder = _parts(out).path
+    if not folder.exists() and _is_up_to_date(out, sequences, recipe, force, estimator.details):
         return summarize(out, None, True, [_whole(out)], None, started)
 
-    with _writing(out, folder, share):
-        if _is_up_to_date(out, sequences, recipe, force):
+    with _writing(out, share):
+        if _is_up_to_date(out, sequences, recipe, force, estimator.details):
             if share is None:
-                _remove(folder)
+                _parts(out).remove()
             return summarize(out, None, True, [_whole(out)], None, started)
         _refuse_foreign(folder, recipe, force)
-        shards = share_of(plan_shards(sequences, options.shard_frames), share)
+        shards = plan_shards(sequences, options.shard_frames)
+        shards = shards if share is None else share.of(shards)
         mine = [one for shard in shards for one in shard]
         finished = find_finished(_shard_files(folder), _existing(out), mine, recipe.digest, root)
         jobs = _jobs(shards, finished, folder, recipe.digest)
         total, left = sum(len(one.frames) for one in mine), sum(job.frame_count for job in jobs)
 
         def report(frames: int) -> None:
-            if progress is not None:
-                progress(total - left + frames, total)
+            monitor.progress("estimating skeletons", total - left + frames, total)
 
         report(0)
         if alone:
             make_here(estimator, jobs, recipe, devices[0], report)
         elif jobs:
             del estimator
-            make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
+            with _without_remains(jobs):
+                make_with_workers(jobs, recipe, devices, options.backend or "loky", folder, report)
         for job in jobs:
             finished |= {one.name: Finished(job.path, row) for row, one in enumerate(job.sequences)}
         if share is not None:
-            _done_file(folder, share).touch()
+            _parts(out).finish(share)
             return summarize(out, share, False, pieces_of(mine, finished), total - left, started)
-        _finish(sequences, finished, out, folder)
+        _finish(sequences, finished, out)
     return summarize(out, None, False, [_whole(out)], total - left, started)
 
 
@@ -225,7 +224,7 @@ def merge_shards(sequences: Sequence[FrameSequence], root: Path, out: Path, *, f
     """
     started = time.monotonic()
     check_sequences(sequences, root)
-    folder = _folder(out)
+    folder = _parts(out).path
     digests = {digest: path for path in _shard_files(folder) if (digest := _digest(path)) is not None}
     if not digests:
         raise PoseCacheError(f"nothing to merge: no shards in {folder}; extract the shares first", parameter="share")
@@ -233,18 +232,18 @@ def merge_shards(sequences: Sequence[FrameSequence], root: Path, out: Path, *, f
         one, other, *_ = digests.values()
         raise PoseCacheError(f"{one} and {other} are of different estimators: delete {folder}, and extract again")
     (digest,) = digests
-    with _writing(out, folder, None):
+    with _writing(out, None):
         if not force:
             _refuse_other(out, digest, "the shards")
         finished = find_finished(_shard_files(folder), _existing(out), sequences, digest, root)
         if missing := [one.name for one in sequences if one.name not in finished]:
-            raise _missing(missing, len(sequences), folder)
-        _finish(sequences, finished, out, folder)
+            raise _missing(missing, len(sequences), out)
+        _finish(sequences, finished, out)
     return summarize(out, None, False, [_whole(out)], sum(len(one.frames) for one in sequences), started)
 
 
-def _folder(out: Path) -> Path:
-    return out.with_name(out.name + ".shards")
+def _parts(out: Path) -> PartsFolder:
+    return PartsFolder(out.with_name(out.name + ".shards"), out)
 
 
 def _shard_files(folder: Path) -> list[Path]:
@@ -281,31 +280,30 @@ def _jobs(
 
 
 @contextmanager
-def _writing(out: Path, folder: Path, share: Share | None) -> Iterator[None]:
+def _writing(out: Path, share: Share | None) -> Iterator[None]:
     """Be the one who writes `out`, or one of those who each do a share."""
-    if share is None:
-        if jobs := holders(folder, "job-*.lock"):
-            raise PoseCacheError(
-                f"{out} is being written by {len(jobs)} jobs: {'; '.join(jobs)}. Wait for them, or stop them"
-            )
-        with held(folder / "lock", str(out)):
-            for partial in [*folder.glob(f"*{PARTIAL}"), *out.parent.glob(f"{out.name}.*{PARTIAL}")]:
+    with _parts(out).held(share):
+        if share is None:
+            for partial in out.parent.glob(f"{out.name}.*{PARTIAL}"):
                 partial.unlink(missing_ok=True)  # of runs that were killed
-            yield
-    else:
-        with (
-            held(folder / "lock", str(out), shared=True),
-            held(folder / f"job-{share.index}-of-{share.count}.lock", f"the share {share} of {out}"),
-        ):
-            _done_file(folder, share).unlink(missing_ok=True)
-            yield
+        yield
 
 
-def _done_file(folder: Path, share: Share) -> Path:
-    return folder / f"job-{share.index}-of-{share.count}.done"
+@contextmanager
+def _without_remains(jobs: Sequence[ShardJob]) -> Iterator[None]:
+    """Remove what workers leave that an interruption has killed while they wrote."""
+    try:
+        yield
+    except BaseException:
+        for job in jobs:
+            for partial in job.path.parent.glob(f"{job.path.name}.*{PARTIAL}"):
+                partial.unlink(missing_ok=True)
+        raise
 
 
-def _is_up_to_date(out: Path, sequences: Sequence[FrameSequence], recipe: Recipe, force: bool) -> bool:
+def _is_up_to_date(
+    out: Path, sequences: Sequence[FrameSequence], recipe: Recipe, force: bool, details: Mapping[str, Any]
+) -> bool:
     """Tell whether `out` is what would be made; refuse to replace what another estimator made."""
     if not out.exists():
         return False
@@ -313,20 +311,30 @@ def _is_up_to_date(out: Path, sequences: Sequence[FrameSequence], recipe: Recipe
         if _digest(out) != recipe.digest:
             return False
     else:
-        _refuse_other(out, recipe.digest, f"{recipe.spec.name!r}")
+        _refuse_other(out, recipe.digest, f"{recipe.spec.name!r}", details)
     store = SkeletonStore(out)
     if store.provenance.dataset != fingerprint(sequences):
         return False
     return not changed_tracklets(store, store.names, recipe.root)
 
 
-def _refuse_other(out: Path, digest: str, ours: str) -> None:
+def _refuse_other(out: Path, digest: str, ours: str, details: Mapping[str, Any] | None = None) -> None:
+    """Refuse a cache of another estimator than the one of this digest; `details` are that one's, where they are known."""
     if out.exists() and (made := SkeletonStore(out).provenance).details.get("digest") != digest:
+        changed = "" if details is None else _differences(made.details, details)
         raise PoseCacheError(
             f"{out} was made by the estimator {made.estimator!r} with other configs, weights or options than {ours} has "
-            "now: replace it by force, or write to another file",
+            f"now{changed}: replace it by force, or write to another file",
             parameter="force",
         )
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Say in brackets which details of two estimators differ; nothing where only what they stand for does."""
+    assumed = {"decoding": 1, **there}  # caches of before it was noted
+    changed = [key for key in here if key not in ("digest", "software") and assumed.get(key) != here[key]]
+    said = "; ".join(f"{key} {json.dumps(assumed.get(key))} there, {json.dumps(here[key])} here" for key in changed)
+    return f" ({said})" if said else ""
 
 
 def _refuse_foreign(folder: Path, recipe: Recipe, force: bool) -> None:
@@ -343,31 +351,17 @@ def _refuse_foreign(folder: Path, recipe: Recipe, force: bool) -> None:
         path.unlink(missing_ok=True)
 
 
-def _finish(sequences: Sequence[FrameSequence], finished: Mapping[str, Finished], out: Path, folder: Path) -> None:
+def _finish(sequences: Sequence[FrameSequence], finished: Mapping[str, Finished], out: Path) -> None:
     """Put the file together, and then remove the shards."""
     pieces = pieces_of(sequences, finished)
     provenance = SkeletonStore(pieces[0].path).provenance
     merge_pieces(pieces, out, replace(provenance, dataset=fingerprint(sequences)))
-    _remove(folder)
+    _parts(out).remove()
 
 
-def _remove(folder: Path) -> None:
-    """Remove the folder of shards, the lock last: who waits for it finds `out` finished."""
-    for path in folder.iterdir():
-        if path.name != "lock":
-            path.unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _missing(names: Sequence[str], count: int, folder: Path) -> PoseCacheError:
+def _missing(names: Sequence[str], count: int, out: Path) -> PoseCacheError:
     """Return the error that says which tracklets, and which jobs, are missing."""
     named = ", ".join(repr(name) for name in names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-    text = f"{folder}: {len(names)} of {count} tracklets are not finished ({named})"
-    found = [re.fullmatch(r"job-(\d+)-of-(\d+)", path.stem) for path in folder.glob("job-*.lock")]
-    counts = {int(match.group(2)) for match in found if match}
-    if len(counts) != 1:
-        return PoseCacheError(f"{text}; extract the rest without shares")
-    (jobs,) = counts
-    absent = [str(share) for i in range(jobs) if not _done_file(folder, share := Share(i + 1, jobs)).exists()]
-    shares = ", ".join(absent) or "of the jobs whose frames have changed"
-    return PoseCacheError(f"{text}; extract the shares {shares}", parameter="share")
+    parts = _parts(out)
+    what = f"{parts.path}: {len(names)} of {count} tracklets are not finished ({named})"
+    return parts.unfinished(what, "extract", "share")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import json
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,10 +18,12 @@ from typing import Any
 # HDF5, safetensors and torch raise errors of their own and put the system's number or words into the text.
 _NUMBER = re.compile(r"(?:errno = |os error )(\d+)")
 _FULL = "No space left on device"
+# Ends the names of `own_temporary`; what a killed process leaves under one is removed by the next writer.
+PARTIAL = ".partial"
 
 
 @contextmanager
-def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
+def atomic(path: Path, temporary: Path | None = None, *, if_changed: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside ``path``, which takes the place of ``path`` when the block ends.
 
     The file and its folder are flushed to the disk, so that after a crash of the program or of the machine a reader finds
@@ -32,6 +36,8 @@ def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         The file to make or replace.
     temporary : Path, optional
         Another name in the same folder to write under, for a file that several processes may write at once.
+    if_changed : bool
+        Leave `path` alone where it holds the same, so that its time says when its content last changed.
 
     Raises
     ------
@@ -43,9 +49,12 @@ def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.unlink(missing_ok=True)
         yield temporary
-        flush(temporary)
-        temporary.replace(path)
-        flush(path.parent)
+        if if_changed and path.is_file() and filecmp.cmp(temporary, path, shallow=False):
+            temporary.unlink()
+        else:
+            flush(temporary)
+            temporary.replace(path)
+            flush(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -53,6 +62,11 @@ def atomic(path: Path, temporary: Path | None = None) -> Iterator[Path]:
         if number is None:
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
+
+
+def own_temporary(path: Path) -> Path:
+    """Return a name for `atomic` that no other writer has: of two that make one file at once, each leaves a whole one."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import re
-import secrets
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,14 +18,13 @@ import h5py
 import numpy as np
 
 from pose_cache.errors import PoseCacheError, UserError
-from pose_cache.files import atomic
+from pose_cache.files import atomic, own_temporary
 from pose_cache.hdf5_checks import check_dataset, check_rows
 from pose_cache.joints import joint_set
 from pose_cache.sources import SOURCE, unknown_sources
 
 FORMAT: Final = "csip-skeletons"
 VERSION: Final = 1
-PARTIAL: Final = ".partial"
 
 _LIBRARY: Final = ("earliest", "v110")
 # Headers of the file and of its datasets.
@@ -81,8 +79,7 @@ def create_file(
     path: Path, layout: Layout, table: np.ndarray, provenance: Provenance, created: datetime.datetime | None = None
 ) -> Iterator[h5py.File]:
     """Make a new file of that layout, put in its place when the block ends without an error."""
-    # Its own name for every writer: two that make one file at once replace it one after the other, each with a whole one.
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    temporary = own_temporary(path)
     created = created or datetime.datetime.now(datetime.UTC)
     attributes = {
         "joint_set": provenance.joint_set,

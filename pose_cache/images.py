@@ -36,6 +36,9 @@ from PIL import Image
 
 from pose_cache.sources import FrameKind
 
+DECODING: Final = 1
+"""Version of what a file's bytes become as pixels. Raise it with every change to that: nothing made before is then mixed in."""
+
 MIN_SIDE: Final = 4
 MAX_PIXELS: Final = 50_000_000
 MAX_BYTES: Final = 256 * 2**20
@@ -112,20 +115,27 @@ def read_source(path: Path | str) -> FrameSource:
 def has_changed(path: Path | str, size: int, crc: int, kind: int, since: float) -> bool:
     """Tell whether a frame's file is another one than was read, with that size, CRC-32 and `FrameKind`.
 
-    It is where its size differs, or where its time of modification is not before `since` (seconds since 1970) and the
+    It is where its size differs, or where it was written or its entry changed not before `since` (seconds since 1970) and the
     CRC-32 of its bytes differs. A file that is gone is not a change: its skeleton stays.
     """
     try:
         found = os.stat(path)  # noqa: PTH116  (a Path for each of a million frames takes seconds)
     except OSError:
         return False
-    if found.st_size == size and found.st_mtime < since and stat.S_ISREG(found.st_mode):
+    # A copy that keeps the time of modification still changes the entry.
+    newest = max(found.st_mtime, found.st_ctime)
+    if found.st_size == size and newest < since and stat.S_ISREG(found.st_mode):
         return False
     if kind == FrameKind.UNKNOWN:
         return False
     if size < 0:
         return kind == FrameKind.MISSING or _read(path)[0] is not None
     return _read(path)[1][:2] != (size, crc)
+
+
+def decoding_mark() -> bytes:
+    """Return what belongs into a digest of pixels beside that of the files; nothing for version 1, which was not noted."""
+    return f"decoding {DECODING}".encode() if DECODING > 1 else b""
 
 
 def to_8_bits(deep: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ What does not fit together is listed in the report, never skipped in silence; it
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,10 +18,10 @@ from pose_cache.errors import PoseCacheError
 from pose_cache.files import write_text
 from pose_cache.joints import H36M17, KINECT20, kinect20_to_h36m
 from pose_cache.json_tree import JsonFolder, JsonTree, json_path, read_points, write_points
+from pose_cache.monitor import Monitor, Silent
 from pose_cache.plan import FrameSequence, fingerprint
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, write_store
 
-Progress = Callable[[int, int], None]
 _CHUNK: Final = 1024  # files that a worker reads or writes at once
 
 
@@ -126,7 +126,8 @@ def import_kinect(
             yield _tracklet(sequence, points)
 
     details = {"source": "Kinect v1", "mirrored": mirrored}
-    return _write(read(), sequences, out, "kinect", details, arrays, problems, lambda: sorted(set(found) - used))
+    made = Provenance("kinect", H36M17.name, "m", details, fingerprint(sequences))
+    return _write(read(), sequences, out, made, arrays, problems, lambda: sorted(set(found) - used))
 
 
 def import_json(
@@ -136,7 +137,7 @@ def import_json(
     *,
     unit: str = "m",
     workers: int = 1,
-    progress: Progress | None = None,
+    monitor: Monitor = Silent(),
 ) -> ImportReport:
     """Import one JSON file a frame, {"keypoints": [[x, y, z] x 17]}, in Human3.6M order and camera axes.
 
@@ -153,8 +154,8 @@ def import_json(
         The unit of the numbers.
     workers : int
         Processes that read files (joblib's, so that `joblib.parallel_config` can name another backend).
-    progress : callable, optional
-        Called with the frames done and all frames.
+    monitor : Monitor, optional
+        Hears how many frames are done.
 
     Raises
     ------
@@ -189,21 +190,19 @@ def import_json(
                 yield _tracklet(one, points[rows])
                 start = rows.stop
             done += start
-            if progress is not None:
-                progress(done, total)
+            monitor.progress("importing skeletons", done, total)
 
     source = folders[0].path if len(folders) == 1 else Path(", ".join(str(folder.path) for folder in folders))
     details = {"source": "JSON files", "unit": unit}
-    return _write(read(), sequences, out, "json", details, source, problems, lambda: list(tree.unused()), unit)
+    made = Provenance("json", H36M17.name, unit, details, fingerprint(sequences))
+    return _write(read(), sequences, out, made, source, problems, lambda: list(tree.unused()))
 
 
-def export_json(
-    store: SkeletonStore, folder: Path, *, workers: int = 1, progress: Progress | None = None
-) -> ExportReport:
+def export_json(store: SkeletonStore, folder: Path, *, workers: int = 1, monitor: Monitor = Silent()) -> ExportReport:
     """Write one JSON file a frame, as `import_json` reads them, mirroring all the folders of the images.
 
     Frames that are not valid get no file: they are listed in `folder`/invalid.txt. 2D keypoints are not exported. An
-    An interrupted export resumes: each file appears whole or not at all.
+    interrupted export resumes: each file appears whole or not at all.
 
     Parameters
     ----------
@@ -213,8 +212,8 @@ def export_json(
         The folder to make.
     workers : int
         Processes that write files.
-    progress : callable, optional
-        Called with the frames done and all frames.
+    monitor : Monitor, optional
+        Hears how many frames are done.
 
     Raises
     ------
@@ -256,8 +255,7 @@ def export_json(
 
     for made, left in Parallel(n_jobs=workers, return_as="generator", batch_size=1)(tasks()):
         kept, written = kept + left, written + made
-        if progress is not None:
-            progress(kept + written + len(invalid), store.frame_count)
+        monitor.progress("exporting skeletons", kept + written + len(invalid), store.frame_count)
     write_text(folder / "invalid.txt", "".join(f"{frame}\n" for frame in invalid))
     return ExportReport(folder, len(store), written, kept, tuple(invalid))
 
@@ -344,12 +342,10 @@ def _write(
     tracklets: Iterator[TrackletSkeletons],
     sequences: Sequence[FrameSequence],
     out: Path,
-    estimator: str,
-    details: Mapping[str, object],
+    made: Provenance,
     source: Path,
     problems: list[str],
     unused: Callable[[], list[str]],
-    unit: str = "m",
 ) -> ImportReport:
     valid = 0
 
@@ -364,6 +360,6 @@ def _write(
                 f"{problems[0] if problems else 'there are no tracklets'}"
             )
 
-    write_store(out, counted(), Provenance(estimator, H36M17.name, unit, details, fingerprint(sequences)))
+    write_store(out, counted(), made)
     frames = sum(len(one.frames) for one in sequences)
     return ImportReport(out, len(sequences), frames, valid, tuple(problems), tuple(unused()))

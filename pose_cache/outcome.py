@@ -1,5 +1,6 @@
 """The result of an extraction: frames counted by outcome."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
+from pose_cache.errors import PoseCacheError
 from pose_cache.files import write_json
 from pose_cache.merge import Piece
-from pose_cache.plan import Share
+from pose_cache.pieces import Share
 from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore
 
@@ -88,11 +90,23 @@ class ExtractSummary:
             "images": {kind.label: count for kind, count in self.kinds.items()},
             "frames_per_second": self.frames_per_second,
             "seconds": self.seconds,
+            "skeletons": SkeletonStore(self.out).digest,
             **errors,
         }
         path = self.out.with_suffix(".json")
         write_json(path, record, indent=2)
         return path
+
+
+def read_record(cache: Path) -> dict[str, Any] | None:
+    """Read what `ExtractSummary.write_record` wrote beside a cache; None where it is missing, damaged, or of another one."""
+    try:
+        record = json.loads(cache.with_suffix(".json").read_text(encoding="utf-8"))
+        # Records of earlier versions do not say which skeletons they are of.
+        of = record.get("skeletons")
+        return record if of is None or not cache.exists() or of == SkeletonStore(cache).digest else None
+    except (OSError, ValueError, AttributeError, RecursionError, PoseCacheError):
+        return None
 
 
 def summarize(

@@ -36,34 +36,6 @@ class FrameSequence:
     frames: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Share:
-    """The part of one job of several that extract a dataset together: job `index` of `count`, from 1."""
-
-    index: int
-    count: int
-
-    @staticmethod
-    def parse(text: str) -> "Share":
-        """Read "2/8".
-
-        Raises
-        ------
-        PoseCacheError
-            If it is anything else, or the first number is not within 1 and the second.
-        """
-        parts = text.split("/")
-        if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-            raise PoseCacheError(f'the share {text!r}: expected JOB/JOBS, for example "2/8"')
-        index, count = int(parts[0]), int(parts[1])
-        if not 1 <= index <= count:
-            raise PoseCacheError(f"the share {text!r}: jobs count from 1 to {count}")
-        return Share(index, count)
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-
 class Finished(NamedTuple):
     """Where the skeletons of a tracklet are: a cache file and the row of its table."""
 
@@ -83,11 +55,6 @@ def plan_shards(sequences: Sequence[FrameSequence], shard_frames: int) -> list[t
             shards.append(tuple(current))
             current, count = [], 0
     return [*shards, tuple(current)] if current else shards
-
-
-def share_of(shards: Sequence[tuple[FrameSequence, ...]], share: Share | None) -> list[tuple[FrameSequence, ...]]:
-    """Return every `count`-th shard, beginning with the `index`-th; all of them without a share."""
-    return list(shards) if share is None else list(shards[share.index - 1 :: share.count])
 
 
 def fingerprint(sequences: Iterable[FrameSequence]) -> str:

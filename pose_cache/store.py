@@ -151,6 +151,14 @@ class SkeletonStore:
         """SHA-256 over the tracklets' checksums, first 16 hexadecimal digits: equal where the skeletons are equal."""
         return hashlib.sha256(self._checksums.astype("<u4").tobytes()).hexdigest()[:16]
 
+    def digest_of(self, names: Iterable[str]) -> str:
+        """Return the digest of some tracklets in that order, as `digest`; names that are not there count by their absence."""
+        rows = {name: row for row, name in enumerate(self.names)}
+        found = hashlib.sha256()
+        for name in names:
+            found.update(self._checksums[rows[name]].astype("<u4").tobytes() if name in rows else b"missing")
+        return found.hexdigest()[:16]
+
     @property
     def frame_count(self) -> int:
         """Number of frames, N."""

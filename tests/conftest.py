@@ -15,6 +15,8 @@ import torch
 
 from csip.config import Settings
 from csip.data import mars
+from csip.models.checkpoints import save_model
+from csip.models.factory import build_model, empty_encoder
 from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
@@ -42,7 +44,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         for package in ("pipelines", "configs"):
             shutil.copytree(project / package, folder / package)
         (folder / ".venv/bin").mkdir(parents=True)
-        for program in ("csip", "torchrun"):
+        for program in ("csip", "dask", "torchrun"):
             (folder / ".venv/bin" / program).symlink_to(Path(sys.executable).with_name(program))
         (folder / ".venv/csip-setup.sha256").touch()
         return folder
@@ -98,3 +100,20 @@ def settings(walkers: Path, tower: Path) -> Settings:
         },
         "runtime": {"device": "cpu", "precision": "32-true", "workers": 0},
     })  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Settings], Path]:
+    """Make the file of a stage-2 model as it is before its training."""
+
+    def make(settings: Settings) -> Path:
+        path = tmp_path_factory.mktemp("untrained") / "model.safetensors"
+        width = TOWER["embed_dim"]
+        torch.manual_seed(0)
+        network = build_model(empty_encoder("h36m17", width, settings), 1.0, 1, 2, settings)
+        about = {"kind": "stage2", "dataset": "walkers", "identities": 1, "cameras": {"1": 0, "2": 1},
+                 "joint_set": "h36m17", "width": width, "settings": settings.model_dump(mode="json"), "revision": ""}  # fmt: skip
+        save_model(path, network.state_dict(), about)
+        return path
+
+    return make

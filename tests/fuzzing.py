@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pose_cache.errors import UserError
 # The gate tries some of each format; the nightly run sets the variable to thousands.
 INPUTS = int(os.environ.get("CSIP_FUZZ_INPUTS", "100"))
 SECONDS = 5.0
+BYTES = 2**30
 _EXTREMES = (
     b"\xff" * 8,
     b"\x00" * 8,
@@ -59,14 +61,16 @@ def damaged(data: bytes, count: int = INPUTS, seed: int = 0) -> Iterator[bytes]:
 def survives(
     path: Path, data: bytes, read: Callable[[], object], is_right: Callable[[object], bool], count: int = INPUTS
 ) -> int:
-    """Write damaged files to `path` and read each: a right answer or an error that its user can mend, in bounded time.
+    """Write damaged files to `path` and read each: a right answer or an error that its user can mend.
+
+    Time and memory are bounded: `SECONDS` of the processor for each, and `BYTES` for all.
 
     Returns
     -------
     int
         How many were refused.
     """
-    refused = 0
+    refused, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for number, changed in enumerate(damaged(data, count)):
         path.write_bytes(changed)
         started = time.process_time()
@@ -78,4 +82,6 @@ def survives(
         else:
             assert changed == data or is_right(answer), f"input {number} was taken for another file: {answer!r:.300}"
         assert time.process_time() - started < SECONDS, f"input {number} took too long"
+        grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        assert grown < BYTES, f"input {number} took {grown / 2**20:.0f} MiB"
     return refused

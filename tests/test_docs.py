@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ PROJECT = Path(__file__).parents[1]
 # In the order in which somebody new reads them.
 PAGES = (
     "README.md", "docs/quickstart.md", "docs/install.md", "docs/datasets.md", "docs/training.md", "docs/skeletons.md",
-    "docs/videos.md", "docs/python.md", "docs/settings.md", "docs/method.md", "docs/benchmarks.md",
+    "docs/videos.md", "docs/cluster.md", "docs/python.md", "docs/settings.md", "docs/method.md", "docs/benchmarks.md",
     "docs/architecture.md", "docs/troubleshooting.md", "CONTRIBUTING.md", "CHANGELOG.md",
 )  # fmt: skip
 TEXT = {page: (PROJECT / page).read_text() for page in PAGES}
@@ -66,6 +67,10 @@ runtime: {{workers: 0}}
 """
 
 
+# Processes of commands that end in "&".
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
 def blocks(page: str, language: str) -> list[str]:
     return [block for marked, block in BLOCKS.findall(TEXT[page]) if marked == language]
 
@@ -92,8 +97,8 @@ COMMANDS = [text for _, language, text in STEPS if language == "bash"]
 
 
 @pytest.fixture(scope="module")
-def project(checkout: Callable[[str], Path]) -> Path:
-    """A checkout with rendered people as its data sets."""
+def project(checkout: Callable[[str], Path]) -> Iterator[Path]:
+    """A checkout with rendered people as its data sets; what its commands have started ends with it."""
     folder = checkout("docs")
     base = folder / "configs/demo.yaml"
     for name, layout, val_ids in (("mars", "mars", 2), ("mine", "folder", 0)):
@@ -124,7 +129,10 @@ def project(checkout: Callable[[str], Path]) -> Path:
     shutil.copytree(folder / "data/mine/person1/camera1", folder / "crops")
     (folder / "data/kgbd").mkdir()
     np.savez(folder / "data/kgbd/kgbd.npz", **walks)
-    return folder
+    yield folder
+    for process in STARTED:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
 
 
 def run(project: Path, command: str) -> None:
@@ -140,6 +148,11 @@ def run(project: Path, command: str) -> None:
     }
     if not command.startswith("make demo"):
         del environment["SET"]
+    if command.endswith(" &"):
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        STARTED.append(subprocess.Popen(f"exec {command[:-2]}", shell=True, cwd=project, env=environment,
+                                        start_new_session=True, **quiet))  # fmt: skip
+        return
     result = subprocess.run(
         command, shell=True, cwd=project, env=environment, capture_output=True, text=True, check=False
     )

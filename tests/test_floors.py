@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ PROJECT = Path(__file__).parents[1]
 # From the ground up. What shares a floor must not know of each other.
 FLOORS = (
     ("pose_cache",),
-    ("csip.errors", "csip.monitor"),
+    ("csip.errors", "csip.monitor", "csip.version"),
     ("csip.config", "csip.files"),
     ("csip.runtime",),
     ("csip.data", "csip.synthetic"),
@@ -33,9 +34,14 @@ MODULES = {
 }
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports_of(module: str, path: Path | None = None) -> Iterator[str]:
     """Yield the modules of this project that a module imports, wherever in it."""
-    for node in ast.walk(ast.parse((path or MODULES[module]).read_text())):
+    for node in ast.walk(tree_of(path or MODULES[module])):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -96,6 +102,32 @@ def test_a_climb_a_crossing_and_a_circle_are_seen() -> None:
     assert len(faults({"pose_cache.store": {"csip.errors"}})) == 1
     assert faults({"csip.data.a": {"csip.data.b"}, "csip.data.b": {"csip.data.a"}})[0].startswith("a circle: ")
     assert faults({"csip.training.stage1": {"csip.models.reid"}}) == []
+
+
+LINES, PARAMETERS = 80, 8
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    yield from (node for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef))
+
+
+def test_functions_fit_a_screen() -> None:
+    files = [*MODULES.values(), *(PROJECT / "tests").rglob("*.py")]
+    long = {f"{path.relative_to(PROJECT)}:{one.name}" for path in files for one in functions(path)
+            if (one.end_lineno or 0) - one.lineno >= LINES}  # fmt: skip
+    assert not long
+
+
+def test_functions_take_few_parameters() -> None:
+    """Constructors of plain data are dataclasses, and commands are Typer's: neither is counted."""
+    many = {}
+    for module, path in MODULES.items():
+        if module.startswith(("csip", "pose_cache")):
+            for one in functions(path):
+                names = [a.arg for a in (*one.args.posonlyargs, *one.args.args, *one.args.kwonlyargs)]
+                if len([name for name in names if name not in ("self", "cls")]) > PARAMETERS:
+                    many[f"{module}:{one.name}"] = names
+    assert not many
 
 
 def test_every_room_is_there() -> None:

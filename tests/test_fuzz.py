@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import json
 import shutil
 from pathlib import Path
 
+import av
 import cv2
 import h5py
 import numpy as np
@@ -19,15 +22,27 @@ import torch
 from fuzzing import survives
 from PIL import Image
 
+from csip.config import DatasetSettings, Settings
 from csip.data import folder, kgbd, kinect_frames, mars, prid2011, transg
 from csip.data.dataset import Dataset
 from csip.data.index import FOLDER, Tree
 from csip.data.matfiles import read_matrix
+from csip.files import write_json
 from csip.models.checkpoints import load_model, save_model
 from csip.retrieval.descriptors import Descriptors, read_descriptors, write_descriptors
+from csip.runtime import make_fabric
+from csip.training import frame_features
+from csip.training.run_folder import RunFolder
+from csip.video.boxes import GivenBoxes, Shown, read_boxes
+from csip.video.decode import VideoReader
+from csip.video.find import VideoFile
+from csip.video.geometry import Geometry
+from csip.video.one_video import VideoSummary
+from csip.video.state import IngestState
 from pose_cache.images import load_frame
 from pose_cache.interchange import import_kinect
 from pose_cache.json_tree import read_points
+from pose_cache.parts import Part
 from pose_cache.plan import FrameSequence
 from pose_cache.store import Provenance, SkeletonStore, TrackletSkeletons, verify_store, write_store
 from pose_cache.summary import summarize_store
@@ -271,3 +286,115 @@ def test_pictures(tmp_path: Path, kind: str, mode: str) -> None:
 
     path = tmp_path / f"frame.{kind}"
     survives(path, stream.getvalue(), lambda: load_frame(path), is_right)
+
+
+def test_states_of_training(tmp_path: Path) -> None:
+    settings = Settings(dataset=DatasetSettings(name="x", root=tmp_path))
+    run = RunFolder(tmp_path / "run", settings, {"tracklets": "0123"})
+    run.path.mkdir()
+    write_json(run.path / "inputs.json", run.inputs)
+    run.save_state({"model": {"weight": torch.arange(12.0)}, "progress": {"epoch": 1, "terms": [{"loss": 1.0}]}})
+    fabric = make_fabric(settings.runtime.model_copy(update={"device": "cpu"}))
+
+    def resume() -> object:
+        return run.open(overwrite=False, fabric=fabric)
+
+    for name in ("state.pt", "inputs.json"):
+        whole = (run.path / name).read_bytes()
+        assert survives(run.path / name, whole, resume, anything) > 10
+        (run.path / name).write_bytes(whole)
+
+
+def test_features_and_shards_of_arrays(tmp_path: Path) -> None:
+    whole = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
+    path = tmp_path / "features.h5"
+    frame_features._write(path, whole, "key")
+    survives(path, path.read_bytes(), lambda: frame_features._read(path, "key"), anything)
+    shard = tmp_path / "shard.npy"
+    part = Part(shard, None, 6)
+    part.write(whole)
+
+    def fits(found: object) -> bool:
+        return found is None or len(found) == 6  # type: ignore[arg-type]
+
+    survives(shard, shard.read_bytes(), part.read, fits)
+
+
+BOXES = {
+    "gt.txt": "\n".join(f"{n // 2 + 1},{n % 2 + 1},{10 + n},20,30,60,1,1,0.9" for n in range(20)),
+    "det.txt": "\n".join(f"{n // 2 + 1},-1,{10 + n}.5,20,30,60,0.{n}5,-1,-1,-1" for n in range(20)),
+    "tracks.csv": "frame;track_id;x1;y1;x2;y2;class\n" + "\n".join(f"{n};{n % 2};{n};5;{n + 40};90;person" for n in range(20)),
+    "video.json": json.dumps({
+        "images": [{"id": n, "file_name": f"video/{n:06d}.jpg", "frame_id": n, "width": 200, "height": 100} for n in range(1, 6)],
+        "annotations": [
+            {"id": n, "image_id": n, "bbox": [10, 20, 30, 60], "category_id": 1, "track_id": 1} for n in range(1, 6)
+        ],
+        "categories": [{"id": 1, "name": "person"}],
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOXES)
+def test_boxes(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    shown = Shown(Geometry((200, 100)), last=20, name="video")
+
+    def is_right(found: object) -> bool:
+        assert isinstance(found, GivenBoxes)
+        columns = found.frames, found.tracks, found.boxes, found.scores
+        return len({len(column) for column in columns}) == 1 and bool(np.isfinite(found.boxes).all())
+
+    assert survives(path, BOXES[name].encode(), lambda: read_boxes(path, None, shown), is_right) > 10
+
+
+def test_yolo_files_of_boxes(tmp_path: Path) -> None:
+    for frame in range(1, 6):
+        (tmp_path / f"video_{frame}.txt").write_text("0 0.5 0.5 0.1 0.2\n0 0.2 0.5 0.1 0.2\n")
+    (tmp_path / "classes.txt").write_text("person\ncar\n")
+    shown = Shown(Geometry((200, 100)), last=5, name="video")
+    for name in ("video_3.txt", "classes.txt"):
+        whole = (tmp_path / name).read_bytes()
+        assert survives(tmp_path / name, whole, lambda: read_boxes(tmp_path, None, shown), anything) > 10
+        (tmp_path / name).write_bytes(whole)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "avi"])
+def test_videos(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"video.{ending}"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 64, "yuv420p"
+        for number in range(6):
+            image = np.full((64, 48, 3), 20 * number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        container.mux(stream.encode(None))
+
+    def read() -> list[tuple[int, ...]]:
+        return [frame.image.shape for frame in itertools.islice(VideoReader(path), 200)]
+
+    def is_right(found: object) -> bool:
+        assert isinstance(found, list)
+        return 0 < len(found) < 200 and all(shape[2] == 3 for shape in found)
+
+    assert survives(path, path.read_bytes(), read, is_right) > 10
+
+
+def test_states_of_an_ingest(tmp_path: Path) -> None:
+    video = VideoFile(tmp_path / "a.mp4", "a.mp4", "a", "a")
+    video.path.write_bytes(b"not looked into")
+    state = IngestState(tmp_path / "out")
+    state.begin({"format": 1}, force=False)
+    summary = VideoSummary(**{field.name: 0 for field in dataclasses.fields(VideoSummary)})
+    (state.start(video) / "tracklets.csv").write_text("tracklet\n")
+    (tmp_path / "out/crops").mkdir(exist_ok=True)
+    state.keep(video, {"bytes": 1}, summary)
+    record = state._record(video)
+
+    def go_on() -> object:
+        state.options(share=True)
+        return state.finished(video, {"bytes": 1})
+
+    for path in (record, tmp_path / "out/.ingest/options.json"):
+        whole = path.read_bytes()
+        survives(path, whole, go_on, anything)
+        path.write_bytes(whole)

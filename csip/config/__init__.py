@@ -1,8 +1,10 @@
 """Settings: one typed tree, read from YAML, strict and described.
 
-``sections`` and ``training`` declare the settings, ``reading`` reads and merges files and overrides, ``listing`` shows them.
+``sections`` and ``training`` declare the settings, ``reading`` reads and merges files and overrides, ``named``
+finds the file of a data set, ``listing`` shows them.
 """
 
+from csip.config.named import did_you_mean, known_names, moved_to, named_settings
 from csip.config.reading import Override, dump_settings, load_settings, valid_keys
 from csip.config.sections import (
     ClipSettings,
@@ -37,7 +39,11 @@ __all__ = [
     "Stage2Settings",
     "VisionSettings",
     "WindowNetworkSettings",
+    "did_you_mean",
     "dump_settings",
+    "known_names",
     "load_settings",
+    "moved_to",
+    "named_settings",
     "valid_keys",
 ]

@@ -23,9 +23,9 @@ _PAGE = """# Settings
 
 This page is made by `csip settings --markdown > docs/settings.md`.
 
-A run is a function of its settings. They come from a YAML file, `configs/NAME.yaml` for `--dataset NAME` or the file of
-`--config FILE`; what a file does not state has its default. `--set SECTION.KEY=VALUE` overrides one setting and may be
-repeated. A file can name another in `extends: FILE` and then states only what differs.
+The settings of a run come from a YAML file: `configs/NAME.yaml` for `--dataset NAME`, or the file of `--config FILE`. A
+setting that the file does not state has its default. `--set SECTION.KEY=VALUE` overrides one setting and may be repeated. A
+file can name another in `extends: FILE` and then states only what differs.
 
 - `csip settings` prints this list, `csip settings stage2` one section of it.
 - `csip settings --dataset mars` prints the values that a run on MARS uses.

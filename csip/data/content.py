@@ -1,8 +1,9 @@
 """What a data set's pictures hold: so that nothing made of them outlives them under the same names.
 
-A frame is known by the size of its file and the CRC-32 of its bytes, as in the skeleton cache. Reading all files takes as long as
-the disk; what was read is therefore kept in ``.csip-index/content.npz`` beside the data set with the files' times, and only files
-that are new, or whose size or time has changed since, are read again. The file can be deleted at any time.
+A frame is known by the size of its file and the CRC-32 of its bytes, as in the skeleton cache, and by the version of the decoder
+(`pose_cache.images.DECODING`). Reading all files takes as long as the disk; what was read is therefore kept in
+``.csip-index/content.npz`` beside the data set with the files' times of modification and of change, and only files that are new,
+or whose size or times have changed since, are read again. The file can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ import numpy as np
 from csip.data.dataset import Tracklet
 from csip.data.index import FOLDER
 from csip.files import atomic
-from pose_cache.images import read_source
+from pose_cache.images import decoding_mark, read_source
 
 KEPT: Final = "content.npz"
 # Clocks of file systems are coarse: a file changed this shortly before it was read may have changed after.
 _COARSE_NS: Final = 2_000_000_000
 _THREADS: Final = 8
 _CHUNK: Final = 256
-_TYPE: Final = np.dtype([("size", "<i8"), ("time", "<i8"), ("crc", "<u4")])
+# `changed` is the time of the file's entry, which a copy that keeps the time of modification cannot keep.
+_TYPE: Final = np.dtype([("size", "<i8"), ("time", "<i8"), ("changed", "<i8"), ("crc", "<u4")])
 
 
 def content_of(root: Path, tracklets: Sequence[Tracklet]) -> str:
@@ -65,8 +67,9 @@ def contents_of(root: Path, tracklets: Sequence[Tracklet]) -> np.ndarray:
         _save(path, dict(zip(names, kept, strict=True)) | dict(zip(frames, now, strict=True)))
     known = np.stack([now["size"], now["crc"].astype(np.int64)], axis=1).astype("<i8")
     ends = np.cumsum([len(tracklet.frames) for tracklet in tracklets]).tolist()
+    mark = decoding_mark()
     digests = [
-        hashlib.blake2b(known[start:end].tobytes(), digest_size=8).digest()
+        hashlib.blake2b(mark + known[start:end].tobytes(), digest_size=8).digest()
         for start, end in zip([0, *ends[:-1]], ends, strict=False)
     ]
     return np.frombuffer(b"".join(digests), "<u8")
@@ -81,13 +84,15 @@ def _look(root: Path, frames: Sequence[str], before: np.ndarray) -> np.ndarray:
         try:
             found = os.stat(path)  # noqa: PTH116  (asked of millions)
         except OSError:
-            now[row] = (-1, -1, 0)
+            now[row] = (-1, -1, -1, 0)
             continue
-        if (found.st_size, found.st_mtime_ns) == (before[row]["size"], before[row]["time"]):
+        times = (found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if times == (before[row]["size"], before[row]["time"], before[row]["changed"]):
             continue
         source = read_source(path)
         # A time of -1 is never met again: the file is read once more next time.
-        now[row] = (source.size, found.st_mtime_ns if found.st_mtime_ns < newest else -1, source.crc)
+        time_kept = found.st_mtime_ns if found.st_mtime_ns < newest else -1
+        now[row] = (source.size, time_kept, found.st_ctime_ns, source.crc)
     return now
 
 

@@ -259,8 +259,8 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
         rows.append((number, cells))
     if not rows:
         raise CsipError(
-            f"{where}: no lines below the head, so no tracklets; where `csip ingest` made it, it found nobody, or its rules "
-            "left everybody out"
+            f"{where}: no lines below the head, so no tracklets; if it was made of videos, nobody was found in them, or "
+            "the rules left everybody out"
         )
     return rows
 

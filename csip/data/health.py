@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from csip.config import Settings
 from csip.data.dataset import DISTRACTOR, Dataset, Tracklet, is_image
 from csip.data.folder import unread_parts
+from csip.data.frame_check import DecodedFrames, decode_frames, frames_of
 from csip.data.index import Tree
 from csip.data.labels import LABELS
 from csip.data.matching import Matching
@@ -24,9 +24,8 @@ from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
 from csip.errors import CsipError
 from csip.monitor import Monitor
 from pose_cache.errors import PoseCacheError
-from pose_cache.images import load_frame
+from pose_cache.pieces import Spread
 from pose_cache.plan import changed_tracklets
-from pose_cache.sources import FrameKind
 from pose_cache.store import SkeletonStore
 
 MEND = "correct what is named here; the documentation shows how the files should lie"
@@ -66,7 +65,9 @@ class Finding:
     remedy: Remedy | None = None
 
 
-def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monitor) -> list[Finding]:
+def inspect(
+    settings: Settings, cache: Path, frames: int | None, monitor: Monitor, spread: Spread | None = None
+) -> list[Finding]:
     """Look at the index, the frames and the skeletons of a data set.
 
     Parameters
@@ -76,23 +77,64 @@ def inspect(settings: Settings, cache: Path, frames: int | None, monitor: Monito
     frames
         How many frames to decode, chosen at random with a fixed seed; None decodes all. Whether frames are there is always
         asked of all.
+    spread
+        Who decodes them; not a share.
     """
     if settings.dataset.layout in LAYOUTS:
         return inspect_sequences(settings)
     try:
         dataset = load_dataset(settings.dataset)
-        whole = load_dataset(settings.dataset.model_copy(update={"piece_frames": None}))
+        whole = _whole(settings)
     except CsipError as error:
         return [Finding("index", str(error), MEND)]
-    everyone = list({t.name: t for t in (*whole.train, *whole.query, *whole.gallery)}.values())
+    everyone = _everyone(whole)
     people = [_counts(whole, settings), _cameras(whole), _lengths(whole, settings), _identities(whole)]
     return [
         *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
         *_layout(settings, everyone),
         _missing(whole.root, everyone),
-        _unreadable(whole.root, everyone, frames, max(settings.runtime.decoders, 1), monitor),
+        _unreadable(
+            whole.root,
+            len({frame for tracklet in everyone for frame in tracklet.frames}),
+            _decode(whole.root, everyone, settings, frames, spread, monitor),
+        ),
         _skeletons(cache, dataset),
     ]
+
+
+def decode_share(settings: Settings, frames: int | None, monitor: Monitor, spread: Spread) -> DecodedFrames:
+    """Decode a share of the frames that `inspect` decodes, which finds them done then.
+
+    Raises
+    ------
+    CsipError
+        The data set cannot be read, or has no frames.
+    """
+    if settings.dataset.layout in LAYOUTS:
+        raise CsipError(f"{settings.dataset.path}: skeletons alone have no frames to decode; expected no share")
+    whole = _whole(settings)
+    return _decode(whole.root, _everyone(whole), settings, frames, spread, monitor)
+
+
+def _whole(settings: Settings) -> Dataset:
+    """Read the data set with training tracklets as they are on the disk."""
+    return load_dataset(settings.dataset.model_copy(update={"piece_frames": None}))
+
+
+def _everyone(dataset: Dataset) -> list[Tracklet]:
+    return list({t.name: t for t in (*dataset.train, *dataset.query, *dataset.gallery)}.values())
+
+
+def _decode(
+    root: Path,
+    tracklets: Sequence[Tracklet],
+    settings: Settings,
+    count: int | None,
+    spread: Spread | None,
+    monitor: Monitor,
+) -> DecodedFrames:
+    threads = max(settings.runtime.decoders, 1)
+    return decode_frames(root, frames_of(tracklets, count), threads, spread or Spread(), monitor)
 
 
 def inspect_sequences(settings: Settings) -> list[Finding]:
@@ -297,38 +339,14 @@ def _has_twin(tree: Tree, frame: str) -> bool:
     return canonical(name) in map(canonical, tree.files(folder))
 
 
-def _unreadable(
-    root: Path, tracklets: Sequence[Tracklet], count: int | None, workers: int, monitor: Monitor
-) -> Finding:
-    frames = sorted({frame for tracklet in tracklets for frame in tracklet.frames})
-    total = len(frames)
-    if count is not None and count < total:
-        frames = [frames[i] for i in sorted(np.random.default_rng(0).choice(total, count, replace=False))]
-    kinds: Counter[FrameKind] = Counter()
-    heights, widths, bad = [], [], []
-    with ThreadPoolExecutor(workers) as pool:
-        for done, (frame, (image, source)) in enumerate(
-            zip(frames, pool.map(lambda frame: load_frame(root / frame), frames), strict=True), start=1
-        ):
-            kinds[source.kind] += 1
-            if image is None or not source.kind.usable:
-                bad.append((frame, source.kind))
-            else:
-                heights.append(image.shape[0])
-                widths.append(image.shape[1])
-            monitor.progress("decoding frames", done, len(frames))
-    text = f"{len(frames):,} of {total:,} decoded: " + ", ".join(
-        f"{n:,} {kind.label}" for kind, n in kinds.most_common()
-    )
-    if heights:
-        text += (
-            f"; height {min(heights)} to {max(heights)}, median {np.median(heights):.0f}; width {min(widths)} to "
-            f"{max(widths)}, median {np.median(widths):.0f}"
-        )
-    if not bad:
+def _unreadable(root: Path, total: int, found: DecodedFrames) -> Finding:
+    text = f"{len(found.frames):,} of {total:,} decoded: {found}"
+    if not found.bad:
         return Finding("frames readable", text)
-    text += f"; e.g. {root / bad[0][0]} ({bad[0][1].label})"
-    return Finding("frames readable", text, f"{AGAIN}, or take these frames out")
+    frame, kind = found.bad[0]
+    return Finding(
+        "frames readable", f"{text}; e.g. {root / frame} ({kind.label})", f"{AGAIN}, or take these frames out"
+    )
 
 
 def _skeletons(cache: Path, dataset: Dataset) -> Finding:

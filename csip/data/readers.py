@@ -53,8 +53,9 @@ def load_labelled(settings: DatasetSettings, purpose: str) -> Dataset:
     dataset = load_dataset(settings)
     if not is_labelled(dataset):
         raise CsipError(
-            f"{dataset.root}: no tracklet has a person, which {purpose} needs; `csip cluster` proposes people and writes "
-            f"{dataset.root / LABELS} (tracklet,person) to look through and correct"
+            f"{dataset.root}: no tracklet has a person, which {purpose} needs; expected people in "
+            f"{dataset.root / LABELS} (tracklet,person)",
+            parameter="people",
         )
     return dataset
 
@@ -74,6 +75,5 @@ def _read(settings: DatasetSettings) -> Dataset:
             return folder.load(path, settings.train_share, name=name)
         case "kgbd" | "biwi" | "ias" | "ks20" | "transg":
             raise CsipError(
-                f"data set {name} ({settings.layout} layout) has skeletons and no pictures: `csip train-skeleton` and "
-                "`csip evaluate` use it"
+                f"data set {name} ({settings.layout} layout) has skeletons and no pictures", parameter="skeletons_alone"
             )

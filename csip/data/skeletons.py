@@ -32,10 +32,6 @@ class Skeletons:
     def __init__(self, joint_set: JointSet, joints: list[np.ndarray], valid: list[np.ndarray]) -> None:
         self.joint_set, self.joints, self.valid = joint_set, joints, valid
 
-    def clip(self, tracklet: int, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return joints (T, J, 3) and valid (T,) of the chosen frames of one tracklet."""
-        return self.joints[tracklet][frames], self.valid[tracklet][frames]
-
     def subset(self, tracklets: Sequence[int]) -> Skeletons:
         """Return the skeletons of some of the tracklets."""
         return Skeletons(self.joint_set, [self.joints[i] for i in tracklets], [self.valid[i] for i in tracklets])
@@ -83,7 +79,8 @@ def load_skeletons(path: Path, tracklets: Sequence[Tracklet], max_gap: int = 0) 
             if not np.isfinite(stored.joints[stored.valid]).all():
                 raise CsipError(
                     f"{path}: tracklet {tracklet.name} has joints that are not finite where its pose is valid; the cache is "
-                    "damaged: `csip skeletons verify` lists what is, and `csip skeletons` makes it again"
+                    "damaged",
+                    parameter="damaged_skeletons",
                 )
             centred = stored.joints[rows] - stored.joints[rows][:, root : root + 1]
             points, known = fill_gaps(np.where(seen[:, None, None], centred, 0).astype(np.float32), seen, max_gap)

@@ -89,7 +89,8 @@ def export_onnx(model: PixelModel, path: Path, description: OnnxDescription) -> 
             raise CsipError(
                 f"{path}: not written, for the exported model's descriptors differ from torch's: by {worst.difference:.1e} at "
                 f"{worst.batch} clips of {worst.frames} frames (cosine {worst.cosine:.5f}), where {DIFFERENCE:.0e} and "
-                f"{COSINE} are allowed; please report it with the versions of `csip doctor`"
+                f"{COSINE} are allowed; please report it with the versions of torch, onnx and onnxruntime",
+                parameter="versions",
             )
     return comparisons
 

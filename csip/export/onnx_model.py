@@ -156,33 +156,33 @@ def _open(path: Path, threads: int) -> Any:
     import onnxruntime
 
     if not path.is_file():
-        raise CsipError(f"{path}: no such file; `csip export` makes it")
+        raise CsipError(f"{path}: no such file", parameter="onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = _SILENT
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no base of their own
-        raise CsipError(f"{path}: damaged, or not an ONNX file ({error}); `csip export` makes it anew") from error
+        raise CsipError(f"{path}: damaged, or not an ONNX file ({error})", parameter="onnx") from error
 
 
 def _describe(path: Path, session: Any) -> OnnxDescription:
     text = session.get_modelmeta().custom_metadata_map.get(KEY)
     if text is None:
-        raise CsipError(f"{path}: an ONNX file that csip did not write; give one of `csip export`")
+        raise CsipError(f"{path}: an ONNX file that csip did not write", parameter="onnx")
     try:
         description = OnnxDescription.model_validate_json(text)
     except ValidationError as error:
         problem = error.errors()[0]
         what = ".".join(map(str, problem["loc"])) or "the whole"
         raise CsipError(
-            f"{path}: its description is not one that this version of csip knows ({what}: {problem['msg']}); "
-            "`csip export` makes it anew"
+            f"{path}: its description is not one that this version of csip knows ({what}: {problem['msg']})",
+            parameter="onnx",
         ) from error
     names = [value.name for value in (*session.get_inputs(), *session.get_outputs())]
     if names != [IMAGES, CAMERA, DESCRIPTORS]:
         raise CsipError(
-            f"{path}: its inputs and outputs are {', '.join(names)}, expected {IMAGES}, {CAMERA}, {DESCRIPTORS}; "
-            "`csip export` makes it anew"
+            f"{path}: its inputs and outputs are {', '.join(names)}, expected {IMAGES}, {CAMERA}, {DESCRIPTORS}",
+            parameter="onnx",
         )
     return description

@@ -40,20 +40,19 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     CsipError
         The file is missing, damaged, not ours, or of another kind.
     """
-    made_by = f"`csip train-{kind}` makes it"
     if not path.exists():
-        raise CsipError(f"{path}: missing; {made_by}")
+        raise CsipError(f"{path}: missing", parameter=kind)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
-        raise CsipError(f"{path}: damaged or no safetensors file ({error}); {made_by}") from error
+        raise CsipError(f"{path}: damaged or no safetensors file ({error})", parameter=kind) from error
     if "csip" not in metadata:
-        raise CsipError(f"{path}: a safetensors file that csip did not write; {made_by}")
+        raise CsipError(f"{path}: a safetensors file that csip did not write", parameter=kind)
     description = json.loads(metadata["csip"])
     if description.get("kind") != kind:
-        raise CsipError(f"{path}: a {description.get('kind')} model, expected one of {kind}; {made_by}")
+        raise CsipError(f"{path}: a {description.get('kind')} model, expected one of {kind}", parameter=kind)
     return tensors, description
 
 

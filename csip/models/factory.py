@@ -11,6 +11,7 @@ from torch import Tensor
 
 from csip.config import Settings
 from csip.data.dataset import Tracklet, fingerprint
+from csip.data.fingerprints import TrainingData
 from csip.errors import CsipError
 from csip.models.checkpoints import load_model
 from csip.models.losses import LearnableTemperature
@@ -26,9 +27,20 @@ def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphT
 
 
 def load_encoder(
-    path: Path, train: Sequence[Tracklet], dataset: str
+    path: Path, train: Sequence[Tracklet], dataset: str, now: TrainingData | None = None
 ) -> tuple[SkeletonGraphTransformer, LearnableTemperature]:
     """Load what `train_stage1` wrote, for the identities that it was trained on.
+
+    Parameters
+    ----------
+    path
+        The model's file.
+    train
+        The tracklets to train on, without those that are held out.
+    dataset
+        The data set's name, for messages.
+    now
+        What the data set holds now; not compared where it is not given.
 
     Raises
     ------
@@ -41,6 +53,11 @@ def load_encoder(
             f"{path}: this stage-1 model was trained on other tracklets (data set {description['dataset']}, "
             f"fingerprint {description['identities']}) than asked for now (data set {dataset}, {fingerprint(train)}); "
             "train stage 1 on this data set, with the same dataset.val_ids"
+        )
+    if now is not None and (changes := now.changes(description)):
+        raise CsipError(
+            f"{path}: stage 1 was trained on other data than data set {dataset} holds now; changed: {changes}; train stage 1 "
+            "again, over this one"
         )
     settings = Settings.model_validate(description["settings"])
     encoder = empty_encoder(description["joint_set"], description["width"], settings)
@@ -89,37 +106,6 @@ def build_model(
         tau=tau,
         part_norm=settings.evaluation.part_norm,
     )
-
-
-def load_trained(
-    path: Path, settings: Settings, dataset: str | None
-) -> tuple[ReIDModel, dict[int, int], dict[str, Any]]:
-    """Load what `train_stage2` wrote, or the slim file that is made of it, which the test branch alone is in.
-
-    Parameters
-    ----------
-    settings
-        How to evaluate; everything else is the trained model's own.
-    dataset
-        The data set that it must have been trained on; None takes any.
-
-    Returns
-    -------
-    model, camera_rows, description
-
-    Raises
-    ------
-    CsipError
-        The file is missing, damaged, or was trained on another data set.
-    """
-    tensors, description = load_model(path, "stage2")
-    if dataset is not None and description["dataset"] != dataset:
-        raise CsipError(
-            f"{path}: this model was trained on data set {description['dataset']}, but {dataset} is to be scored"
-        )
-    description["settings"]["evaluation"] = settings.evaluation.model_dump(mode="json")
-    model = restore(tensors, description)
-    return model, {int(camera): row for camera, row in description["cameras"].items()}, description
 
 
 def restore(tensors: Mapping[str, Tensor], description: dict[str, Any]) -> ReIDModel:

@@ -21,10 +21,9 @@ from torch.nn import functional as F
 
 from csip.config import Stage2Settings
 from csip.errors import CsipError
+from csip.models.fusion import PrototypeFusionUpdater, SkeletonGuidedTemporalModel
 from csip.models.losses import LearnableTemperature, prototype_logits
-from csip.models.prototype_updater import PrototypeFusionUpdater
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
-from csip.models.temporal import SkeletonGuidedTemporalModel
 from csip.models.vision import VisionEncoder, VisionOutput
 
 # Of a model's state, by the start of its names: what the test branch never reads.

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from csip.config import SkeletonEncoderSettings
 from csip.errors import CsipError
-from csip.models.attention import Attention, TemporalPosition, feed_forward
-from csip.models.dropout import Dropout
+from csip.models.attention import Attention, Dropout, TemporalPosition, feed_forward
 from pose_cache.joints import JointSet
 
 TIE = 1e-6  # eigenvalues and entries closer than this are equal: symmetric bodies have equal ones

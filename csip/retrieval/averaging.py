@@ -124,11 +124,9 @@ def _read(path: Path) -> dict[str, Any]:
         tree = json.loads(path.read_text(encoding="utf-8"))
         tree["dataset"], tree["protocol"]["split"], tree["figures"]["map"]
     except OSError as error:
-        raise CsipError(f"{path}: missing; `csip evaluate` makes it") from error
+        raise CsipError(f"{path}: missing", parameter="metrics") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise CsipError(
-            f"{path}: damaged, or metrics of skeletons alone ({error}); `csip evaluate` makes it"
-        ) from error
+        raise CsipError(f"{path}: damaged, or metrics of skeletons alone ({error})", parameter="metrics") from error
     return tree
 
 

@@ -106,8 +106,20 @@ class Descriptors:
         )
 
     @staticmethod
-    def of(dataset: Dataset, tracklets: Sequence[Tracklet], features: np.ndarray, model: str) -> Descriptors:
-        """Put features together with what the data set says of their tracklets."""
+    def of(
+        dataset: Dataset,
+        tracklets: Sequence[Tracklet],
+        features: np.ndarray,
+        model: str,
+        pictures: np.ndarray | None = None,
+    ) -> Descriptors:
+        """Put features together with what the data set says of their tracklets.
+
+        Parameters
+        ----------
+        pictures
+            `csip.data.content.contents_of` the tracklets before the features were made of them; now, where it is not given.
+        """
         query, gallery = ({t.name for t in part} for part in (dataset.query, dataset.gallery))
         return Descriptors(
             features,
@@ -118,7 +130,7 @@ class Descriptors:
             np.array([t.name in gallery for t in tracklets], dtype=np.bool_),
             dataset.name,
             model,
-            contents_of(dataset.root, tracklets),
+            contents_of(dataset.root, tracklets) if pictures is None else pictures,
         )
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Descriptors:
@@ -200,16 +212,16 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
     """
     path = Path(path)
     if not path.is_file():
-        raise CsipError(f"{path}: no such file; `csip embed` and `csip evaluate` make RUN/descriptors.h5")
+        raise CsipError(f"{path}: no such file", parameter="descriptors")
     try:
         with h5py.File(path, "r") as file:
             if file.attrs.get("format") != FORMAT:
-                raise CsipError(f"{path}: no descriptors of format {FORMAT}; make the file anew with `csip embed`")
+                raise CsipError(f"{path}: no descriptors of format {FORMAT}", parameter="descriptors")
             stored = check_dataset(file, "features", path)
             if stored.ndim != 2 or stored.dtype.kind != "f":
                 raise CsipError(
-                    f"{path}: /features has the shape {stored.shape} of {stored.dtype}, expected (tracklets, D) of float32; make "
-                    "the file anew with `csip embed`"
+                    f"{path}: /features has the shape {stored.shape} of {stored.dtype}, expected (tracklets, D) of float32",
+                    parameter="descriptors",
                 )
             rows, names_of = len(stored), check_dataset(file, "names", path)
             listed = {attribute: check_dataset(file, column, path) for attribute, (column, _) in _COLUMNS.items()}
@@ -217,8 +229,8 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
             for dataset in (names_of, *listed.values(), *optional):
                 if dataset.shape != (rows,):
                     raise CsipError(
-                        f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor; make the "
-                        "file anew with `csip embed`"
+                        f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor",
+                        parameter="descriptors",
                     )
             names = tuple(name.decode(errors="surrogateescape") for name in names_of[()])
             columns = {attribute: listed[attribute][()].astype(dtype) for attribute, (_, dtype) in _COLUMNS.items()}
@@ -232,9 +244,7 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
     except CsipError:
         raise
     except (OSError, KeyError, AttributeError, RuntimeError, TypeError, ValueError, MemoryError) as error:
-        raise CsipError(
-            f"{path}: damaged or no file of descriptors ({error}); make it anew with `csip embed`"
-        ) from error
+        raise CsipError(f"{path}: damaged or no file of descriptors ({error})", parameter="descriptors") from error
     return Descriptors(features, names, **columns, dataset=dataset, model=model, pictures=pictures)
 
 
@@ -271,5 +281,6 @@ def check_pictures(path: Path, descriptors: Descriptors, settings: DatasetSettin
     if len(changed):
         raise CsipError(
             f"{path}: the pictures of {len(changed):,} of {len(rows):,} tracklets have changed since it was made, e.g. of "
-            f"{descriptors.names[rows[changed[0]]]}; rerun `csip embed`"
+            f"{descriptors.names[rows[changed[0]]]}",
+            parameter="pictures",
         )

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +15,11 @@ from torch.utils.data import Dataset as TorchDataset
 
 from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
-from csip.data.content import content_of
-from csip.data.dataset import Tracklet, fingerprint
-from csip.files import write_bytes
+from csip.data.dataset import Tracklet
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 from csip.runtime import Precision, autocast, loader_options, to_device
 
-SHARD = 64  # tracklets: what an interrupted run can lose at most
 Sampling = Literal["dense", "interleaved", "rrs"]
 
 
@@ -182,49 +175,22 @@ class Embedder:
         clips = clips_of(len(images), settings.frames, sampling, settings.stride)
         return _mean(next(self._describe([torch.from_numpy(images[clips])], [-1])))
 
-    def in_shards(
-        self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor, folder: Path, model_digest: str
-    ) -> np.ndarray:
-        """Embed as `tracklets` does, to the same numbers, and resume where an earlier call was interrupted.
+    def describe_all(self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor) -> Iterator[np.ndarray]:
+        """Yield the descriptors that `tracklets` returns, one after the other."""
+        return (_mean(one) for one in self._embed(root, tracklets, monitor, None))
 
-        Parameters
-        ----------
-        folder
-            Where finished shards are kept until the caller calls `remove_shards`, having saved the whole.
-        model_digest
-            Of the model's file: shards that another model has left are not used.
-        """
-        clips, sampling = self.settings.clips, self.settings.evaluation.sampling
-        parts = [fingerprint(tracklets), content_of(root, tracklets), str(root.absolute()), model_digest,
-                 sorted(self.camera_rows.items()), sampling,
-                 self.settings.evaluation.part_norm, clips.frames, clips.height, clips.width, clips.mean,
-                 clips.std]  # fmt: skip
-        if self.precision != "32-true":
-            parts.append(self.precision)
-        if clips.stride is not None:
-            parts.append(["stride", clips.stride])
-        key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-        shards = [folder / f"{key}-{start // SHARD:05d}.npy" for start in range(0, len(tracklets), SHARD)]
-        missing = [number for number, shard in enumerate(shards) if not shard.exists()]
-        todo = [t for number in missing for t in tracklets[number * SHARD : (number + 1) * SHARD]]
-        if missing and len(missing) < len(shards):
-            monitor.say(f"{len(tracklets) - len(todo):,} of {len(tracklets):,} tracklets are kept from before")
-        described = self._embed(root, todo, monitor, None)
-        for number in missing:
-            rows = [_mean(next(described)) for _ in tracklets[number * SHARD : (number + 1) * SHARD]]
-            data = io.BytesIO()  # written to a file, np.save hides that the disk is full
-            np.save(data, np.stack(rows))
-            write_bytes(shards[number], data.getbuffer())
-        return np.concatenate([np.load(shard) for shard in shards])
+    def say_unknown(self, tracklets: Sequence[Tracklet], monitor: Monitor) -> None:
+        """Say which cameras of tracklets get no camera embedding, where the network has one."""
+        unknown = sorted({t.camera for t in tracklets} - self.camera_rows.keys())
+        if unknown and self._pixel_embedder().cameras:
+            numbers = ", ".join(map(str, unknown))
+            monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
 
     def _embed(
         self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor, sampling: Sampling | None
     ) -> Iterator[Tensor]:
         """Yield the descriptors of each tracklet's clips, (clips, 2 D + C) float32, on the device."""
-        unknown = sorted({t.camera for t in tracklets} - self.camera_rows.keys())
-        if unknown and self._pixel_embedder().cameras:
-            numbers = ", ".join(map(str, unknown))
-            monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
+        self.say_unknown(tracklets, monitor)
         clips = TestClips(root, tracklets, self.settings.clips, sampling or self.settings.evaluation.sampling)
         loader = DataLoader(clips, batch_size=None, **loader_options(self.settings.runtime, self.device))
         rows = [self.camera_rows.get(t.camera, -1) for t in tracklets]
@@ -249,11 +215,6 @@ class Embedder:
         if isinstance(self.network, ReIDModel):
             return PixelModel(self.network, self.settings.clips).to(self.device).eval()
         return self.network
-
-
-def remove_shards(folder: Path) -> None:
-    """Remove what `Embedder.in_shards` has kept."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _mean(clips: Tensor) -> np.ndarray:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from csip.config import EvaluationSettings, Settings
+from csip.data.content import contents_of
 from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
+from csip.data.fingerprints import evaluation_data
 from csip.data.readers import is_labelled
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
@@ -36,12 +38,12 @@ def evaluate(model: Model, dataset: Dataset, monitor: Monitor | None = None) -> 
     """
     started = time.monotonic()
     if not is_labelled(dataset):
-        raise CsipError(
-            f"{dataset.root}: no tracklet has a person, which evaluation needs; `csip cluster` proposes people"
-        )
+        raise CsipError(f"{dataset.root}: no tracklet has a person, which evaluation needs", parameter="people")
     monitor = monitor or Silent()
     settings, device = model.settings, model.device
     query, gallery = (side(tracklets, settings) for tracklets in (dataset.query, dataset.gallery))
+    # Before the pictures are read: what changes meanwhile then shows.
+    data, pictures = evaluation_data(dataset), contents_of(dataset.root, tested(dataset))
     groups = lookalike_groups(dataset)
     rows = {"chance": chance_scores(query, gallery, groups)}
     models = {}
@@ -58,7 +60,8 @@ def evaluate(model: Model, dataset: Dataset, monitor: Monitor | None = None) -> 
         by_name = dict(
             zip([t.name for t in (*dataset.query, *dataset.gallery)], (*features[0], *features[1]), strict=True)
         )
-        descriptors = Descriptors.of(dataset, everyone, np.stack([by_name[t.name] for t in everyone]), model.digest)
+        found = np.stack([by_name[t.name] for t in everyone])
+        descriptors = Descriptors.of(dataset, everyone, found, model.digest, pictures)
     return Evaluation(
         dataset.name,
         protocol(dataset, query, gallery, model),
@@ -67,6 +70,7 @@ def evaluate(model: Model, dataset: Dataset, monitor: Monitor | None = None) -> 
         {label: row for label, row in rows.items() if label != "trained"},
         time.monotonic() - started,
         descriptors,
+        data,
     )
 
 

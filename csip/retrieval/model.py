@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from csip.config import Settings
+from csip.data.content import contents_of
 from csip.data.dataset import Dataset, Tracklet, Tracklets
 from csip.errors import CsipError
 from csip.models.factory import untrained_like
@@ -46,6 +47,8 @@ class Model:
         As `csip.retrieval.embedding.Embedder` has them.
     description
         What the file says of itself; None where it was not written by training.
+    reopen
+        Loads the same model in another process; it can be pickled. None where the model has no file.
     """
 
     network: ReIDModel | PixelEmbedder
@@ -57,6 +60,7 @@ class Model:
     device: torch.device
     precision: Precision = "32-true"
     description: Mapping[str, Any] | None = None
+    reopen: Callable[[], Model] | None = None
 
     def to(self, device: str | torch.device) -> Model:
         """Compute on another device from now on; returns the model itself."""
@@ -98,24 +102,14 @@ class Model:
         return self.embed_frames(items)
 
     def embed_tracklets(
-        self, dataset: Dataset, tracklets: Sequence[Tracklet], monitor: Monitor | None = None, keep: Path | None = None
+        self, dataset: Dataset, tracklets: Sequence[Tracklet], monitor: Monitor | None = None
     ) -> Descriptors:
-        """Embed some tracklets of a data set.
-
-        Parameters
-        ----------
-        keep
-            A folder in which finished shards are kept, so that the same call resumes after an interruption; remove it, by
-            `csip.retrieval.embedding.remove_shards`, once the descriptors are saved.
-        """
+        """Embed some tracklets of a data set."""
         if not tracklets:
             raise CsipError(f"{dataset.root}: there are no tracklets to embed")
-        monitor, embedder = monitor or Silent(), self.embedder(dataset.name)
-        if keep is None:
-            features = embedder.tracklets(dataset.root, tracklets, monitor)
-        else:
-            features = embedder.in_shards(dataset.root, tracklets, monitor, keep, self.file_digest)
-        return Descriptors.of(dataset, tracklets, features, self.digest)
+        pictures = contents_of(dataset.root, tracklets)  # before they are read: what changes meanwhile then shows
+        features = self.embedder(dataset.name).tracklets(dataset.root, tracklets, monitor or Silent())
+        return Descriptors.of(dataset, tracklets, features, self.digest, pictures)
 
     def embed_frames(self, frames: Iterable[Frame], name: str = "frames") -> Descriptors:
         """Embed the frames of one person as one tracklet, of no data set and of an unknown camera."""
@@ -190,5 +184,5 @@ def pick_device(device: str | torch.device) -> torch.device:
     except RuntimeError as error:
         raise CsipError(f"device: expected auto, cpu, cuda or cuda:0, found {device!r}") from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise CsipError(f"device is {device}, but torch sees no CUDA device; `csip doctor` tells why, or use cpu")
+        raise CsipError(f"device is {device}, but torch sees no CUDA device; use cpu", parameter="device")
     return found

@@ -171,6 +171,8 @@ class Evaluation:
         What it took.
     descriptors
         Of the query and gallery tracklets; None where clips were ranked.
+    data
+        Digests of what was ranked, see `csip.data.fingerprints.evaluation_data`.
     """
 
     dataset: str
@@ -180,6 +182,7 @@ class Evaluation:
     compared: Mapping[str, ModelScores]
     seconds: float
     descriptors: Descriptors | None = field(default=None, repr=False, compare=False)
+    data: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def rank1(self) -> float:
@@ -197,6 +200,7 @@ class Evaluation:
             "dataset": self.dataset,
             "protocol": asdict(self.protocol),
             "model": self.model,
+            "data": dict(self.data),
             "figures": self.metrics.as_dict(),
             "compared": {label: row.as_dict() for label, row in self.compared.items()},
             "seconds": self.seconds,

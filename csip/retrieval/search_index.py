@@ -8,6 +8,7 @@ is built, by measuring recall on descriptors of the data themselves; where no nu
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ SAMPLE = 200  # descriptors that recall is measured on
 DEPTH = 10
 TRAINING = 65_536  # descriptors that components and codes are found from
 QUERIES = 1024  # queries compared at once
+NOTED = 4096  # descriptors that an index is known by, number by number
 CHUNK = 65_536  # descriptors added at once: half a gigabyte of 2,048 numbers
 
 
@@ -198,7 +200,8 @@ def open_index(path: Path, descriptors: Descriptors, monitor: Monitor) -> Index:
     Small ones are made anew each time. Where the folder cannot be written, so are large ones.
     """
     status = path.stat()
-    source = f"{descriptors.dataset} {descriptors.model} {len(descriptors)} {status.st_size} {status.st_mtime_ns}"
+    about = (descriptors.dataset, descriptors.model, len(descriptors), status.st_size, status.st_mtime_ns)
+    source = " ".join(map(str, (*about, _digest(descriptors.features))))
     kept = path.with_name(f"{path.name}.index")
     if len(descriptors) > EXACT:
         index = load(kept, descriptors.features, source)
@@ -216,6 +219,12 @@ def open_index(path: Path, descriptors: Descriptors, monitor: Monitor) -> Index:
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
     """Return the share of the true neighbours, (Q, k), that are among those found, (Q, k)."""
     return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in zip(found, truth, strict=True)]))
+
+
+def _digest(features: np.ndarray) -> str:
+    """Digest of at most `NOTED` descriptors, evenly spread: files that replace one another may have one size and one time."""
+    rows = np.unique(np.linspace(0, len(features) - 1, min(len(features), NOTED)).round().astype(int))
+    return hashlib.sha256(np.ascontiguousarray(features[rows], dtype=np.float32).tobytes()).hexdigest()[:16]
 
 
 def _empty_codes(width: int) -> faiss.Index:

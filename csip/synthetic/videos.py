@@ -16,8 +16,7 @@ visibility is the share of the person's pixels that the picture shows.
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,9 +27,11 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from csip.errors import CsipError
+from csip.monitor import Monitor, Silent
 from csip.synthetic.body import FloatArray, Identity, make_identity, walk, walking_speed
 from csip.synthetic.camera import IMAGE_HEIGHT, IMAGE_WIDTH, Camera, cut_background, make_camera
 from csip.synthetic.mesh import build_mesh, paint_mesh, shade
+from csip.synthetic.output import whole_folder
 from csip.synthetic.walks import shadow_outline, this_time
 
 _WALK, _ORDER, _NOISE, _DETECTOR = 31, 32, 33, 34
@@ -39,8 +40,6 @@ _PERSON_KEY, _CAMERA_KEY = 3_000_000, 100
 _SUPERSAMPLING = 2
 _STRIDE = 0.6  # metres that a body reaches to either side of its middle, at most
 _HIDDEN = 0.3  # visibility below which a detector misses somebody
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class _Layer:
 
 
 def render_videos(
-    root: Path, spec: SceneSpec, workers: int = 1, progress: Progress | None = None, *, replace: bool = False
+    root: Path, spec: SceneSpec, workers: int = 1, monitor: Monitor = Silent(), *, replace: bool = False
 ) -> None:
     """Render every camera's video and the truth.
 
@@ -167,8 +166,8 @@ def render_videos(
         What to render. The same spec gives the same pictures before they are compressed, whatever the number of workers.
     workers
         Processes; one does a camera at a time.
-    progress
-        Called with the videos done and the videos in all.
+    monitor
+        Hears how many videos are done.
     replace
         Remove what `root` holds once everything is rendered.
 
@@ -177,23 +176,14 @@ def render_videos(
     CsipError
         If `root` holds something already.
     """
-    root = Path(root)
-    if root.exists() and not replace and (not root.is_dir() or any(root.iterdir())):
-        raise CsipError(f"{root}: expected a new or an empty folder to render into; remove it, or name another")
-    partial = root.parent / f".{root.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    for folder in ("videos", "gt", "det"):
-        (partial / folder).mkdir(parents=True)
-    # Processes live longer than a call, and remember the working directory in which they were started.
-    jobs = (delayed(_write_camera)(partial.absolute(), spec, camera) for camera in range(1, spec.cameras + 1))
-    for done, _ in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
-        if progress is not None:
-            progress(done, spec.cameras)
-    (partial / "scenes.json").write_text(json.dumps(asdict(spec), indent=1) + "\n")
-    if root.exists():
-        shutil.rmtree(root)
-    partial.rename(root)
+    with whole_folder(Path(root), replace) as partial:
+        for folder in ("videos", "gt", "det"):
+            (partial / folder).mkdir()
+        # Processes live longer than a call, and remember the working directory in which they were started.
+        jobs = (delayed(_write_camera)(partial.absolute(), spec, camera) for camera in range(1, spec.cameras + 1))
+        for done, _ in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
+            monitor.progress("rendering videos", done, spec.cameras)
+        (partial / "scenes.json").write_text(json.dumps(asdict(spec), indent=1) + "\n")
 
 
 def render_scene(spec: SceneSpec, camera: int) -> Iterator[SceneFrame]:

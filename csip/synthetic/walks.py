@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from csip.synthetic.body import (
@@ -214,49 +212,6 @@ def _paint(
             crop = cv2.GaussianBlur(crop, (0, 0), camera.blur * height / 128)
         crops[frame] = crop
     return crops
-
-
-def render_walkers(
-    seed: int,
-    keys: Sequence[int],
-    cameras: Sequence[int],
-    *,
-    tracklets_per_camera: int = 1,
-    workers: int = 1,
-    **options: Any,
-) -> Iterator[RenderedTracklet]:
-    """Render people without writing files.
-
-    Every person of `keys` walks past every camera of `cameras`, `tracklets_per_camera` times; the order is that of
-    the arguments. The same seed, key and number give the people and cameras of `csip.synthetic.world.render_mars`
-    (lookalikes' clothing aside: here everyone wears their own), so take another seed for people who must not be
-    in a data set.
-
-    Parameters
-    ----------
-    seed
-        The world.
-    keys, cameras
-        People and camera numbers, from 1.
-    tracklets_per_camera
-        Walks of each person past each camera.
-    workers
-        Processes.
-    **options
-        As `render_walk` takes them.
-
-    Yields
-    ------
-    RenderedTracklet
-        The same whatever the number of workers.
-    """
-    jobs = (
-        delayed(render_walk)(seed, key, camera, walk_number, **options)
-        for key in keys
-        for camera in cameras
-        for walk_number in range(tracklets_per_camera)
-    )
-    yield from Parallel(n_jobs=workers, return_as="generator")(jobs)
 
 
 def render_walk(

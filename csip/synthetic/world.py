@@ -13,8 +13,7 @@ rendered and each pid's parameters), `lookalikes.json` (the pairs of pids in the
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -26,9 +25,11 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from csip.errors import CsipError
+from csip.monitor import Monitor, Silent
 from csip.synthetic import motion
 from csip.synthetic.body import Identity, make_identity
 from csip.synthetic.camera import make_camera
+from csip.synthetic.output import whole_folder
 from csip.synthetic.walks import (
     CropOptions,
     RenderedTracklet,
@@ -43,8 +44,6 @@ _DISTRACTOR_KEY, _JUNK_KEY = 1_000_000, 2_000_000
 
 # The motion world's people of one seed: those who train, those whom choices are made on, those for the last word.
 _PART_SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000}
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ class _Walk:
 
 
 def render_mars(
-    root: Path, spec: SyntheticSpec, workers: int = 1, progress: Progress | None = None, *, replace: bool = False
+    root: Path, spec: SyntheticSpec, workers: int = 1, monitor: Monitor = Silent(), *, replace: bool = False
 ) -> None:
     """Render a data set in MARS's layout.
 
@@ -220,8 +219,8 @@ def render_mars(
         What to render. The same spec gives the same bytes, whatever the number of workers.
     workers
         Processes.
-    progress
-        Called with the frames done and the frames in all.
+    monitor
+        Hears how many frames are done.
     replace
         Remove what `root` holds once the new data set is whole.
 
@@ -230,28 +229,19 @@ def render_mars(
     CsipError
         If `root` holds something already.
     """
-    root = Path(root)
-    if root.exists() and not replace and (not root.is_dir() or any(root.iterdir())):
-        raise CsipError(f"{root}: expected a new or an empty folder to render into; remove it, or name another")
-    partial = root.parent / f".{root.name}.partial"
-    if partial.exists():
-        shutil.rmtree(partial)
-    train, test = _plan(spec)
-    for walk in train + test:
-        (partial / walk.folder).mkdir(parents=True, exist_ok=True)
-    # Processes live longer than a call, and remember the working directory in which they were started.
-    jobs = (delayed(_render_files)(partial.absolute(), spec, walk) for walk in train + test)
-    rendered = []
-    for done, tracklet in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
-        rendered.append(tracklet)
-        if progress is not None:
-            progress(done * spec.frames, len(train + test) * spec.frames)
-    _write_info(partial / "info", spec, train, test)
-    _write_truth(partial, spec, train + test, rendered)
-    _write_identities(partial, spec)
-    if root.exists():
-        shutil.rmtree(root)
-    partial.rename(root)
+    with whole_folder(Path(root), replace) as partial:
+        train, test = _plan(spec)
+        for walk in train + test:
+            (partial / walk.folder).mkdir(parents=True, exist_ok=True)
+        # Processes live longer than a call, and remember the working directory in which they were started.
+        jobs = (delayed(_render_files)(partial.absolute(), spec, walk) for walk in train + test)
+        rendered = []
+        for done, tracklet in enumerate(Parallel(n_jobs=workers, return_as="generator")(jobs), start=1):
+            rendered.append(tracklet)
+            monitor.progress("rendering frames", done * spec.frames, len(train + test) * spec.frames)
+        _write_info(partial / "info", spec, train, test)
+        _write_truth(partial, spec, train + test, rendered)
+        _write_identities(partial, spec)
 
 
 def load_truth(root: Path) -> Iterator[TrackletTruth]:

@@ -5,16 +5,19 @@ a cache gives the same numbers as computing it in each of the 120 epochs. The ca
 (N, C) float32, all frames of all tracklets one after another, and the attribute ``key``: a digest of the tracklets, the
 encoder's weights and the preprocessing. A cache whose key differs is never used.
 
-The file is made from shards, NAME.shards/KEY-00000.npy and so on, each written whole: an interrupted run resumes with
-the shards that it lacks, and several processes each make a share of them.
+The file is made in parts, NAME.shards/KEY-00000.npy and so on, see `pose_cache.parts`: an interrupted run resumes with
+the parts that it lacks, and several processes each make a share of them.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Sequence
+import pickle
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +31,94 @@ from csip.config import Settings
 from csip.data.clips import FrameChunks, normalize
 from csip.data.content import content_of
 from csip.data.dataset import Tracklet, fingerprint
+from csip.errors import CsipError
 from csip.files import atomic
 from csip.models.checkpoints import digest_tensors
 from csip.models.vision import VisionEncoder
-from csip.monitor import Monitor
-from csip.runtime import Precision, autocast, loader_options, precision_of, to_device
+from csip.monitor import Monitor, Silent
+from csip.retrieval.model import pick_device
+from csip.runtime import Precision, autocast, device_of_worker, loader_options, precision_of, share_out, to_device
+from pose_cache.parts import Part, PartsFolder, Work, joined_rows
+from pose_cache.pieces import Spread, kept_by_worker
 
 SHARD = 16_384  # frames: some 30 MB, and what a stopped run can lose at most
+
+Frames = Sequence[str]
+
+
+class FeatureCache:
+    """The features of the frames of tracklets on the disk.
+
+    Parameters
+    ----------
+    path
+        The file.
+    vision
+        The encoder.
+    root, tracklets
+        Folder that frames are relative to, and whose frames are embedded.
+    settings
+        ``clips`` and ``runtime``.
+    device
+        Where this process computes.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        vision: VisionEncoder,
+        root: Path,
+        tracklets: Sequence[Tracklet],
+        settings: Settings,
+        device: torch.device,
+    ) -> None:
+        self._path, self._vision, self._root, self._settings, self._device = path, vision, root, settings, device
+        self._weights, self._precision = _digest(vision), precision_of(settings.runtime, device)
+        self._key = _key(self._weights, root, tracklets, settings, self._precision)
+        self._ends = np.cumsum([len(t.frames) for t in tracklets])
+        self._folder = PartsFolder(path.with_name(f"{path.name}.shards"), path)
+        frames = [frame for tracklet in tracklets for frame in tracklet.frames]
+        pieces = [frames[start : start + SHARD] for start in range(0, len(frames), SHARD)]
+        self._parts = [
+            Part(self._folder.path / f"{self._key[:16]}-{number:05d}.npy", piece, len(piece))
+            for number, piece in enumerate(pieces)
+        ]
+
+    def read(self) -> list[np.ndarray] | None:
+        """Return the features, (T, C) float32 per tracklet; None where the file does not hold just these."""
+        features = _read(self._path, self._key)
+        return None if features is None else np.split(features, self._ends[:-1])
+
+    def fill(self, spread: Spread, monitor: Monitor, create: Callable[[], VisionEncoder] | None = None) -> None:
+        """Embed what is missing, and write the file, if it is no share that is to be done.
+
+        Parameters
+        ----------
+        create
+            Makes the encoder in other processes, where those do the work; it can be pickled.
+
+        Raises
+        ------
+        PoseCacheError
+            Somebody else is at work on them, a worker died, or shares that are to be merged are missing.
+        """
+        # A worker may not start processes of its own; other workers compute while this one decodes.
+        runtime = self._settings.runtime.model_copy(update={"workers": 0, "precision": self._precision})
+        settings = self._settings.model_copy(update={"runtime": runtime})
+        elsewhere = _Elsewhere(pickle.dumps(create), self._weights, self._root, settings, self._folder.path)
+        work = Work(
+            "embedding frames", "frames", partial(self._here, monitor), partial(_embed_there, elsewhere=elsewhere)
+        )
+        with joined_rows(self._folder, spread.mine(self._parts), spread, work, monitor) as features:
+            if features is not None:
+                _write(self._path, features, self._key)
+
+    def _here(self, monitor: Monitor, pieces: Sequence[Frames]) -> Iterator[np.ndarray]:
+        for piece in pieces:
+            number = next(number for number, part in enumerate(self._parts, start=1) if part.piece is piece)
+            which = "" if len(self._parts) == 1 else f", part {number} of {len(self._parts)}"
+            task = f"embedding frames{which}"
+            yield embed_frames(self._vision, self._root, piece, self._settings, self._device, monitor, task)
 
 
 def frame_features(
@@ -48,34 +132,20 @@ def frame_features(
 ) -> list[np.ndarray]:
     """Return the projected CLS token of every frame, from the cache where it holds just these.
 
-    Every process of a run calls this together; each computes its share of the shards that are not there yet.
+    Every process of a run calls this together; each computes its share of the parts that are not there yet.
 
     Returns
     -------
     list of ndarray, each (T, C) float32
         One array a tracklet, in their order.
     """
-    key = _key(vision, root, tracklets, settings, precision_of(settings.runtime, fabric.device))
-    ends = np.cumsum([len(t.frames) for t in tracklets])
-    features = _read(cache, key)
+    kept = FeatureCache(cache, vision, root, tracklets, settings, fabric.device)
+    features = kept.read()
     if features is None:
-        shards = [_shard(cache, key, start) for start in range(0, int(ends[-1]), SHARD)]
-        frames = [frame for tracklet in tracklets for frame in tracklet.frames]
-        for number in range(fabric.global_rank, len(shards), fabric.world_size):
-            if not shards[number].exists():
-                part = frames[number * SHARD : (number + 1) * SHARD]
-                task = (
-                    "embedding frames" if len(shards) == 1 else f"embedding frames, part {number + 1} of {len(shards)}"
-                )
-                _save(shards[number], embed_frames(vision, root, part, settings, fabric.device, monitor, task))
-        fabric.barrier()
-        if fabric.is_global_zero:
-            _write(cache, np.concatenate([np.load(shard) for shard in shards]), key)
-            shutil.rmtree(shards[0].parent)
-        fabric.barrier()
-        features = _read(cache, key)
+        share_out(fabric, Spread(), lambda spread: kept.fill(spread, monitor))
+        features = kept.read()
     assert features is not None, f"{cache} was just written"
-    return np.split(features, ends[:-1])
+    return features
 
 
 def embed_frames(
@@ -100,15 +170,10 @@ def embed_frames(
     return features
 
 
-def _key(
-    vision: VisionEncoder, root: Path, tracklets: Sequence[Tracklet], settings: Settings, precision: Precision
-) -> str:
+def _key(weights: str, root: Path, tracklets: Sequence[Tracklet], settings: Settings, precision: Precision) -> str:
     clips = settings.clips
     preprocessing = [clips.height, clips.width, clips.mean, clips.std]
-    weights = {name: tensor for name, tensor in vision.state_dict().items() if name != "camera_embedding"}
-    parts: list[Any] = [
-        fingerprint(tracklets), content_of(root, tracklets), digest_tensors(weights), preprocessing
-    ]  # fmt: skip
+    parts: list[Any] = [fingerprint(tracklets), content_of(root, tracklets), weights, preprocessing]
     if precision != "32-true":
         parts.append(precision)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -123,16 +188,55 @@ def _read(cache: Path, key: str) -> np.ndarray | None:
         return None
 
 
-def _shard(cache: Path, key: str, start: int) -> Path:
-    return cache.with_name(f"{cache.name}.shards") / f"{key[:16]}-{start // SHARD:05d}.npy"
-
-
-def _save(path: Path, features: np.ndarray) -> None:
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.save(file, features)
-
-
 def _write(cache: Path, features: np.ndarray, key: str) -> None:
     with atomic(cache) as temporary, h5py.File(temporary, "w") as file:
         file["features"] = features
         file.attrs["key"] = key
+
+
+def _digest(vision: VisionEncoder) -> str:
+    return digest_tensors({name: tensor for name, tensor in vision.state_dict().items() if name != "camera_embedding"})
+
+
+# ---- in another process ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Elsewhere:
+    """What another process needs to embed frames.
+
+    Attributes
+    ----------
+    create
+        Makes the encoder, pickled.
+    digest
+        What the digest of its weights has to be.
+    root, settings
+        As `FeatureCache` has them.
+    locks
+        Where workers of one machine share out its GPUs.
+    """
+
+    create: bytes
+    digest: str
+    root: Path
+    settings: Settings
+    locks: Path
+
+
+def _embed_there(frames: Frames, elsewhere: _Elsewhere) -> np.ndarray:
+    settings = elsewhere.settings
+    vision, device = _created(elsewhere.create, elsewhere.digest, settings.runtime.device, elsewhere.locks)
+    return embed_frames(vision, elsewhere.root, frames, settings, device, Silent())
+
+
+@kept_by_worker
+def _created(create: bytes, digest: str, device: str, locks: Path) -> tuple[VisionEncoder, torch.device]:
+    """Make the encoder of a worker, once, and choose its device."""
+    vision: VisionEncoder = pickle.loads(create)()
+    if (found := _digest(vision)) != digest:
+        raise CsipError(
+            f"on {socket.gethostname()} the image encoder's weights have the digest {found}, expected {digest}: "
+            "install the same version and the same weights on every machine"
+        )
+    return vision, device_of_worker(pick_device(device), locks)

@@ -208,9 +208,9 @@ class Keeper:
         self.monitor.progress(self.task, self.progress.epoch, self.epochs, note)
 
     def finish(
-        self, description: Mapping[str, Any], figures: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-    ) -> dict[str, Any]:
-        """Write the model and the figures, ``seconds`` among them; return the figures, in all but the first process nothing.
+        self, description: Mapping[str, Any], metrics: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Write the model and the metrics, in the first process.
 
         Without `tensors` the model is the best checkpoint where one was chosen, else what `kept` is.
         """
@@ -219,10 +219,8 @@ class Keeper:
             if tensors is None:
                 chosen = (self.run.path / BEST).exists()
                 tensors = self.run.load(BEST) if chosen else self.kept.state_dict()
-            figures = {**figures, "seconds": self.seconds()}
-            self.run.finish(tensors, description, figures)
+            self.run.finish(tensors, description, metrics)
         self.fabric.barrier()  # the first process writes what the next stage reads
-        return dict(figures) if self._writer is not None else {}
 
     # ---- what is kept ------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from csip.config import Settings, dump_settings
 from csip.errors import CsipError
 from csip.files import atomic, write_json, write_text
 from csip.models.checkpoints import MODEL, save_model
-from pose_cache.shipped import IN_CLONE, revision
+from csip.version import code_revision
 
 STATE = "state.pt"
 BEST = "best.pt"
@@ -28,9 +27,20 @@ class RunFolder:
 
     ``state.pt`` holds what is needed to resume; ``best.pt`` the best checkpoint so far; ``inputs.json`` what the run is a
     function of; ``model.safetensors`` is there once the run has finished. Every file is written whole or not at all.
+
+    Parameters
+    ----------
+    path
+        The folder.
+    settings
+        Of the run.
+    data
+        Digests of what it is trained on.
+    skeletons
+        The skeleton cache that it reads; noted for `skeletons_of`, and of no other account: its content is in `data`.
     """
 
-    def __init__(self, path: Path, settings: Settings, data: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, settings: Settings, data: Mapping[str, str], skeletons: Path | None = None) -> None:
         self.path = path
         self.settings = settings
         self.started = self.last_save = time.monotonic()
@@ -40,6 +50,7 @@ class RunFolder:
             del tree["runtime"][key]
         del tree["evaluation"]
         self.inputs = {"settings": tree, "data": dict(data)}
+        self.places = {} if skeletons is None else {"skeletons": str(skeletons.absolute())}
 
     @property
     def model(self) -> Path:
@@ -96,21 +107,12 @@ class RunFolder:
                 if not overwrite:
                     raise
         self._remove()
-        write_json(self.path / "inputs.json", self.inputs)
+        write_json(self.path / "inputs.json", {**self.inputs, "places": self.places})
         write_text(self.path / "config.yaml", dump_settings(self.settings))
         return None
 
     def _resume(self) -> dict[str, Any]:
-        inputs = self.path / "inputs.json"
-        try:
-            recorded = json.loads(inputs.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise CsipError(
-                f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
-                "overwrite the run to start anew",
-                parameter="overwrite",
-            ) from error
-        changed = _differences(recorded, self.inputs)
+        changed = self.differences()
         if changed:
             raise CsipError(
                 f"{self.path}: an unfinished run with other inputs is here ({'; '.join(changed[:3])}); "
@@ -125,6 +127,26 @@ class RunFolder:
                 parameter="overwrite",
             )
         return state
+
+    def differences(self) -> list[str]:
+        """Say in which settings and data the run that is here differs from the one that is asked for.
+
+        Raises
+        ------
+        CsipError
+            What it was trained on is missing or damaged.
+        """
+        inputs = self.path / "inputs.json"
+        try:
+            recorded = json.loads(inputs.read_text())
+            recorded.pop("places", None)
+        except (OSError, ValueError, RecursionError, AttributeError) as error:
+            raise CsipError(
+                f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
+                "overwrite the run to start anew",
+                parameter="overwrite",
+            ) from error
+        return _differences(recorded, self.inputs)
 
     def save(self, name: str, content: Mapping[str, Any]) -> None:
         """Write ``state.pt`` or ``best.pt``."""
@@ -142,14 +164,14 @@ class RunFolder:
         return time.monotonic() - self.last_save >= 60 * self.settings.runtime.save_minutes
 
     def finish(
-        self, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], figures: Mapping[str, Any]
+        self, tensors: Mapping[str, torch.Tensor], description: Mapping[str, Any], metrics: Mapping[str, Any]
     ) -> None:
-        """Write the figures and then the model; what was only needed to resume is removed."""
-        write_json(self.path / "metrics.json", dict(figures))
+        """Write the metrics and then the model; what was only needed to resume is removed."""
+        write_json(self.path / "metrics.json", dict(metrics))
         save_model(
             self.model,
             tensors,
-            {**description, "settings": self.settings.model_dump(mode="json"), "revision": git_revision()},
+            {**description, "settings": self.settings.model_dump(mode="json"), "revision": code_revision()},
         )
         for name in (STATE, BEST):
             (self.path / name).unlink(missing_ok=True)
@@ -161,20 +183,16 @@ class RunFolder:
             events.unlink()
 
 
+def skeletons_of(folder: Path) -> Path | None:
+    """Return the skeleton cache that the run in a folder was trained on; None where that is not noted."""
+    try:
+        return Path(json.loads((folder / "inputs.json").read_text())["places"]["skeletons"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted(old.keys() | new.keys())
         return [line for k in keys for line in _differences(old.get(k), new.get(k), f"{prefix}{k}.")]
     return [] if old == new else [f"{prefix.rstrip('.').removeprefix('settings.')}: {old} there, {new} here"]
-
-
-def git_revision() -> str:
-    """Return the revision of the code: git's commit in a clone, else the version and what the wheel was made from."""
-    commit = revision()
-    if commit is not None and IN_CLONE:
-        return commit
-    try:
-        version = metadata.version("csip")
-    except metadata.PackageNotFoundError:
-        return "unknown"
-    return version if commit is None else f"{version} ({commit})"

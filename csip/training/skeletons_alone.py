@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from csip.config import Settings, SkeletonEncoderSettings
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, fingerprint_sequences, hold_out_sequences, windows
@@ -36,15 +35,15 @@ from csip.models.skeleton_reid import (
     prototype_contrast,
 )
 from csip.monitor import Monitor
-from csip.retrieval.metrics import RankOptions, rank
+from csip.retrieval.skeletons_alone import centred, describe_windows, embed_windows, rank_windows
 from csip.runtime import make_fabric, seed_torch, to_device
 from csip.training.keeper import Keeper, averaged
+from csip.training.results import SkeletonResult, Validation
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
 from pose_cache.joints import JointSet, joint_set
 
 VALIDATION_GALLERY = 12_000  # windows; ranking against more takes longer than an epoch and chooses the same
-EMBED_BATCH = 1024
 
 
 def train_skeleton(
@@ -54,18 +53,13 @@ def train_skeleton(
     monitor: Monitor,
     overwrite: bool = False,
     init: Path | None = None,
-) -> dict[str, Any]:
+) -> SkeletonResult:
     """Train on the data set's training sequences; write ``model.safetensors`` and ``metrics.json`` into ``folder``.
 
     Parameters
     ----------
     init
         A stage-1 checkpoint to start the graph transformer from; it may be of another joint set.
-
-    Returns
-    -------
-    dict
-        ``loss`` of the last epoch, ``chosen_epoch``, ``validation`` (epoch, rank1 and map of each), ``seconds``.
 
     Raises
     ------
@@ -88,7 +82,7 @@ class Training:
     learner: Learner
     optimizer: torch.optim.Optimizer
     source: TrainingWindows
-    validation: Validation | None
+    validation: HeldOut | None
     held_out: int
     description: dict[str, Any]
 
@@ -100,7 +94,7 @@ def prepare(
     chosen = settings.skeleton_training
     fabric = make_fabric(settings.runtime)
     if fabric.world_size > 1:
-        raise CsipError("skeletons alone are trained by one process: start `csip train-skeleton` without torchrun")
+        raise CsipError(f"skeletons alone: expected one process, found {fabric.world_size}; start without torchrun")
     train, held = hold_out_sequences(dataset.train, chosen.val_share)
     joints = joint_set(dataset.joint_set)
     init = init / "model.safetensors" if init is not None and init.is_dir() else init
@@ -133,7 +127,7 @@ def prepare(
     if isinstance(model, GraphWindows):
         description["width"] = model.encoder.width
         description["encoder"] = _encoder_settings(settings, init).model_dump(mode="json")
-    validation = Validation(train, held, chosen.frames, joints) if held else None
+    validation = HeldOut(train, held, chosen.frames, joints) if held else None
     return Training(settings, fabric, keeper, learner, optimizer, source, validation, len(held), description)
 
 
@@ -171,16 +165,18 @@ def train_epoch(training: Training, epoch: int) -> None:
     keeper.end_epoch(scalars, note)
 
 
-def finish(training: Training) -> dict[str, Any]:
+def finish(training: Training) -> SkeletonResult:
     """Write the model, the best one on held-out sequences where there are some, and the metrics."""
-    progress = training.keeper.progress
-    figures = {
-        "loss": progress.means["total"],
-        "chosen_epoch": progress.best["epoch"] if progress.validation else progress.epoch,
-        "validation": progress.validation,
-        "held_out_sequences": training.held_out,
-    }
-    return training.keeper.finish(training.description, figures)
+    keeper, progress = training.keeper, training.keeper.progress
+    result = SkeletonResult(
+        loss=progress.means["total"],
+        chosen_epoch=progress.best["epoch"] if progress.validation else progress.epoch,
+        validation=tuple(Validation.of(scores) for scores in progress.validation),
+        held_out_sequences=training.held_out,
+        seconds=keeper.seconds(),
+    )
+    keeper.finish(training.description, result.as_dict())
+    return result
 
 
 class Learner(nn.Module):
@@ -258,7 +254,7 @@ class TrainingWindows:
             yield self.joints[to_device(index, device)], to_device(self.labels[rows], device)
 
 
-class Validation:
+class HeldOut:
     """Held-out training sequences, asked among the windows that train."""
 
     def __init__(
@@ -286,42 +282,12 @@ class Validation:
         return {"rank1": scores.cmc[1], "map": scores.map}
 
 
-def rank_windows(
-    probe: np.ndarray, probe_ids: np.ndarray, gallery: np.ndarray, gallery_ids: np.ndarray, device: torch.device
-) -> Any:
-    """Rank all gallery entries for each probe entry: no camera is filtered, nothing is left out."""
-    cameras = np.zeros(len(probe), np.int64), np.zeros(len(gallery), np.int64)
-    return rank(
-        probe, probe_ids, cameras[0], gallery, gallery_ids, cameras[1], RankOptions(camera_filter=False), device
-    )
-
-
-def centred(joints: np.ndarray, root: int) -> np.ndarray:
-    """Subtract the root joint from each frame."""
-    return joints - joints[..., root : root + 1, :]
-
-
-def embed_windows(model: nn.Module, joints: np.ndarray, root: int, device: torch.device) -> np.ndarray:
-    """Embed windows (W, T, J, 3), of any root; return (W, E) float32 of length one."""
-    parts = _descriptors(model.to(device), joints, root, device)
-    return np.concatenate([F.normalize(part, dim=1).cpu().numpy() for part in parts])
-
-
-@torch.no_grad()
-def _descriptors(model: nn.Module, joints: np.ndarray, root: int, device: torch.device) -> list[Tensor]:
-    """Describe windows (W, T, J, 3), of any root, in eval mode: some (n, E) that make (W, E)."""
-    model.eval()
-    starts = range(0, len(joints), EMBED_BATCH)
-    batches = (torch.from_numpy(centred(joints[start : start + EMBED_BATCH], root)) for start in starts)
-    return [model(batch.to(device)).window for batch in batches]
-
-
 @torch.no_grad()
 def _prototypes(model: nn.Module, source: TrainingWindows, device: torch.device) -> Tensor:
     """Return the centroid of each person's training windows, (N, E), seen in eval mode."""
     joints, owners = windows(source.sequences, source.frames)
     labels = source.labels[torch.from_numpy(owners)].to(device)
-    embedded = torch.cat(_descriptors(model, joints, source.root, device))
+    embedded = torch.cat(describe_windows(model, joints, source.root, device))
     sums = embedded.new_zeros(int(source.labels.max()) + 1, embedded.shape[1]).index_add_(0, labels, embedded)
     return sums / torch.bincount(labels)[:, None]
 
@@ -361,38 +327,3 @@ def _encoder(joints: JointSet, settings: Settings, init: Path | None) -> Skeleto
 def _model_of(learner: nn.Module) -> nn.Module:
     assert isinstance(learner, Learner)
     return learner.model
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A finished run of `train_skeleton`."""
-
-    model: nn.Module
-    settings: Settings
-    description: dict[str, Any]
-
-
-def load_skeleton_model(path: Path) -> Trained:
-    """Load what `train_skeleton` wrote.
-
-    Raises
-    ------
-    CsipError
-        The file is missing, damaged or of another kind.
-    """
-    tensors, description = load_model(path, "skeleton")
-    settings = Settings.model_validate(description["settings"])
-    chosen = settings.skeleton_training
-    model: nn.Module
-    if chosen.encoder == "graph":
-        encoder_settings = SkeletonEncoderSettings.model_validate(description["encoder"])
-        encoder = empty_encoder(
-            description["joint_set"],
-            description["width"],
-            settings.model_copy(update={"skeleton_encoder": encoder_settings}),
-        )
-        model = GraphWindows(encoder, chosen.embedding)
-    else:
-        model = WindowNetwork(joint_set(description["joint_set"]), chosen.frames, chosen.embedding, chosen.window)
-    model.load_state_dict(tensors)
-    return Trained(model.eval(), settings, description)

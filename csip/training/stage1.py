@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +21,30 @@ from torch.nn import functional as F
 
 from csip.config import Settings
 from csip.data.clips import sample_dense, sample_training
-from csip.data.content import content_of
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, relabel
+from csip.data.fingerprints import TrainingData, check_skeletons
 from csip.data.skeletons import Skeletons, load_skeletons
 from csip.models.factory import empty_encoder
 from csip.models.losses import LearnableTemperature, supervised_contrastive
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
-from csip.models.vision import create_vision
+from csip.models.vision import VisionEncoder, create_vision
 from csip.monitor import Monitor
 from csip.retrieval.metrics import chance, rank
-from csip.runtime import gather, make_fabric, only_first, seed_torch, share, to_device
-from csip.training.frame_features import frame_features
+from csip.runtime import gather, make_fabric, only_first, seed_torch, share, share_out, to_device
+from csip.training.frame_features import FeatureCache, frame_features
 from csip.training.keeper import Keeper
+from csip.training.results import Retrieval, Stage1Result
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
-from pose_cache.store import SkeletonStore
+from pose_cache.pieces import Spread
+
+FEATURES = "features.h5"
 
 
 def train_stage1(
     dataset: Dataset, skeleton_path: Path, settings: Settings, folder: Path, monitor: Monitor, overwrite: bool = False
-) -> dict[str, Any]:
+) -> Stage1Result:
     """Train the skeleton encoder; write ``model.safetensors`` and ``metrics.json`` into ``folder``.
-
-    Returns
-    -------
-    dict
-        ``loss`` of the last epoch, ``retrieval`` (skeleton to image, on held-out training identities; None where
-        ``dataset.val_ids`` is 0), ``seconds``; empty in all but the first of several processes.
 
     Raises
     ------
@@ -94,9 +92,9 @@ def prepare(
     fabric = make_fabric(settings.runtime)
     monitor = only_first(monitor, fabric)
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
-    with SkeletonStore(skeleton_path) as store:
-        data = {"tracklets": fingerprint(dataset.train), "skeletons": store.digest}
-    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
+    data = TrainingData.of(dataset, skeleton_path).as_dict()
+    check_skeletons(skeleton_path, dataset.train, dataset.root)
+    run = RunFolder(folder, settings, data, skeleton_path)
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
@@ -114,6 +112,11 @@ def prepare(
     keeper = Keeper(run, fabric, monitor, "stage 1", model, optimizer)
     keeper.start(chosen.epochs, state)
     unseen = load_skeletons(skeleton_path, held, settings.clips.max_gap) if held else None
+    clips = TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device)
+    if alone := clips.alone(settings):
+        monitor.say(
+            f"cameras {', '.join(map(str, alone))} have one clip each, which no batch of one camera can hold: left out of stage 1"
+        )
     return Training(
         settings,
         fabric,
@@ -121,7 +124,7 @@ def prepare(
         model,
         wrapped,
         optimizer,
-        TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device),
+        clips,
         HeldOut(held, features[len(train) :], unseen) if unseen is not None else None,
         {
             "kind": "stage1",
@@ -173,12 +176,13 @@ def contrast(training: Training, rows: np.ndarray, labels: Tensor) -> Tensor:
     return supervised_contrastive(image, skeleton, to_device(labels, fabric.device), training.model.temperature.scale())
 
 
-def finish(training: Training) -> dict[str, Any]:
+def finish(training: Training) -> Stage1Result:
     """Write the encoder and the metrics."""
-    progress = training.keeper.progress
-    retrieval = {k: v for k, v in progress.validation[-1].items() if k != "epoch"} if progress.validation else None
-    figures = {"loss": progress.means["contrastive"], "retrieval": retrieval}
-    return training.keeper.finish(training.description, figures, training.model.state_dict())
+    keeper, scores = training.keeper, training.keeper.progress.validation
+    retrieval = Retrieval(**{k: v for k, v in scores[-1].items() if k != "epoch"}) if scores else None
+    result = Stage1Result(keeper.progress.means["contrastive"], retrieval, keeper.seconds())
+    keeper.finish(training.description, result.as_dict(), training.model.state_dict())
+    return result
 
 
 @dataclass(frozen=True)
@@ -235,6 +239,9 @@ class TrainingArrays:
     def draw(self, settings: Settings, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
         """Draw an epoch: ``clips_per_tracklet`` random clips of each tracklet that has a skeleton, in batches.
 
+        A clip that would be alone in the last batch joins the one before. A camera with a single clip has none to contrast it
+        with, and it is left out where batches are of one camera; `alone` tells which.
+
         Yields
         ------
         rows : ndarray
@@ -254,11 +261,19 @@ class TrainingArrays:
         if settings.stage1.batches == "camera":
             groups = [np.flatnonzero(self.cameras[order] == camera) for camera in np.unique(self.cameras[order])]
         size = settings.stage1.batch
-        parts = [group[start : start + size] for group in groups for start in range(0, len(group), size)]
+        parts = [part for group in groups for part in _batches(group, size)]
         for index in rng.permutation(len(parts)):
             part = parts[index]
             if len(part) > 1:
                 yield rows[part], torch.from_numpy(self.labels[order[part]])
+
+    def alone(self, settings: Settings) -> list[int]:
+        """Return the cameras whose only clip takes part in no batch, where ``stage1.batches`` is ``camera``."""
+        if settings.stage1.batches != "camera" or settings.stage1.clips_per_tracklet > 1:
+            return []
+        known = np.add.reduceat(self.usable, self.starts, dtype=np.int64) > 0
+        cameras, counts = np.unique(self.cameras[known], return_counts=True)
+        return [int(camera) for camera in cameras[counts == 1]]
 
     def read(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return image features (B, C), averaged over the clip, joints (B, T, J, 3) and valid (B, T) of rows (B, T)."""
@@ -266,6 +281,14 @@ class TrainingArrays:
         drawn = self.features[index].mean(dim=1), self.joints[index], self.valid[index]
         image, joints, valid = (part if part.device == device else to_device(part, device) for part in drawn)
         return image, joints, valid
+
+
+def _batches(group: np.ndarray, size: int) -> list[np.ndarray]:
+    """Cut clips into batches; what would be a last batch of one joins the one before it."""
+    parts = [group[start : start + size] for start in range(0, len(group), size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts
 
 
 def embed_training_frames(
@@ -281,11 +304,41 @@ def embed_training_frames(
         One array a tracklet.
     """
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
+    vision = frozen_encoder(settings)
+    return frame_features(folder / FEATURES, vision, dataset.root, train + held, settings, fabric, monitor)
+
+
+def fill_features(
+    dataset: Dataset, settings: Settings, folder: Path, spread: Spread, fabric: Fabric, monitor: Monitor
+) -> list[np.ndarray] | None:
+    """Do what `embed_training_frames` does before the training starts, by whoever `spread` says.
+
+    Returns
+    -------
+    list of ndarray or None
+        As `embed_training_frames`; None after a share, which leaves parts alone.
+
+    Raises
+    ------
+    PoseCacheError
+        Somebody else is writing the file, a worker died, or shares that are to be merged are missing.
+    """
+    train, held = hold_out(dataset.train, settings.dataset.val_ids)
+    vision = frozen_encoder(settings)
+    kept = FeatureCache(folder / FEATURES, vision, dataset.root, train + held, settings, fabric.device)
+    features = kept.read()
+    if features is None:
+        create = partial(frozen_encoder, settings)
+        share_out(fabric, spread, lambda chosen: kept.fill(chosen, monitor, create))
+        features = kept.read() if spread.share is None else None
+    return features
+
+
+def frozen_encoder(settings: Settings) -> VisionEncoder:
+    """Make the image encoder as it is before training."""
     torch.manual_seed(settings.runtime.seed)
-    vision = create_vision(
-        settings.vision.model, settings.vision.pretrained, (settings.clips.height, settings.clips.width)
-    )
-    return frame_features(folder / "features.h5", vision, dataset.root, train + held, settings, fabric, monitor)
+    size = settings.clips.height, settings.clips.width
+    return create_vision(settings.vision.model, settings.vision.pretrained, size)
 
 
 @torch.inference_mode()

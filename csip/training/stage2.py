@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from csip.config import Settings
-from csip.data.augmentation import change_batch
-from csip.data.clips import TrainingClips, normalize
-from csip.data.content import content_of
-from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, number_cameras, relabel
+from csip.data.clips import TrainingClips, change_batch, normalize
+from csip.data.dataset import Dataset, Tracklet, hold_out, number_cameras, relabel
+from csip.data.fingerprints import TrainingData, check_skeletons
 from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import load_skeletons
 from csip.files import digest
@@ -31,10 +30,11 @@ from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import Embedder
 from csip.retrieval.metrics import rank
-from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share, to_device
+from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
+from csip.training.results import Stage2Result, Validation
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import steps
 from csip.training.stage1 import embed_skeletons
@@ -48,19 +48,13 @@ def train_stage2(
     folder: Path,
     monitor: Monitor,
     overwrite: bool = False,
-) -> dict[str, Any]:
+) -> Stage2Result:
     """Train the re-identification model; write ``model.safetensors`` and ``metrics.json`` into ``folder``.
 
     Parameters
     ----------
     stage1
         Folder of the stage-1 run, with its model and its cached frame features.
-
-    Returns
-    -------
-    dict
-        The mean of every loss term in the last epoch, ``validation`` by epoch, ``chosen_epoch``, ``seconds``; empty in
-        all but the first of several processes.
 
     Raises
     ------
@@ -111,9 +105,11 @@ def prepare(
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     labels, cameras = relabel(train), number_cameras(train)
     label_of = np.array([labels[t.pid] for t in train])
-    encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name)
-    data = {"tracklets": fingerprint(dataset.train), "stage1": digest(stage1 / "model.safetensors")}
-    run = RunFolder(folder, settings, {**data, "pictures": content_of(dataset.root, dataset.train)})
+    now = TrainingData.of(dataset, skeleton_path)
+    encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name, now)
+    check_skeletons(skeleton_path, dataset.train, dataset.root)
+    data = {**now.as_dict(), "stage1": digest(stage1 / "model.safetensors")}
+    run = RunFolder(folder, settings, data, skeleton_path)
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
@@ -172,7 +168,7 @@ def train_epoch(training: Training, epoch: int) -> None:
     training.wrapped.train()
     for batch in training.loader:
         seed_torch(settings.runtime.seed, epoch, keeper.progress.step, fabric.global_rank)
-        terms = train_step(training, {name: to_device(tensor, fabric.device) for name, tensor in batch.items()})
+        terms = train_step(training, fabric.to_device(batch))
         keeper.end_step(terms)
         keeper.save_if_due()
     means = keeper.end_steps()
@@ -187,7 +183,8 @@ def train_epoch(training: Training, epoch: int) -> None:
 
 def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Update the weights from a batch on the device, of which each process has its share; return the loss terms."""
-    settings, fabric, join = training.settings, training.fabric, partial(gather, training.fabric)
+    settings, fabric = training.settings, training.fabric
+    join = partial(gather, fabric) if fabric.world_size > 1 else nn.Identity()
     images = batch["images"]
     if "boxes" in batch:
         images = change_batch(images, batch, settings.clips)
@@ -205,15 +202,17 @@ def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor
     return terms
 
 
-def finish(training: Training) -> dict[str, Any]:
+def finish(training: Training) -> Stage2Result:
     """Write the model, the best one on held-out identities where there are some, and the metrics."""
-    progress = training.keeper.progress
-    figures = {
-        **progress.means,
-        "validation": progress.validation,
-        "chosen_epoch": progress.best["epoch"] if training.held else progress.epoch,
-    }
-    return training.keeper.finish(training.description, figures)
+    keeper, progress = training.keeper, training.keeper.progress
+    result = Stage2Result(
+        terms=progress.means,
+        validation=tuple(Validation.of(scores) for scores in progress.validation),
+        chosen_epoch=progress.best["epoch"] if training.held else progress.epoch,
+        seconds=keeper.seconds(),
+    )
+    keeper.finish(training.description, result.as_dict())
+    return result
 
 
 # ---- losses ----------------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -18,10 +17,8 @@ from csip.video.find import VideoFile, find_videos
 from csip.video.one_video import BoxesFile, Detector, IngestOptions, VideoSummary, ingest_video
 from csip.video.result import IngestResult, Skipped, kind_of, summarise
 from csip.video.state import FORMAT, IngestState, empty, source_of
-from pose_cache.lock import held
-from pose_cache.plan import Share
+from pose_cache.pieces import Spread
 from pose_cache.processor import usable_processors
-from pose_cache.workers import run_pieces
 
 DetectorName = Literal["auto", "rtmdet", "hog", "boxes"]
 SUMMARY = "ingest.json"
@@ -61,26 +58,6 @@ class DetectorOptions:
     reading: BoxesOptions = field(default_factory=BoxesOptions)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Who does the work.
-
-    Attributes
-    ----------
-    workers
-        Processes of this machine, a video each.
-    backend
-        The joblib backend: loky where it is not given, or dask, ray, ... A cluster has as many workers as it has, and all of
-        its machines see the same folders.
-    share
-        Part of the videos that this call does.
-    """
-
-    workers: int = 1
-    backend: str | None = None
-    share: Share | None = None
-
-
 def ingest(
     videos: Path,
     out: Path,
@@ -113,7 +90,7 @@ def ingest(
         Hears of the progress.
     spread : Spread, optional
         Which processes do the work, and which share of it this call does. After a share there is no table yet: the same call
-        without one makes it when all shares are done.
+        without one makes it when all shares are done, and ingests first what no share has.
 
     Raises
     ------
@@ -132,13 +109,15 @@ def ingest(
             f"{out}: a share cannot be made anew on its own; delete the folder, or force it once without a share",
             parameter="force",
         )
-    with _locked(state, spread.share):
+    with state.jobs.held(spread.share):
         with state.beginning():
             detector = replace(detector, name=_choose(detector, state, force, spread.share is not None, monitor))
             note = state.begin(_fingerprint(detector, options, camera), force, spread.share is not None)
         if note:
             monitor.say(note)
-        mine = files if spread.share is None else files[spread.share.index - 1 :: spread.share.count]
+        if spread.merge and state.jobs.absent() != []:
+            raise state.jobs.unfinished(f"{out}: videos are not ingested")
+        mine = spread.mine(files)
         done, skipped = _Ingest(state, detector, options, monitor).run(mine, spread)
         if mine and not done:
             reasons = "; ".join(entry.reason for entry in skipped[:3])
@@ -146,7 +125,9 @@ def ingest(
                 f"{videos}: none of {len(mine)} videos could be read: {reasons}", parameter=skipped[0].parameter
             )
         result = summarise(detector.name, mine, done, skipped)
-        if spread.share is None:
+        if spread.share is not None:
+            state.jobs.finish(spread.share)
+        else:
             others = state.assemble([file for file in files if file.name in done])
             if others > 0:
                 monitor.say(
@@ -154,18 +135,8 @@ def ingest(
                     "the table"
                 )
             result.save(out / SUMMARY)
+            state.jobs.forget_shares()
     return result
-
-
-@contextmanager
-def _locked(state: IngestState, share: Share | None) -> Iterator[None]:
-    """Hold the data set alone, or for a share, which others may do theirs beside."""
-    with ExitStack() as stack:
-        stack.enter_context(held(state.lock, str(state.out), shared=share is not None))
-        if share is not None:
-            name = f"lock-{share.index}-of-{share.count}"
-            stack.enter_context(held(state.lock.with_name(name), f"share {share} of {state.out}"))
-        yield
 
 
 class _Ingest:
@@ -194,7 +165,9 @@ class _Ingest:
                 pieces.append(_Piece(video, boxes, origin, self._state.start(video)))
         for piece, found in self._results(pieces, spread):
             if isinstance(found, VideoSummary):
-                self._state.keep(piece.video, piece.origin, found)
+                note = self._state.keep(piece.video, piece.origin, found)
+                if note:
+                    self._monitor.say(note)
             self._finish(piece.video, found, files)
         done = {video.name: self._done[video.name] for video in files if video.name in self._done}
         return done, [self._skipped[video.name] for video in files if video.name in self._skipped]
@@ -205,7 +178,7 @@ class _Ingest:
         return BoxesFile(find_boxes(video, self._detector.boxes), self._detector.reading)
 
     def _results(self, pieces: Sequence[_Piece], spread: Spread) -> Iterator[tuple[_Piece, VideoSummary | Skipped]]:
-        if spread.workers == 1 and spread.backend is None:
+        if spread.alone:
             try:
                 for piece in pieces:
                     yield _ingest_one(piece, self._detector, self._options, self._monitor)
@@ -217,7 +190,7 @@ class _Ingest:
         work = partial(
             _ingest_one, detector=replace(self._detector, threads=threads), options=self._options, monitor=Silent()
         )
-        yield from run_pieces(work, pieces, spread.workers, spread.backend or "loky")
+        yield from spread.run(work, pieces)
 
     def _finish(self, video: VideoFile, found: VideoSummary | Skipped, files: Sequence[VideoFile]) -> None:
         if isinstance(found, Skipped):

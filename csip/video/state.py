@@ -10,6 +10,8 @@ data/NAME/tracklets.csv                all videos' tables, one after the other
 
 from __future__ import annotations
 
+import csv
+import filecmp
 import hashlib
 import json
 import os
@@ -21,12 +23,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from csip.data.csv_table import format_rows, parse_table
+from csip.data.labels import LABELS
+from csip.data.names import canonical
 from csip.errors import CsipError
-from csip.files import atomic, flush, write_json
+from csip.files import atomic, flush, write_bytes, write_json, write_text
 from csip.video.find import VideoFile
 from csip.video.one_video import COLUMNS, BoxesFile, VideoSummary
 from pose_cache.errors import PoseCacheError
 from pose_cache.lock import held
+from pose_cache.parts import PartsFolder
 
 FORMAT: Final = 1
 _STATE: Final = ".ingest"
@@ -51,9 +57,9 @@ class IngestState:
         self.work = self._state / "work"
 
     @property
-    def lock(self) -> Path:
-        """File that one process holds while it writes."""
-        return self._state / "lock"
+    def jobs(self) -> PartsFolder:
+        """Who writes: one process, or jobs that each do a share."""
+        return PartsFolder(self._state, self.out)
 
     def options(self, share: bool = False) -> dict[str, Any] | None:
         """Return the options that the data set was begun with; None as long as no video is done, unless for a ``share``."""
@@ -82,7 +88,7 @@ class IngestState:
         with ExitStack() as stack:
             for attempt in range(1, _ATTEMPTS + 1):
                 try:
-                    stack.enter_context(held(self.lock.with_name("lock-options"), str(self.out)))
+                    stack.enter_context(held(self._state / "lock-options", str(self.out)))
                     break
                 except PoseCacheError:
                     if attempt == _ATTEMPTS:
@@ -161,11 +167,18 @@ class IngestState:
         flush(self._videos)
         return empty(self._work(video))
 
-    def keep(self, video: VideoFile, source: dict[str, Any], summary: VideoSummary) -> None:
-        """Put what is in the folder of `start` into its place; from then on the video is done."""
+    def keep(self, video: VideoFile, source: dict[str, Any], summary: VideoSummary) -> str:
+        """Put what is in the folder of `start` into its place; from then on the video is done.
+
+        Returns
+        -------
+        str
+            What a person should know of it; empty where there is nothing.
+        """
         work, record = self._work(video), self._record(video)
         os.sync()  # all crops at once: thousands of single ones take long
         place = self.out / "crops" / video.camera
+        note = self._forget_labels(record.with_suffix(".csv"), work, place)
         place.mkdir(parents=True, exist_ok=True)
         for old in [entry for entry in place.iterdir() if video.owns(entry.name)]:
             shutil.rmtree(old)
@@ -179,11 +192,35 @@ class IngestState:
         flush(self.out)
         write_json(record, {"video": _identity(video), "source": source, "summary": asdict(summary)})
         shutil.rmtree(work, ignore_errors=True)
+        return note
+
+    def _forget_labels(self, before: Path, work: Path, place: Path) -> str:
+        """Take the labels of a video's tracklets out of ``labels.csv`` where they are not what they were under the same names."""
+        labels = self.out / LABELS
+        if not labels.exists() or not before.exists() or _same(before, work, place):
+            return ""
+        with before.open(encoding="utf-8", newline="") as table:
+            gone = {row["tracklet"] for row in csv.DictReader(table)}
+        rows = list(parse_table(labels.read_bytes(), labels, ("tracklet",)))
+        kept = [row for _, row in rows if canonical(row["tracklet"]) not in gone]
+        if len(kept) == len(rows):
+            return ""
+        old = labels.with_suffix(".csv.old")
+        write_bytes(old, labels.read_bytes())
+        columns = list(rows[0][1])
+        write_text(labels, format_rows([columns, *([row[column] for column in columns] for row in kept)]))
+        return (
+            f"{labels}: the video of {len(rows) - len(kept)} labelled tracklets has changed, and their labels are taken out; the "
+            f"table as it was is {old.name}"
+        )
 
     def assemble(self, videos: Sequence[VideoFile]) -> int:
         """Write the table of these videos, which are done; returns how many others are, too."""
         mine = [self._record(video) for video in videos]
-        with atomic(self.out / _TABLE) as temporary, temporary.open("w", encoding="utf-8", newline="") as table:
+        with (
+            atomic(self.out / _TABLE, if_changed=True) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as table,
+        ):
             table.write(",".join(COLUMNS) + "\n")
             for record in mine:
                 with record.with_suffix(".csv").open(encoding="utf-8", newline="") as part:
@@ -197,6 +234,17 @@ class IngestState:
 
     def _record(self, video: VideoFile) -> Path:
         return self._videos / f"{hashlib.sha256(video.name.encode()).hexdigest()[:20]}.json"
+
+
+def _same(before: Path, work: Path, place: Path) -> bool:
+    """Tell whether a video that was read again has the tracklets that it had, picture for picture."""
+    if before.read_bytes() != (work / _TABLE).read_bytes():
+        return False
+    for folder in (entry for entry in work.iterdir() if entry.is_dir()):
+        names = [entry.name for entry in folder.iterdir()]
+        if not (place / folder.name).is_dir() or any(filecmp.cmpfiles(folder, place / folder.name, names, False)[1:]):
+            return False
+    return True
 
 
 def empty(folder: Path) -> Path:

@@ -37,7 +37,7 @@ for panel in (videos, train, evaluate, inspection, maintain):
 
 def _show_version(asked: bool) -> None:
     if asked:
-        from pipelines.version import describe_version
+        from csip.version import describe_version
 
         print(f"csip {describe_version()}")
         raise typer.Exit

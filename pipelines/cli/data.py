@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import DATA, ReplaceFolder, Set, Workers
+from pipelines.cli.options import DATA, Config, Dataset, ReplaceFolder, Root, Run, Set, Workers
 
 app = typer.Typer()
 
@@ -75,6 +75,24 @@ def synth(
         twin_share=twins if twins is not None else 1.0 if world == "motion" else 0.25, world=world, part=test_people,
     )  # fmt: skip
     stage.run(out, spec, workers, force)
+
+
+@app.command(rich_help_panel=DATA)
+def fingerprint(
+    dataset: Dataset = None, config: Config = None, root: Root = None, run: Run = None, set_: Set = None
+) -> None:
+    """Note what a data set holds, by content, for Make.
+
+    Writes RUN/train.fingerprint and RUN/test.fingerprint. A file whose part of the data set has not changed keeps its time.
+
+    Example:
+      csip fingerprint --dataset mars
+    """
+    from pipelines import fingerprint_data as stage
+    from pipelines import paths
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.run(settings, paths.run_folder(settings, run))
 
 
 @app.command(rich_help_panel=DATA)

@@ -47,18 +47,18 @@ def main() -> None:
             raise  # about no file: a fault of the program
         _fail(_about_file(error))
     except SystemExit as stop:
-        if stop.code in (INTERRUPTED, TERMINATED) and _is_first():
-            _say("stopped; finished work is kept: rerun the command to resume")
+        if stop.code in (INTERRUPTED, TERMINATED):
+            from pipelines.console import is_first_process
+
+            if is_first_process():
+                _say("stopped; finished work is kept: rerun the command to resume")
         raise
 
 
-def _is_first() -> bool:
-    """Tell whether this is the only process, or the first one under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def _fail(message: str) -> None:
-    if not _is_first():
+    from pipelines.console import is_first_process
+
+    if not is_first_process():
         # Most errors are met by every process, and the first one says so; its end ends this one meanwhile.
         time.sleep(_PATIENCE)
     _say(f"error: {message}")

@@ -18,7 +18,11 @@ def evaluate(
     run: Run = None,
     set_: Set = None,
     cross_dataset: Annotated[
-        bool, typer.Option("--cross-dataset", help="Allow a model of another data set, without its camera embedding.")
+        bool,
+        typer.Option(
+            "--cross-dataset",
+            help="Allow a model of another data set (without its camera embedding), or of this one before it changed.",
+        ),
     ] = False,
 ) -> None:
     """Rank the gallery for every query: Rank-k, mAP, mINP.
@@ -29,17 +33,10 @@ def evaluate(
       csip evaluate --dataset mars
       csip evaluate --dataset lsvid --run runs/mars --cross-dataset
     """
-    from csip.data.skeleton_readers import LAYOUTS
+    from pipelines import evaluate_run as stage
     from pipelines import paths
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
-    if settings.dataset.layout in LAYOUTS:
-        from pipelines import train_skeleton as skeleton_reid
-
-        skeleton_reid.evaluate(settings, paths.run_folder(settings, run))
-        return
-    from pipelines import evaluate_run as stage
-
     stage.run(settings, paths.run_folder(settings, run), cross_dataset)
 
 
@@ -51,6 +48,7 @@ def report(
     run: Run = None,
     skeletons: Cache = None,
     model: Model = None,
+    set_: Set = None,
 ) -> None:
     """Summarise a run on one page: RUN/report.html and RUN/report.md.
 
@@ -60,7 +58,7 @@ def report(
     from pipelines import paths
     from pipelines import write_report as stage
 
-    settings = paths.settings_for(dataset, config, root, [])
+    settings = paths.settings_for(dataset, config, root, set_ or [])
     stage.run(settings, paths.run_folder(settings, run), model, paths.skeleton_file(settings, skeletons))
 
 

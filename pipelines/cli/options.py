@@ -3,9 +3,12 @@
 # The command line's annotations are evaluated at each start: as they stand, which is faster than from text.
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from pose_cache.pieces import Spread
 
 DATA = "Data"
 TRAIN = "Train"
@@ -74,14 +77,6 @@ Cache = Annotated[
 Precision = Annotated[
     Literal["32", "bf16", "16"], typer.Option(help="Numerical precision of both models; 16 needs a GPU.")
 ]
-Shard = Annotated[
-    str | None,
-    typer.Option(
-        metavar="JOB/JOBS",
-        help="Share of the work, e.g. 1/8; `csip skeletons merge` joins the shares.",
-        show_default=False,
-    ),
-]
 CacheOut = Annotated[
     Path | None,
     typer.Option(
@@ -109,6 +104,31 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace a finished run, or an unfinished one with other inputs.")
 ]
 Workers = Annotated[int, typer.Option("--workers", help="Processes.", min=1)]
+
+# Who does the work, of every command that does it in pieces; see docs/cluster.md.
+SpreadWorkers = Annotated[
+    int, typer.Option("--workers", help="Worker processes of this machine; they share its GPUs.", min=1)
+]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        help="Joblib backend: loky, threading, or the cluster of dask or ray.", show_default="loky, if workers"
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="JOB/JOBS", help="Share of the work, e.g. 1/8; --merge joins the shares.", show_default=False),
+]
+Merge = Annotated[bool, typer.Option("--merge", help="Join the shares of --shard, once all jobs are done.")]
+
+
+def spread_of(workers: int, backend: str | None, shard: str | None, merge: bool) -> "Spread":
+    """Read the four options."""
+    from pose_cache.pieces import Share, Spread
+
+    return Spread(workers, backend, None if shard is None else Share.parse(shard), merge)
+
+
 ReplaceCache = Annotated[bool, typer.Option("--force", help="Replace a cache that was made otherwise.")]
 ReplaceFolder = Annotated[bool, typer.Option("--force", help="Replace the content of the folder.")]
 Model = Annotated[

@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import Cache, CacheOut, Config, Dataset, Precision, ReplaceCache, Root, Set, Shard, Workers
+from pipelines.cli.options import (
+    Backend,
+    Cache,
+    CacheOut,
+    Config,
+    Dataset,
+    Merge,
+    Precision,
+    ReplaceCache,
+    Root,
+    Set,
+    Shard,
+    SpreadWorkers,
+    Workers,
+    spread_of,
+)
 
 app = typer.Typer()
 
@@ -32,7 +47,7 @@ def skeletons(
     ] = None,
     devices: Annotated[
         str | None,
-        typer.Option(help="Devices, one worker each, e.g. cuda:0,cuda:1 or cpu,cpu.", show_default="runtime.device"),
+        typer.Option(help="Devices, as many workers each, e.g. cuda:0,cuda:1.", show_default="runtime.device"),
     ] = None,
     threads: Annotated[
         int | None,
@@ -41,10 +56,10 @@ def skeletons(
         ),
     ] = None,
     precision: Precision = "32",
-    backend: Annotated[
-        str | None, typer.Option(help="Joblib backend, e.g. loky, threading, dask, ray.", show_default="loky")
-    ] = None,
+    workers: SpreadWorkers = 1,
+    backend: Backend = None,
     shard: Shard = None,
+    merge: Merge = False,
     force: ReplaceCache = False,
 ) -> None:
     """Extract the 3D skeletons of the training tracklets into a cache.
@@ -61,17 +76,22 @@ def skeletons(
     from csip.data.skeletons import splits_for
     from pipelines import extract_skeletons as stage
     from pipelines import paths
-    from pose_cache.extract import ExtractOptions, Share
+    from pose_cache.extract import ExtractOptions
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
+    spread = spread_of(workers, backend, shard, merge)
     data = load_dataset(settings.dataset)
+    cache, splits = paths.skeleton_file(settings, out), splits_for(data, test_too)
+    if merge:
+        stage.merge(data, cache, estimator=settings.estimator, splits=splits, force=force)
+        return
     stage.extract_skeletons(
         data,
-        paths.skeleton_file(settings, out),
+        cache,
         estimator=settings.estimator,
-        splits=splits_for(data, test_too),
+        splits=splits,
         options=ExtractOptions(
-            device=devices or settings.runtime.device,
+            device=",".join([devices or settings.runtime.device] * workers),
             batch_size=batch_size,
             shard_frames=shard_frames,
             workers=max(settings.runtime.decoders, 1),
@@ -80,7 +100,7 @@ def skeletons(
             flip_test=flip_test,
             precision=precision,
         ),
-        share=None if shard is None else Share.parse(shard),
+        share=spread.share,
         force=force,
     )
 
@@ -94,7 +114,7 @@ def skeletons_merge(
     test_too: Annotated[bool, typer.Option("--test-too", help="As given to the jobs.")] = False,
     force: ReplaceCache = False,
 ) -> None:
-    """Merge the shares of `csip skeletons --shard`, once all jobs are done.
+    """Merge the shares of `csip skeletons --shard`, once all jobs are done: the same as --merge.
 
     Example:
       csip skeletons merge --dataset mars

@@ -5,27 +5,50 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.options import TRAIN, Cache, Config, Dataset, Overwrite, Root, Run, Set
+from pipelines.cli.options import (
+    TRAIN,
+    Backend,
+    Cache,
+    Config,
+    Dataset,
+    Merge,
+    Overwrite,
+    Root,
+    Run,
+    Set,
+    Shard,
+    SpreadWorkers,
+    spread_of,
+)
 
 app = typer.Typer()
 
 
 @app.command(rich_help_panel=TRAIN)
 def embed_frames(
-    dataset: Dataset = None, config: Config = None, root: Root = None, run: Run = None, set_: Set = None
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    workers: SpreadWorkers = 1,
+    backend: Backend = None,
+    shard: Shard = None,
+    merge: Merge = False,
+    set_: Set = None,
 ) -> None:
     """Fill the frame feature cache of stage 1 in advance.
 
-    Stage 1 does it by itself. An interrupted command resumes when you rerun it.
+    Stage 1 does this itself if the cache is missing. An interrupted command resumes when you rerun it.
 
     Example:
       csip embed-frames --dataset mars
+      csip embed-frames --dataset mars --shard 1/8
     """
     from pipelines import embed_frames as stage
     from pipelines import paths
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
-    stage.run(settings, paths.run_folder(settings, run))
+    stage.run(settings, paths.run_folder(settings, run), spread_of(workers, backend, shard, merge))
 
 
 @app.command(rich_help_panel=TRAIN)
@@ -105,7 +128,7 @@ def train_skeleton(
 
     chosen = [] if seed is None else [f"runtime.seed={seed}"]
     settings = paths.settings_for(dataset, config, root, [*(set_ or []), *chosen])
-    stage.train(settings, paths.run_folder(settings, run), overwrite, init)
+    stage.run(settings, paths.run_folder(settings, run), overwrite, init)
 
 
 @app.command(rich_help_panel=TRAIN)

@@ -5,7 +5,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pipelines.cli.options import VIDEOS, Config, Dataset, Descriptors, Detector, Model, Onnx, Root, Run, Set
+from pipelines.cli.options import (
+    VIDEOS,
+    Backend,
+    Config,
+    Dataset,
+    Descriptors,
+    Detector,
+    Merge,
+    Model,
+    Onnx,
+    Root,
+    Run,
+    Set,
+    Shard,
+    SpreadWorkers,
+    spread_of,
+)
 
 if TYPE_CHECKING:
     from csip.retrieval.search import Cameras
@@ -74,19 +90,6 @@ MaxJump = Annotated[
 ]
 Smooth = Annotated[float, typer.Option(help="Smoothing window of boxes in seconds.", min=0)]
 Margin = Annotated[float, typer.Option(help="Margin of a crop as a share of the box's side.", min=0)]
-VideoWorkers = Annotated[int, typer.Option("--workers", help="Worker processes, one video each.", min=1)]
-Backend = Annotated[
-    str | None, typer.Option(help="Joblib backend, e.g. loky, dask, ray.", show_default="loky if there are workers")
-]
-VideoShard = Annotated[
-    str | None,
-    typer.Option(
-        "--shard",
-        metavar="JOB/JOBS",
-        help="Share of the videos, e.g. 1/8; the command without it joins the shares.",
-        show_default=False,
-    ),
-]
 Force = Annotated[bool, typer.Option("--force", help="Replace a data set that was made with other options.")]
 
 app = typer.Typer()
@@ -121,9 +124,10 @@ def ingest(
     max_jump: MaxJump = 1.5,
     smooth: Smooth = 0.5,
     margin: Margin = 0.0,
-    workers: VideoWorkers = 1,
+    workers: SpreadWorkers = 1,
     backend: Backend = None,
-    shard: VideoShard = None,
+    shard: Shard = None,
+    merge: Merge = False,
     force: Force = False,
 ) -> None:
     """Detect and track people in videos, and cut out their tracklets.
@@ -137,11 +141,10 @@ def ingest(
       csip ingest videos --out data/hall --shard 1/8
     """
     from csip.video.box_raw import BoxesOptions
-    from csip.video.ingest import DetectorOptions, Spread
+    from csip.video.ingest import DetectorOptions
     from csip.video.one_video import IngestOptions
     from csip.video.tracklets import TrackletRules
     from pipelines import ingest_videos as stage
-    from pose_cache.plan import Share
 
     reading = BoxesOptions(
         format=boxes_format, coordinates=boxes_coordinates, first_frame=boxes_first_frame,
@@ -155,7 +158,7 @@ def ingest(
         name=detector, boxes=boxes, config=detector_config, checkpoint=checkpoint, device=device, batch=batch,
         smallest=smallest, threads=threads, reading=reading,
     )  # fmt: skip
-    spread = Spread(workers, backend, None if shard is None else Share.parse(shard))
+    spread = spread_of(workers, backend, shard, merge)
     stage.run(videos, out, finder, IngestOptions(rate=rate, margin=margin, rules=rules), camera, force, spread)
 
 
@@ -173,6 +176,10 @@ def embed(
     out: Annotated[
         Path | None, typer.Option(help="File to write, .h5 or .npz.", show_default="RUN/descriptors.h5")
     ] = None,
+    workers: SpreadWorkers = 1,
+    backend: Backend = None,
+    shard: Shard = None,
+    merge: Merge = False,
     set_: Set = None,
 ) -> None:
     """Compute the descriptors of tracklets with a trained model.
@@ -181,12 +188,14 @@ def embed(
 
     Example:
       csip embed --dataset hall --model runs/mars
+      csip embed --dataset hall --model runs/mars --shard 1/8
     """
     from pipelines import embed_tracklets as stage
     from pipelines import paths
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
-    stage.run(settings, paths.run_folder(settings, run), model, onnx, part, out)
+    spread = spread_of(workers, backend, shard, merge)
+    stage.run(settings, paths.run_folder(settings, run), model, onnx, part, out, spread)
 
 
 @app.command(rich_help_panel=VIDEOS)

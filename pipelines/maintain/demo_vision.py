@@ -26,12 +26,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from csip.config import ClipSettings
-from csip.data.clips import augment, normalize
+from csip.data.clips import Changes, normalize
 from csip.models.losses import LearnableTemperature, supervised_contrastive
 from csip.models.vision import VisionEncoder, create_vision
 from csip.synthetic.walks import render_walk
 from csip.training.schedules import cosine
-from pose_cache.joints import H36M17
 
 SEED = 31_415
 CLIPS = ClipSettings(height=128, width=64, pad=4, erase=0.2)
@@ -155,7 +154,7 @@ def draw_batch(crops: NDArray[np.uint8], rng: np.random.Generator) -> tuple[Tens
             people.append(person)
             for view, walk in zip(views, order, strict=True):
                 frame = crops[person, walk, rng.integers(FRAMES)].transpose(2, 0, 1)[None]
-                view.append(augment(frame, np.zeros((1, H36M17.size, 3), np.float32), H36M17, CLIPS, rng)[0][0])
+                view.append(Changes.draw(frame, CLIPS, rng).images(frame, CLIPS)[0])
     first, second = (normalize(torch.from_numpy(np.stack(view)), CLIPS) for view in views)
     return first, second, torch.tensor(people)
 

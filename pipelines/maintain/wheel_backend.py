@@ -74,8 +74,11 @@ def additions() -> Iterator[tuple[str, bytes]]:
         configs = name.partition("mmpose/.mim/configs/")[2]
         if not configs or configs.startswith(CONFIGS):
             yield f"{VENDORED}/{name}", content
-    if revision := git_revision():
-        yield "csip/revision.txt", f"{revision}\n".encode()
+    sys.path.insert(0, str(PROJECT))  # a build backend sees its own folder alone
+    from pose_cache.shipped import revision
+
+    if commit := revision():
+        yield "csip/revision.txt", f"{commit}\n".encode()
 
 
 def mmpose_version() -> str:
@@ -112,17 +115,6 @@ def mmpose_files() -> Iterator[tuple[str, bytes]]:
         with zipfile.ZipFile(wheel) as archive:
             for name in sorted(archive.namelist()):
                 yield name, archive.read(name)
-
-
-def git_revision() -> str | None:
-    """Return the commit of this clone, None where it is not one."""
-    if not (PROJECT / ".git").exists():
-        return None
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def add(wheel: Path, files: dict[str, bytes]) -> None:

@@ -70,7 +70,7 @@ def models_table(scored: Mapping[str, Any]) -> Table:
     head = [
         "",
         *FIGURES.values(),
-        *(["look-alikes: Rank-1", "look-alikes: mAP", "own twin alone: Rank-1"] if alike else []),
+        *(["look-alikes: Rank-1", "look-alikes: mAP", "own pair only: Rank-1"] if alike else []),
     ]
     rows = [*scored["compared"].items(), ("trained", figures)]
     strong = len(rows) - 1
@@ -81,7 +81,7 @@ def models_table(scored: Mapping[str, Any]) -> Table:
         if alike:
             cells += [share(row.get("lookalikes", {}).get(key)) for key in ("rank1", "map", "pair_rank1")]
         body.append([label, *cells])
-    return Table(head, body, "Per cent. Each model under the same protocol.", strong)
+    return Table(head, body, "Per cent, every model under the same protocol", strong)
 
 
 def camera_title(number: int, names: Mapping[int, str]) -> str:
@@ -101,7 +101,7 @@ def cameras_table(figures: Mapping[str, Any], names: Mapping[int, str] = Mapping
         ]
         for camera, row in figures["cameras"].items()
     ]
-    return Table(["query's camera", "queries", "valid", *FIGURES.values()], rows, "Per cent, by the query's camera.")
+    return Table(["query's camera", "queries", "valid", *FIGURES.values()], rows, "Per cent, by the query's camera")
 
 
 def skeletons_table(scored: Mapping[str, Any]) -> Table:
@@ -111,7 +111,7 @@ def skeletons_table(scored: Mapping[str, Any]) -> Table:
     head = ["", *(names[k] for k in levels["window"]), *(f"whole sequences: {names[k]}" for k in levels["tracklet"])]
     rows = [*scored["compared"].items(), ("trained", scored["figures"])]
     body = [[label, *(share(row[level][k]) for level, keys in levels.items() for k in keys)] for label, row in rows]
-    return Table(head, body, "Per cent. Windows, and whole sequences (the mean of their windows).", len(body) - 1)
+    return Table(head, body, "Per cent, for windows and for whole sequences (the mean of their windows)", len(body) - 1)
 
 
 def data_card(
@@ -120,7 +120,7 @@ def data_card(
     skeletons: Mapping[str, Any] | None,
     cameras: Mapping[int, str] = MappingProxyType({}),
 ) -> Card:
-    """Say what the data are: counts, cameras, lengths, and by what protocol they are ranked; `cameras` are names of theirs."""
+    """Describe the data: counts, cameras, lengths, and the protocol; `cameras` are the names of some."""
     card = Card()
     parts = {"train": dataset.train, "query": dataset.query, "gallery": dataset.gallery}
     everyone = list({t.name: t for part in parts.values() for t in part}.values())
@@ -128,13 +128,13 @@ def data_card(
         ("Data set", dataset.name),
         ("Tracklets", f"{len(everyone):,}"),
         ("Frames", f"{sum(len(t.frames) for t in everyone):,}"),
-        ("People", _people(everyone)),
+        ("Identities", _people(everyone)),
         ("Cameras", ", ".join(cameras.get(c, str(c)) for c in sorted({t.camera for t in everyone}))),
     ]
-    card.tables.append(Table(["part", "tracklets", "people", "frames"], [
+    card.tables.append(Table(["split", "tracklets", "identities", "frames"], [
         [name, f"{len(part):,}", f"{len({t.pid for t in part} - {DISTRACTOR}):,}", f"{sum(len(t.frames) for t in part):,}"]
         for name, part in parts.items()
-    ], "A query tracklet may be in the gallery too."))  # fmt: skip
+    ], "Splits; a query tracklet may be in the gallery too"))  # fmt: skip
     card.tables.append(_by_camera(everyone, cameras))
     lengths = np.array([len(t.frames) for t in everyone])
     if lengths.min() == lengths.max():
@@ -163,7 +163,7 @@ def protocol_rows(protocol: Mapping[str, Any] | None) -> Rows:
 def _people(tracklets: Sequence[Tracklet]) -> str:
     known = {t.pid for t in tracklets if t.pid > 0}
     nobody = sum(t.pid == DISTRACTOR for t in tracklets)
-    beside = f", and {nobody:,} tracklets of nobody that is asked for" if known else " (nobody has been named)"
+    beside = f", and {nobody:,} distractor tracklets" if known else " (unlabelled)"
     return f"{len(known):,}" + (beside if nobody else "")
 
 
@@ -182,7 +182,7 @@ def _by_camera(tracklets: Sequence[Tracklet], cameras: Mapping[int, str]) -> Tab
                 f"{np.median(frames):.0f}",
             ]
         )
-    return Table(["camera", "tracklets", "people", "frames", "median length"], rows, "What each camera saw.")
+    return Table(["camera", "tracklets", "identities", "frames", "median length"], rows, "Cameras")
 
 
 def model_card(
@@ -259,9 +259,9 @@ def demo_note(settings: Mapping[str, Any] | None, skeletons: Mapping[str, Any] |
     if not what:
         return None
     return (
-        f"The demo's small {' and '.join(what)} made this page, trained on rendered people alone. Of real people, metrics, "
-        "neighbours and skeletons say nothing of what the method can do: real data need CLIP's "
-        "weights (vision.pretrained) and the estimator human3d."
+        f"The demo's small {' and '.join(what)} made this page, trained on rendered people alone. Metrics, neighbours and "
+        "skeletons of real people do not show what the method can do. Real data need CLIP's weights (vision.pretrained) and the "
+        "estimator human3d."
     )
 
 

@@ -1,4 +1,4 @@
-"""The part of the page that shows tracklets: ranked lists, the map, and what the encoder looks at."""
+"""The part of the page that shows tracklets: ranked lists, the map, and the attention of the image encoder."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def add_lists(
     if not any(s.skeletons for s in maker.made.values() if s is not None):
         reason = why or f"{cache.name} has none of these tracklets"
         command = "csip skeletons --test-too" if known else "csip skeletons"
-        content.skeletons_note = f"No skeletons to show, {reason}; `{command}` estimates them."
+        content.skeletons_note = f"No skeletons: {reason}; `{command}` estimates them."
     if drawn:
         monitor.say(f"map of {len(points):,} descriptors")
         plane = (1000 * projection.project(d.features[points])).round().astype(int)
@@ -151,8 +151,8 @@ def _people(root: Path, tracklets: Mapping[str, Tracklet], content: Content) -> 
     content.people_note = f"Groups of tracklets are the people of {path.name}."
     if is_proposal(path):
         content.notes.append(
-            f"Who is who is what `csip cluster` proposed in {path.name}, and nobody has corrected it: right and wrong, and all "
-            "metrics by it, say how well descriptors agree with a guess made of descriptors, not with the truth."
+            f"The identities are a proposal of `csip cluster` in {path.name}, and nobody has corrected it: right, wrong and all "
+            "metrics compare descriptors with a guess made from descriptors, not with the truth."
         )
     return people
 

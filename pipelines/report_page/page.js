@@ -211,14 +211,14 @@
 
     const kinds = {
       camera: (t) => t.camera,
-      person: (t) => t.person || "nobody that is asked for",
+      person: (t) => t.person || "distractor",
       outcome: (t, i) => {
         const query = first.get(i);
-        if (!query || query.firstHit === null) return "not asked, or not on this page";
+        if (!query || query.firstHit === null) return "not a query, or not on this page";
         return query.firstHit === 1 ? "✓ right at rank 1" : "✗ wrong at rank 1";
       },
     };
-    const fixed = { "✓ right at rank 1": [3, 0], "✗ wrong at rank 1": [2, 3], "not asked, or not on this page": [0, 0], "nobody that is asked for": [0, 0] };
+    const fixed = { "✓ right at rank 1": [3, 0], "✗ wrong at rank 1": [2, 3], "not a query, or not on this page": [0, 0], "distractor": [0, 0] };
 
     function colour(by) {
       const names = map.points.map(([i]) => kinds[by](tracklets[i], i));

@@ -14,6 +14,8 @@ from markupsafe import Markup, escape
 
 import csip.loading
 from csip.config import Settings
+from csip.data.dataset import Dataset
+from csip.data.fingerprints import evaluation_data
 from csip.data.folder import camera_names
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
@@ -27,6 +29,7 @@ from pipelines.embed_tracklets import own_model
 from pipelines.report_page import cards, curves, lists, strips
 from pipelines.report_page.charts import Line, legend, line_chart
 from pipelines.report_page.content import Content
+from pose_cache.outcome import read_record
 
 PAGE = "report.html"
 STAGES = {"stage1": "Stage 1", "stage2": "Stage 2"}
@@ -62,7 +65,7 @@ def write_skeletons(scored: Mapping[str, Any], run_folder: Path) -> Path:
     model = run_folder / "skeleton" / "model.safetensors"
     content = Content(
         scored["dataset"],
-        f"People by their skeletons alone, {protocol['split']}: {window['valid_probes']:,} valid probe windows of "
+        f"Re-identification from skeletons alone, {protocol['split']}: {window['valid_probes']:,} valid probe windows of "
         f"{protocol['frames']} frames against {protocol['gallery_windows']:,}.",
         stats=cards.stats(window, compared["chance"]["window"]),
         tables=[cards.skeletons_table(scored)],
@@ -107,8 +110,8 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
     descriptors = read_descriptors(described) if described.exists() else None
     if scored is None and descriptors is None:
         raise CsipError(
-            f"{run_folder / 'metrics.json'}: missing, and descriptors.h5 too; `csip evaluate` makes both, and of tracklets "
-            "of people whom nobody has named `csip embed` makes descriptors.h5"
+            f"{run_folder / 'metrics.json'}: missing, and descriptors.h5 too; `csip evaluate` makes both; `csip embed` makes "
+            "descriptors.h5 of unlabelled tracklets"
         )
     of_others = {
         run_folder / "metrics.json": None if scored is None else scored["dataset"],
@@ -121,30 +124,33 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         check_pictures(described, descriptors, settings.dataset)
     model = own_model(run_folder) if named is None else model_file(named)
     description, parameters = _description(model, must_exist=named is not None)
-    skeletons = read_json(data / "skeletons.json")
+    skeletons = read_record(cache)
 
     content = Content(name, _lead(scored, descriptors))
+    if scored is not None and model.exists() and scored["model"] != digest(model):
+        content.notes.append(
+            f"The metrics are of another model than {model}, which was trained since; `csip evaluate` makes them anew."
+        )
     rendered = (data / "truth.npz").exists() or (data / "synth.json").exists()
     warning = cards.demo_note(None if description is None else description["settings"], skeletons, rendered)
     content.notes += [warning] if warning else []
     dataset = load_dataset(settings.dataset) if data.is_dir() else None
+    if scored is not None and dataset is not None:
+        _check_scored(run_folder / "metrics.json", scored, dataset)
     if dataset is None:
-        content.missing.append(
-            f"Pictures and the data card are left out, as the data set is not there: {data}: no such folder."
-        )
+        content.missing.append(f"Pictures and the data card need the data set; {data}: no such folder.")
     cameras = camera_names(dataset) if dataset is not None and settings.dataset.layout == "folder" else {}
     curve = None
     if descriptors is None:
         content.missing.append(
-            f"Ranked lists, the map of descriptors and attention come from {described}, which "
-            f"`csip evaluate --dataset {shlex.quote(name)} --run {shlex.quote(str(run_folder))}` makes where tracklets are "
-            "ranked, not clips."
+            f"Ranked lists, the map of descriptors and attention need {described}, which "
+            f"`csip evaluate --dataset {shlex.quote(name)} --run {shlex.quote(str(run_folder))}` writes if it ranks tracklets, "
+            "not clips."
         )
     else:
         if scored is not None and scored["model"] != descriptors.model:
             content.notes.append(
-                "The ranked lists and the map come from descriptors of another model than the metrics; `csip evaluate` "
-                "makes both anew."
+                "The ranked lists and the map come from descriptors of another model than the metrics; rerun `csip evaluate`."
             )
         shown = lists.add_lists(content, descriptors, dataset, cameras, cache, monitor)
         curve = shown.curve
@@ -165,7 +171,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         content.model = cards.model_card(model, digest(model), description, parameters, stages)
     else:
         content.missing.append(
-            f"The model card and attention need the model: {model} is not there; `--model` names it."
+            f"The model card and attention need the model: {model} does not exist; name it with `--model`."
         )
     for text in content.missing:
         monitor.say(text)
@@ -196,22 +202,35 @@ def _description(model: Path, must_exist: bool) -> tuple[dict[str, Any] | None, 
     return description, sum(tensor.numel() for tensor in tensors.values())
 
 
+def _check_scored(path: Path, scored: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuse metrics of what the data set held before it changed; older files do not say what they are of."""
+    protocol, policy = scored["protocol"], "with_queries" if dataset.queries_in_gallery else "without_queries"
+    if (protocol["split"], protocol["gallery"]) != (dataset.split, policy):
+        return  # ranked by other settings than the report was given
+    recorded = scored.get("data") or {}
+    changed = [what for what, digest in evaluation_data(dataset).items() if recorded.get(what, digest) != digest]
+    if changed:
+        raise CsipError(
+            f"{path}: query and gallery have changed since they were ranked ({' and '.join(changed)}); rerun `csip evaluate`, "
+            "or give the report the settings of dataset that it was given"
+        )
+
+
 def _lead(scored: Mapping[str, Any] | None, descriptors: Descriptors | None) -> str:
     if scored is not None:
         protocol = scored["protocol"]
         what = "tracklets" if protocol["level"] == "tracklet" else "clips"
         split = "" if protocol["split"] is None else f" Split {protocol['split']}."
         return (
-            f"{scored['figures']['valid_queries']:,} valid queries of {protocol['query_entries']:,}, ranked against "
-            f"{protocol['gallery_entries']:,} gallery {what} of people never trained on, other cameras only.{split}"
+            f"{scored['figures']['valid_queries']:,} valid queries of {protocol['query_entries']:,} against "
+            f"{protocol['gallery_entries']:,} gallery {what}. Test identities are not in the training set; "
+            f"matches count at other cameras only.{split}"
         )
     assert descriptors is not None
     known = len(set(descriptors.identities.tolist()) - {0})
     if known:
-        return f"{len(descriptors):,} tracklets of {known:,} people. `csip evaluate` would score them."
-    return (
-        f"{len(descriptors):,} tracklets of people whom nobody has named: nothing here is right or wrong, only alike."
-    )
+        return f"{len(descriptors):,} tracklets of {known:,} identities, not evaluated yet: run `csip evaluate`."
+    return f"{len(descriptors):,} unlabelled tracklets: the lists show which are similar, not which are right."
 
 
 def _rows(scored: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,5 +261,5 @@ def _cmc_chart(rows: Mapping[str, Any], curve: CmcCurve | None) -> tuple[str, Ma
             else:
                 line = Line(label, every, curve.chance[kept], tone, dashed=True)
         lines.append(line)
-    title = "CMC: queries with a match among the first k"
+    title = "CMC: share of queries with a match in the first k ranks"
     return title, line_chart(lines[::-1], title, "rank k", percent=True), legend(lines)

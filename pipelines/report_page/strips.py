@@ -18,6 +18,7 @@ from csip.errors import CsipError
 from pose_cache.errors import PoseCacheError
 from pose_cache.images import read_frame
 from pose_cache.joints import COCO17
+from pose_cache.plan import changed_tracklets
 from pose_cache.store import SkeletonStore
 
 FRAMES = 6
@@ -115,11 +116,13 @@ class StripMaker:
         return Strip(encode(np.hstack(cells)), len(cells), skeletons if found else [])
 
     def _keypoints(self, tracklet: Tracklet) -> np.ndarray | None:
-        """Return the tracklet's keypoints (frames, 17, 3) where the cache has those of just these frames."""
+        """Return the tracklet's keypoints (frames, 17, 3) where the cache has those of just these pictures."""
         try:
             if self.store is None or tracklet.name not in self.store:
                 return None
             if self.store.frames(tracklet.name) != tracklet.frames:
+                return None
+            if changed_tracklets(self.store, [tracklet.name], self.root):
                 return None
             keypoints = self.store.keypoints2d(tracklet.name)
         except PoseCacheError:

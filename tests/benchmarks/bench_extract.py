@@ -26,7 +26,7 @@ import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -214,25 +214,27 @@ def drift(exact: tuple[np.ndarray, np.ndarray], rough: tuple[np.ndarray, np.ndar
     }  # fmt: skip
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer frames and rounds")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=usable_processors(), help="of torch, and decoders")
-    parser.add_argument("--batch", type=int, help="crops at once: 16 by default, 256 on a GPU")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
-    arguments = parser.parse_args()
-    if arguments.clock == "cpu":
-        if arguments.threads != 1 or arguments.device != "cpu":
-            parser.error("--clock cpu is for --threads 1 on the processor: threads that wait for each other count, too")
-        global clock
-        clock = time.process_time
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(arguments.threads)
-    device, threads = arguments.device, arguments.threads
+@dataclass(frozen=True)
+class Measured:
+    """What was measured, by precision where it is a dictionary."""
+
+    frames: int
+    rounds: int
+    batch: int
+    peers: Times
+    ours: dict[Precision, Times]
+    rates: dict[Precision, list[tuple[float, float]]]
+    random: dict[Precision, Any]
+    trained: dict[Precision, Any]
+    flops: Sequence[float]
+    decoding: list[float]
+    apart: float
+
+
+def measure(device: str, threads: int, batch: int, quick: bool) -> Measured:
+    """Time ours and MMPose in turns, on the same crops."""
     gpu = device != "cpu"
-    batch = arguments.batch or (256 if gpu else 16)
-    rounds, tracklets, peer_frames = (3, 2, 16) if arguments.quick else (7, 5, 48)
+    rounds, tracklets, peer_frames = (3, 2, 16) if quick else (7, 5, 48)
     spec = replace(human3d(), pose2d_weights=None, lifter_weights=None)
     # A processor without units for bf16 emulates it, which takes many times as long and says nothing.
     precisions: list[Precision] = ["32", "bf16", "16"] if gpu else ["32", "bf16"] if has_bf16("cpu") else ["32"]
@@ -261,30 +263,26 @@ def main() -> None:
         trained = {one: PoseEstimator(demo(), device, False, one) for one in precisions}
         known = {one: time_ours(trained[one], root, people, batch, threads, None) for one in precisions}
         flops = count_flops(peer, device)
+    return Measured(len(paths), rounds, batch, peers, times, rates, found, known, flops, decoding, apart)
 
-    name = torch.cuda.get_device_name() if gpu else f"{threads} threads of {platform.machine()}"
-    print(
-        f"{name}, torch {torch.__version__}, {len(paths)} frames, {rounds} rounds, batches of {batch}, {arguments.clock} time\n"
-    )
+
+def print_rates(measured: Measured, threads: int) -> dict[str, Any]:
+    """Print frames per second, their ratio to MMPose's and the floor that the processor sets; return them."""
     print(f"{'frames a second':<34}{'2D':>9}{'lifting':>9}{'both':>9}{'ratio':>8}")
-    theirs_rate = peers.rate()
-    print(f"{'MMPose, one frame at a time':<34}" + "".join(f"{rate:>9.1f}" for rate in theirs_rate) + f"{1:>8.2f}")
-    result: dict[str, Any] = {
-        "benchmark": "extract",
-        "device": name,
-        "clock": arguments.clock,
-        "peer_fps": round(theirs_rate[2], 2),
-    }
-    result["peer_fps_2d"], result["peer_fps_lifting"] = round(theirs_rate[0], 2), round(theirs_rate[1], 2)
-    for one in precisions:
+    theirs = measured.peers.rate()
+    print(f"{'MMPose, one frame at a time':<34}" + "".join(f"{rate:>9.1f}" for rate in theirs) + f"{1:>8.2f}")
+    result: dict[str, Any] = {"peer_fps": round(theirs[2], 2)}
+    result["peer_fps_2d"], result["peer_fps_lifting"] = round(theirs[0], 2), round(theirs[1], 2)
+    flops = measured.flops
+    for one, times in measured.ours.items():
         label = {"32": "float32", "bf16": "bf16", "16": "fp16"}[one]
         end = {"32": "", "bf16": "_bf16", "16": "_fp16"}[one]
-        rate = times[one].rate()
-        plain, linear = (statistics.median(column) for column in zip(*rates[one], strict=True))
+        rate = times.rate()
+        plain, linear = (statistics.median(column) for column in zip(*measured.rates[one], strict=True))
         top = max(plain, linear)
         floors = [top / flops[0], top / flops[1], top / sum(flops)]
         # The ratio of rounds, not of medians: what else runs on the machine disturbs neighbours alike.
-        sums = [[a + b for a, b in zip(t.pose2d, t.lifting, strict=True)] for t in (peers, times[one])]
+        sums = [[a + b for a, b in zip(t.pose2d, t.lifting, strict=True)] for t in (measured.peers, times)]
         ratio = statistics.median(a / b for a, b in zip(*sums, strict=True))
         print(f"{'ours, ' + label:<34}" + "".join(f"{value:>9.1f}" for value in rate) + f"{ratio:>8.2f}")
         print(f"{'  floor, ' + label:<34}" + "".join(f"{value:>9.1f}" for value in floors))
@@ -293,21 +291,55 @@ def main() -> None:
         result["fps" + end], result["floor_fps" + end] = round(rate[2], 1), round(floors[2], 1)
         result["fps_2d" + end], result["fps_lifting" + end] = round(rate[0], 1), round(rate[1], 1)
         result["matmul_gflops" + end], result["linear_gflops" + end] = round(plain / 1e9), round(linear / 1e9)
-    print(f"\nJPEG decoding alone: {statistics.median(decoding):.0f} frames/s in {threads} threads")
+    decoding = statistics.median(measured.decoding)
+    print(f"\nJPEG decoding alone: {decoding:.0f} frames/s in {threads} threads")
     print(f"GFLOP a frame: 2D {flops[0] / 1e9:.2f}, lifting {flops[1] / 1e9:.2f}")
-    print(f"2D keypoints, ours in float32 against MMPose: at most {apart:.4f} px apart")
+    print(f"2D keypoints, ours in float32 against MMPose: at most {measured.apart:.4f} px apart")
+    return result | {"decode_fps": round(decoding), "peer_px_apart": round(measured.apart, 5)}
+
+
+def print_drift(measured: Measured) -> dict[str, Any]:
+    """Print how far lower precisions move the joints; return it."""
+    result: dict[str, Any] = {}
     print("\njoints moved by precision, against ours in float32, on average (2D: px of the crop; 3D: % of body height)")
-    for one in precisions[1:]:
-        for label, results in (("random weights", found), ("trained demo models", known)):
+    for one in list(measured.ours)[1:]:
+        for label, results, prefix in (
+            ("random weights", measured.random, f"drift_{one}_"),
+            ("trained demo models", measured.trained, f"drift_{one}_trained_"),
+        ):
             moved = drift(results["32"], results[one])
             print(
                 f"  {one:<6}{label:<22}2D {moved['px_mean']:.3f} px (median {moved['px_median']:.3f}),"
                 f" 3D {moved['body_percent_mean']:.3f} %"
             )
-            prefix = "drift_" + one + ("_" if results is found else "_trained_")
             result |= {prefix + key: round(value, 4) for key, value in moved.items()}
-    result["decode_fps"], result["peer_px_apart"] = round(statistics.median(decoding)), round(apart, 5)
-    print(json.dumps(result))
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer frames and rounds")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=usable_processors(), help="of torch, and decoders")
+    parser.add_argument("--batch", type=int, help="crops at once: 16 by default, 256 on a GPU")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall")
+    arguments = parser.parse_args()
+    if arguments.clock == "cpu":
+        if arguments.threads != 1 or arguments.device != "cpu":
+            parser.error("--clock cpu is for --threads 1 on the processor: threads that wait for each other count, too")
+        global clock
+        clock = time.process_time
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(arguments.threads)
+    device, gpu = arguments.device, arguments.device != "cpu"
+    measured = measure(device, arguments.threads, arguments.batch or (256 if gpu else 16), arguments.quick)
+    name = torch.cuda.get_device_name() if gpu else f"{arguments.threads} threads of {platform.machine()}"
+    print(
+        f"{name}, torch {torch.__version__}, {measured.frames} frames, {measured.rounds} rounds, batches of {measured.batch}, "
+        f"{arguments.clock} time\n"
+    )
+    result = {"benchmark": "extract", "device": name, "clock": arguments.clock}
+    print(json.dumps(result | print_rates(measured, arguments.threads) | print_drift(measured)))
 
 
 if __name__ == "__main__":

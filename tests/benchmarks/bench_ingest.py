@@ -127,6 +127,50 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - started, result
 
 
+def print_tracking(tracking: dict[str, Any]) -> None:
+    """Print the scores of both trackers, from the boxes given and from the detector."""
+    print(f"{'tracking':16}{'':>10}{'IDF1':>8}{'HOTA':>8}{'DetA':>8}{'AssA':>8}{'switches':>10}{'tracker':>14}")
+    for source in SOURCES:
+        for name in ("ours", "greedy"):
+            figures, seconds = tracking[source][name], tracking[source]["seconds"]
+            alone = seconds[name] - (seconds["detector"] if name == "ours" else 0)
+            cells = "".join(f"{figures[key]:>8.3f}" for key in ("idf1", "hota", "deta", "assa"))
+            print(
+                f"{source:16}{name:>10}{cells}{figures['switches']:>10}"
+                f"{tracking[source]['frames'] / max(alone, 1e-9):>10.0f} f/s{' (with decoding)' if name == 'ours' else ''}"
+            )
+
+
+def print_chains(chains: dict[str, list[Chained]]) -> dict[str, Any]:
+    """Print the scores of the chain from videos to people, and return them."""
+    heads = "".join(
+        f"{head:>9}" for head in ("pure", "matched", "ARI", "chance", "95 %", "people", "frames/s", "x real")
+    )
+    print(f"{'chain':16}{'tracklets':>10}{heads}")
+    chained: dict[str, Any] = {}
+    for source in SOURCES:
+        parts = chains[source]
+        chained[source] = {
+            "tracklets": sum(part.tracklets for part in parts),
+            "purity": float(np.mean([part.purity for part in parts])),
+            "matched": float(np.mean([part.matched for part in parts])),
+            "ari": float(np.mean([part.ari for part in parts])),
+            "ari_by_scene": [part.ari for part in parts],
+            "ari_told_people": float(np.mean([part.ari_told_people for part in parts])),
+            "chance": float(np.mean([part.chance for part in parts])),
+            "chance_95": float(np.mean([part.chance_95 for part in parts])),
+            "people": [part.people for part in parts],
+            "frames_per_second": statistics.median(part.frames_per_second for part in parts),
+            "real_time_factor": statistics.median(part.real_time_factor for part in parts),
+        }
+        row = chained[source]
+        shares = "".join(f"{row[key]:>9.1%}" for key in ("purity", "matched"))
+        indices = "".join(f"{row[key]:>9.3f}" for key in ("ari", "chance", "chance_95"))
+        pace = f"{statistics.mean(row['people']):>9.1f}{row['frames_per_second']:>9.1f}{row['real_time_factor']:>9.2f}"
+        print(f"{source:16}{row['tracklets']:>10}{shares}{indices}{pace}")
+    return chained
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one short, small scene: within 50 s")
@@ -160,41 +204,8 @@ def main() -> None:
         f"rendered in {rendering:.0f} s; {torch.get_num_threads()} threads",
         soft_wrap=True,
     )
-    print(f"{'tracking':16}{'':>10}{'IDF1':>8}{'HOTA':>8}{'DetA':>8}{'AssA':>8}{'switches':>10}{'tracker':>14}")
-    for source in SOURCES:
-        for name in ("ours", "greedy"):
-            figures, seconds = tracking[source][name], tracking[source]["seconds"]
-            alone = seconds[name] - (seconds["detector"] if name == "ours" else 0)
-            cells = "".join(f"{figures[key]:>8.3f}" for key in ("idf1", "hota", "deta", "assa"))
-            print(
-                f"{source:16}{name:>10}{cells}{figures['switches']:>10}"
-                f"{tracking[source]['frames'] / max(alone, 1e-9):>10.0f} f/s{' (with decoding)' if name == 'ours' else ''}"
-            )
-    heads = "".join(
-        f"{head:>9}" for head in ("pure", "matched", "ARI", "chance", "95 %", "people", "frames/s", "x real")
-    )
-    print(f"{'chain':16}{'tracklets':>10}{heads}")
-    chained: dict[str, Any] = {}
-    for source in SOURCES:
-        parts = chains[source]
-        chained[source] = {
-            "tracklets": sum(part.tracklets for part in parts),
-            "purity": float(np.mean([part.purity for part in parts])),
-            "matched": float(np.mean([part.matched for part in parts])),
-            "ari": float(np.mean([part.ari for part in parts])),
-            "ari_by_scene": [part.ari for part in parts],
-            "ari_told_people": float(np.mean([part.ari_told_people for part in parts])),
-            "chance": float(np.mean([part.chance for part in parts])),
-            "chance_95": float(np.mean([part.chance_95 for part in parts])),
-            "people": [part.people for part in parts],
-            "frames_per_second": statistics.median(part.frames_per_second for part in parts),
-            "real_time_factor": statistics.median(part.real_time_factor for part in parts),
-        }
-        row = chained[source]
-        shares = "".join(f"{row[key]:>9.1%}" for key in ("purity", "matched"))
-        indices = "".join(f"{row[key]:>9.3f}" for key in ("ari", "chance", "chance_95"))
-        pace = f"{statistics.mean(row['people']):>9.1f}{row['frames_per_second']:>9.1f}{row['real_time_factor']:>9.2f}"
-        print(f"{source:16}{row['tracklets']:>10}{shares}{indices}{pace}")
+    print_tracking(tracking)
+    chained = print_chains(chains)
     print(
         json.dumps(
             {

@@ -20,7 +20,7 @@ import torch
 from bench_train import keep_maps, update_for_each_clip
 
 from csip.config import Stage2Settings
-from csip.models.prototype_updater import PrototypeFusionUpdater
+from csip.models.fusion import PrototypeFusionUpdater
 
 WIDTH, TOKENS = 512, 16
 FORMS = ("straightforward", "full", "induced")

@@ -25,8 +25,8 @@ from torch.nn import functional as F
 
 from csip.config import Settings
 from csip.models.factory import build_model, empty_encoder
+from csip.models.fusion import PrototypeFusionUpdater
 from csip.models.losses import LearnableTemperature, supervised_contrastive
-from csip.models.prototype_updater import PrototypeFusionUpdater
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.training.stage2 import loss_terms, parameter_groups, total_loss
 from pose_cache.processor import has_bf16

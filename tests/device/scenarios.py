@@ -151,7 +151,7 @@ def stage1(ground: Ground, precision: str = "32-true", resume: bool = False, **c
     if resume:
         stop(lambda: train_stage1(*inputs, StopAfter(1)))
     figures = train_stage1(*inputs, Silent())
-    assert np.isfinite(figures["loss"]), figures
+    assert np.isfinite(figures.loss), figures
     return folder
 
 
@@ -163,7 +163,7 @@ def stage2(ground: Ground, precision: str = "32-true", resume: bool = False, **c
     inputs = (dataset, skeletons, ground.folder / start / "stage1", settings, folder)
     if resume:
         stop(lambda: train_stage2(*inputs, StopAfter(1)))
-    figures = train_stage2(*inputs, Silent())
+    figures = train_stage2(*inputs, Silent()).as_dict()
     assert all(np.isfinite(figures[name]) for name in ("ce", "triplet", "csip")), figures
     return figures
 
@@ -181,7 +181,7 @@ def skeletons(ground: Ground, precision: str = "32-true", resume: bool = False, 
     inputs = (walks(), settings, ground.new())
     if resume:
         stop(lambda: train_skeleton(*inputs, StopAfter(1)))
-    assert np.isfinite(train_skeleton(*inputs, Silent())["loss"])
+    assert np.isfinite(train_skeleton(*inputs, Silent()).loss)
 
 
 def walks() -> SkeletonDataset:

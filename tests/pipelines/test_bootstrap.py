@@ -93,6 +93,7 @@ def test_where_pip_looks_uv_looks() -> None:
     own = {"UV_FIND_LINKS": "/mine", "UV_INDEX_URL": "https://mine.example.org", "SSL_CERT_FILE": "/mine.pem"}
     assert bootstrap.uv_settings(own, pips) == {}, "what uv is told comes first"
     assert bootstrap.uv_settings({}, {}) == {}
+    assert bootstrap.uv_settings({"PYTHONDONTWRITEBYTECODE": "1"}, {}) == {"UV_COMPILE_BYTECODE": "1"}
 
 
 def test_pips_settings_are_read_from_files_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,8 +20,9 @@ from csip.config import load_settings
 from csip.data.clips import read_frames, sample_dense
 from csip.data.readers import load_dataset
 from csip.files import digest
+from csip.loading import load
 from csip.models.checkpoints import save_model
-from csip.models.factory import build_model, empty_encoder, load_trained
+from csip.models.factory import build_model, empty_encoder
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 from pose_cache.shipped import CONFIGS
@@ -183,9 +184,7 @@ def test_the_description_says_what_is_in_the_folder(trained: Path, csip: Csip) -
     for name, file in says["files"].items():
         path = Path("described") / name
         assert file == {"bytes": path.stat().st_size, "digest": digest(path)}
-    _, _, description = load_trained(
-        Path("described/model.safetensors"), load_settings(Path("configs/walkers.yaml")), None
-    )
+    description = load("described/model.safetensors", "cpu").description
     assert description["exported_from"] == says["model"] == digest(Path("runs/walkers/stage2/model.safetensors"))
     assert description["settings"]["dataset"]["root"] is None
 

@@ -1,8 +1,7 @@
-"""From a folder of videos to a data set: given tracks, kills, broken files, RTMDet, and a real video."""
+"""From a folder of videos to a data set: given tracks, kills, broken files."""
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -14,11 +13,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pytest
-import torch
+from ingest_scenes import COLOURS, FRAMES, make_scene, walk
+from ingested import content, rows
 from typer.testing import CliRunner
 
 import csip.video.one_video
@@ -27,64 +26,16 @@ import csip.video.state
 import pipelines.cli
 from csip.data import folder
 from csip.errors import CsipError
-from csip.video.ingest import DetectorOptions
+from csip.monitor import Silent
+from csip.video.ingest import DetectorOptions, ingest
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
 from pipelines.advice import advice
 from pipelines.ingest_videos import run
-from pose_cache.errors import PoseCacheError
-from pose_cache.weights import Weights
 
 pytestmark = pytest.mark.slow
 
 BOXES = DetectorOptions("boxes")
-REAL = Path(__file__).parents[3] / "shared/data/video/one-by-one-person-detection.mp4"
-
-
-def write_video(path: Path, images: list[np.ndarray], rate: int = 10) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
-        stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt, stream.bit_rate = "yuv420p", 3_000_000
-        for image in images:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
-        container.mux(stream.encode(None))
-
-
-def walk(number: int, frame: int) -> tuple[int, int, int, int]:
-    """Left, top, width, height of a rectangle that walks; 1 goes right, 2 left, and they cross."""
-    return (5 + 6 * frame, 20, 24, 60) if number == 1 else (165 - 6 * frame, 30, 24, 60)
-
-
-COLOURS = {1: (40, 40, 220), 2: (220, 60, 40)}
-FRAMES = 24
-
-
-def make_scene(path: Path, ids: bool = True, seed: int = 0) -> None:
-    """A video of two rectangles that walk past each other, and the file of their boxes beside it."""
-    background = np.random.default_rng(seed).integers(90, 140, (100, 200, 3), np.uint8)
-    images, lines = [], []
-    for frame in range(FRAMES):
-        image = background.copy()
-        for number, colour in COLOURS.items():
-            left, top, width, height = walk(number, frame)
-            image[top : top + height, left : left + width] = colour
-            lines.append(f"{frame + 1},{number if ids else -1},{left},{top},{width},{height},1,-1,-1,-1")
-        images.append(image)
-    write_video(path, images)
-    path.with_suffix(".txt").write_text("\n".join(lines) + "\n")
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "tracklets.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """What has to be equal: the table and the crops, and nothing that was left half done."""
-    files = [out / "tracklets.csv", *out.glob("crops/**/*"), *(out / ".ingest/work").glob("**/*")]
-    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files if file.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -320,6 +271,34 @@ def test_changed_and_added_videos_are_ingested_anew(tmp_path: Path, monkeypatch:
     assert {row["tracklet"] for row in rows(out)} == {"hall/b-0004", "hall/c-0001", "hall/c-0002"}
 
 
+def test_labels_of_a_video_that_changed_are_taken_out(tmp_path: Path) -> None:
+    out, root, said = tmp_path / "out", tmp_path / "v", Listener()
+    for name in "ab":
+        make_scene(root / f"{name}.mp4")
+    ingest(root, out, BOXES, monitor=said)
+    labels = "tracklet,person,note\na/a-0001,ANN,\nb/b-0002,BEA,tall\n"
+    (out / "labels.csv").write_text(labels)
+    (root / "a.mp4").touch()
+    ingest(root, out, BOXES, monitor=said)
+    assert (out / "labels.csv").read_text() == labels, "read again, to the same tracklets"
+    before = (out / "tracklets.csv").stat().st_mtime_ns
+    ingest(root, out, BOXES, monitor=said)
+    assert (out / "tracklets.csv").stat().st_mtime_ns == before, "nothing has changed"
+    make_scene(root / "a.mp4", seed=5)
+    ingest(root, out, BOXES, monitor=said)
+    assert (out / "labels.csv").read_text() == "tracklet,person,note\nb/b-0002,BEA,tall\n"
+    assert (out / "labels.csv.old").read_text() == labels
+    assert any("the video of 1 labelled tracklets has changed" in line for line in said.lines)
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
 def test_other_options_are_refused_unless_forced(tmp_path: Path) -> None:
     out = tmp_path / "out"
     make_scene(tmp_path / "v/a.mp4")
@@ -399,126 +378,3 @@ def test_data_set_can_be_read(videos: Path, tmp_path: Path) -> None:
     assert len({tracklet.camera for tracklet in dataset.gallery}) == 2
     for tracklet in dataset.gallery:
         assert all((dataset.root / frame).is_file() for frame in tracklet.frames)
-
-
-# ---- RTMDet ----------------------------------------------------------------------------------------------------------
-
-SMALL = """
-_base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
-model = dict(
-    backbone=dict(deepen_factor=0.167, widen_factor=0.125, init_cfg=None),
-    neck=dict(in_channels=[32, 64, 128], out_channels=32, num_csp_blocks=1),
-    bbox_head=dict(in_channels=32, feat_channels=32, num_classes=1),
-    test_cfg=dict(nms_pre=300, max_per_img=20))
-test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='Resize', scale=(160, 160), keep_ratio=True),
-    dict(type='Pad', size=(160, 160), pad_val=dict(img=(114, 114, 114))),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
-test_dataloader = val_dataloader
-"""
-
-
-@pytest.fixture(scope="module")
-def small_rtmdet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A small RTMDet with random weights that is sure of what it sees, as config and checkpoint."""
-    from pose_cache.compat import guard_torchvision
-
-    guard_torchvision()
-    folder = tmp_path_factory.mktemp("rtmdet")
-    (folder / "small.py").write_text(SMALL)
-    model, _ = csip.video.rtmdet._build(folder / "small.py", torch.device("cpu"))
-    torch.manual_seed(3)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim == 4:
-            # Scores that differ: builds of torch sort equal ones differently, and then other boxes are left.
-            torch.nn.init.normal_(parameter, std=5.0 if "rtm_cls" in name else 0.1)
-        if "rtm_" in name and name.endswith("bias"):
-            torch.nn.init.constant_(parameter, 2.0)  # scores near .9, and boxes of four strides
-    torch.save({"meta": {"epoch": 1}, "state_dict": model.state_dict()}, folder / "small.pth")
-    return folder / "small.py", folder / "small.pth"
-
-
-def test_rtmdet_detects_in_batches_what_mmdet_does_one_by_one(small_rtmdet: tuple[Path, Path]) -> None:
-    from mmdet.apis import inference_detector, init_detector
-
-    images = list(np.random.default_rng(0).integers(0, 255, (5, 90, 140, 3), np.uint8))
-    images.append(np.zeros((120, 60, 3), np.uint8))
-    detector = csip.video.rtmdet.RTMDetDetector(*small_rtmdet, device="cpu", batch=4)
-    found = detector.detect(images)
-    model = init_detector(str(small_rtmdet[0]), str(small_rtmdet[1]), device="cpu", palette="coco")
-    assert len(found) == len(images)
-    for image, detections in zip(images, found, strict=True):
-        instances = inference_detector(model, image).pred_instances
-        sure = instances.scores >= 0.05
-        assert sure.any()
-        assert np.allclose(detections.boxes, instances.bboxes[sure].numpy(), atol=1e-3)
-        assert np.allclose(detections.scores, instances.scores[sure].numpy(), atol=1e-5)
-
-
-def test_rtmdet_from_video_to_tracklets(small_rtmdet: tuple[Path, Path], tmp_path: Path) -> None:
-    make_scene(tmp_path / "v/a.mp4")
-    config, checkpoint = small_rtmdet
-    arguments = ["ingest", str(tmp_path / "v"), "--out", str(tmp_path / "out"), "--checkpoint", str(checkpoint),
-                 "--detector-config", str(config), "--device", "cpu", "--min-height", "4", "--min-width", "4",
-                 "--min-change", "0", "--max-overlap", "1", "--min-frames", "3"]  # fmt: skip
-    result = CliRunner().invoke(pipelines.cli.app, arguments)
-    assert result.exit_code == 0, result.output + str(result.exception)
-    summary = json.loads((tmp_path / "out/ingest.json").read_text())
-    assert summary["detector"] == "rtmdet"
-    assert summary["crops"] == len(rows(tmp_path / "out")) > 0
-
-
-def test_rtmdet_without_a_network_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make_scene(tmp_path / "v/a.mp4")
-    monkeypatch.setenv("CSIP_CACHE", str(tmp_path / "cache"))
-    address = "http://127.0.0.1:9/rtmdet.pth"
-    monkeypatch.setattr(csip.video.rtmdet, "WEIGHTS", Weights(address, "235e8209"))
-    with pytest.raises(PoseCacheError, match=rf"cannot download {address}.*put it at {tmp_path}/cache/rtmdet\.pth"):
-        run(tmp_path / "v", tmp_path / "out", DetectorOptions("rtmdet"))
-    # Nothing is done yet, so that another detector may be tried.
-    assert run(tmp_path / "v", tmp_path / "out", BOXES).tracklets == 2
-    (tmp_path / "cache/rtmdet.pth").write_bytes(b"another file")
-    with pytest.raises(PoseCacheError, match=r"not the file that is meant.*expected 235e8209"):
-        run(tmp_path / "v", tmp_path / "other", DetectorOptions("rtmdet"))
-
-
-def test_without_weights_the_detector_is_hog(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_scene(tmp_path / "v/a.mp4")
-    monkeypatch.setenv("CSIP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(csip.video.rtmdet, "WEIGHTS", Weights("http://127.0.0.1:9/rtmdet.pth", "235e8209"))
-    assert run(tmp_path / "v", tmp_path / "out").detector == "hog"
-    assert "detector hog: RTMDet's weights are not here" in capsys.readouterr().out
-    # What was begun goes on as it was begun, whatever can be downloaded by then.
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/rtmdet.pth").touch()
-    assert run(tmp_path / "v", tmp_path / "out").detector == "hog"
-
-
-# ---- a real video ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(not REAL.exists(), reason="needs the real video beside the project")
-def test_hog_keeps_two_real_people_apart(tmp_path: Path) -> None:
-    """A stretch in which one person leaves (by frame 197 of the whole) and the next one comes (from frame 228 on)."""
-    first, images = 100, []
-    with av.open(str(REAL)) as container:
-        for number, frame in enumerate(container.decode(video=0), start=1):
-            if number >= first + 200:
-                break
-            if number >= first:
-                images.append(frame.to_ndarray(format="bgr24"))
-    write_video(tmp_path / "v/real.mp4", images)
-    summary = run(tmp_path / "v", tmp_path / "out", DetectorOptions("hog"))
-    lengths = {"before": 0, "after": 0}
-    for _, group in groupby(rows(tmp_path / "out"), lambda row: row["tracklet"]):
-        numbers = [int(row["number"]) + first - 1 for row in group]
-        assert numbers[-1] <= 197 or numbers[0] >= 228, "a tracklet of two people"
-        side = "before" if numbers[-1] <= 197 else "after"
-        lengths[side] = max(lengths[side], len(numbers))
-    assert min(lengths.values()) >= 15
-    assert summary.frames == 200

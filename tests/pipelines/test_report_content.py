@@ -15,12 +15,15 @@ from report_runs import HOSTILE, TRAINED, Run, make_run
 from typer.testing import CliRunner
 
 from csip.config import Settings, dump_settings
+from csip.data.fingerprints import evaluation_data
 from csip.data.labels import write_labels
 from csip.errors import CsipError
+from csip.models.checkpoints import load_model, save_model
 from csip.monitor import Silent
 from csip.retrieval import ranked_lists
 from pipelines.cli import app
 from pipelines.report_page import cards, charts, curves, heat, page, strips
+from pose_cache.store import SkeletonStore
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
@@ -145,6 +148,35 @@ def test_descriptors_of_another_model_are_told(run: Run) -> None:
     write_descriptors(run.folder / "descriptors.h5", replace(run.descriptors, model="f" * 16))
     made = content(run)
     assert "another model than the metrics" in made.notes[0] and made.cases == []
+
+
+def test_metrics_of_pictures_that_changed_are_refused(run: Run) -> None:
+    path = run.folder / "metrics.json"
+    scored = json.loads(path.read_text())
+    path.write_text(json.dumps(scored | {"data": evaluation_data(run.dataset)}))
+    content(run)
+    frame = run.dataset.root / run.dataset.query[0].frames[0]
+    frame.write_bytes((run.dataset.root / run.dataset.query[-1].frames[0]).read_bytes())
+    with pytest.raises(
+        CsipError, match=r"metrics\.json: query and gallery have changed .*\(pictures\); rerun `csip evaluate`"
+    ):
+        content(run)
+
+
+def test_metrics_of_a_model_that_was_trained_since_are_told(run: Run) -> None:
+    model = run.folder / "stage2/model.safetensors"
+    tensors, description = load_model(model, "stage2")
+    save_model(model, tensors, {**description, "revision": "of another day"})
+    assert any("The metrics are of another model than" in note for note in content(run).notes)
+
+
+def test_a_record_of_other_skeletons_is_not_shown(run: Run) -> None:
+    record = {"estimator": "demo", "frames": 12345, "tracklets": 1, "invalid": 0, "frames_per_second": 1.0}
+    rows = {}
+    for digest in (SkeletonStore(run.cache).digest, "of others"):
+        run.cache.with_suffix(".json").write_text(json.dumps(record | {"skeletons": digest}))
+        rows[digest] = str(content(run).data)
+    assert ["12,345" in text for text in rows.values()] == [True, False]
 
 
 def test_files_of_another_data_set_or_damaged_ones_are_refused(run: Run) -> None:

@@ -25,7 +25,7 @@ from csip.data.dataset import DISTRACTOR
 from csip.files import digest
 from csip.models.checkpoints import save_model
 from csip.models.factory import build_model, empty_encoder
-from csip.retrieval import embedding
+from csip.retrieval import embedding, in_parts
 from csip.retrieval.descriptors import read_descriptors
 from pipelines.cli import main
 from pose_cache.shipped import CONFIGS
@@ -125,7 +125,7 @@ def test_arrays_for_other_programs(described: Path, csip: Csip) -> None:
 def test_a_stopped_run_goes_on_to_the_same_bits(
     described: Path, csip: Csip, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(embedding, "SHARD", 7)
+    monkeypatch.setattr(in_parts, "SHARD", 7)
     out = tmp_path / "descriptors.h5"
     read, calls = embedding.read_frames, []
 
@@ -154,7 +154,7 @@ def same_content(one: Path, other: Path) -> None:
 def test_a_killed_run_goes_on_to_the_same_bits(described: Path, tmp_path: Path) -> None:
     """`csip embed`, killed once its first shard is there, then run again, in processes of their own."""
     out = tmp_path / "descriptors.h5"
-    program = "import csip.retrieval.embedding as e; e.SHARD = 2; from pipelines.cli import main; main()"
+    program = "import csip.retrieval.in_parts as parts; parts.SHARD = 2; from pipelines.cli import main; main()"
     command = [
         sys.executable,
         "-P",

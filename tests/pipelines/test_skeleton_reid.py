@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from csip.errors import CsipError
+from csip.retrieval.skeletons_alone import pool
+from pipelines.advice import advice
 from pipelines.cli import app
-from pipelines.train_skeleton import pool
 from pose_cache.joints import KINECT20
 
 pytestmark = pytest.mark.slow
@@ -114,5 +115,6 @@ def test_other_data_than_the_models_are_refused(root: Path, tmp_path: Path) -> N
     np.savez(root / "kgbd.npz", **walks)
     with pytest.raises(CsipError, match="trained on other sequences"):
         csip("evaluate", "--dataset", "kgbd", "--root", str(root), "--run", str(tmp_path / "run"))
-    with pytest.raises(CsipError, match=r"skeleton/model\.safetensors: missing; `csip train-skeleton`"):
+    with pytest.raises(CsipError, match=r"skeleton/model\.safetensors: missing") as refused:
         csip("evaluate", "--dataset", "kgbd", "--root", str(root), "--run", str(tmp_path / "none"))
+    assert advice(refused.value.parameter).startswith("; `csip train-skeleton`")

@@ -20,6 +20,7 @@ from csip.errors import CsipError
 from csip.models.checkpoints import load_model, save_model
 from csip.models.factory import untrained_like
 from csip.retrieval.descriptors import read_descriptors
+from pipelines.advice import advice
 from pipelines.cli import app
 from pose_cache.shipped import CONFIGS
 
@@ -138,8 +139,9 @@ def test_corrections_are_what_training_and_evaluation_read(project: Path, people
     labels = Path("data/walk/labels.csv")
     proposed = labels.read_text()
     labels.unlink()
-    with pytest.raises(CsipError, match=r"csip cluster.*labels\.csv"):
+    with pytest.raises(CsipError, match=r"labels\.csv") as refused:
         csip("train-stage1", *SMALL)
+    assert "csip cluster" in advice(refused.value.parameter)
     labels.write_text(proposed)
 
     def correct(given: dict[str, str]) -> None:
@@ -167,8 +169,9 @@ def test_corrections_are_what_training_and_evaluation_read(project: Path, people
     assert again["gallery_identities"] == len({t.pid for t in told.gallery})
     assert again != protocol
     labels.unlink()
-    with pytest.raises(CsipError, match=r"csip cluster.*labels\.csv"):
+    with pytest.raises(CsipError, match=r"labels\.csv") as refused:
         csip("evaluate", *SMALL)
+    assert "csip cluster" in advice(refused.value.parameter)
 
 
 def test_rendering_overwrites_only_what_was_rendered(project: Path) -> None:

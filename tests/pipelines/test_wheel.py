@@ -117,7 +117,7 @@ def test_it_needs_nothing_that_cannot_be_installed_in_the_usual_way(wheel: Path)
 def test_version_and_revision_are_those_of_its_making(installed: Path, source: Path) -> None:
     commit = git(source, "rev-parse", "--short=12", "HEAD")
     assert run(installed, "csip", "--version") == f"csip 0.1.0 ({commit})\n"
-    code = "from csip.training.run_folder import git_revision; print(git_revision())"
+    code = "from csip.version import code_revision; print(code_revision())"
     assert run(installed, "python", "-c", code) == f"0.1.0 ({commit})\n"
 
 

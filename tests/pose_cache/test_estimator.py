@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pose_cache import images
 from pose_cache.compat import guard_torchvision
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator, View, estimator_spec, human3d, mmpose_config
@@ -251,7 +252,7 @@ def test_the_models_that_ship_with_the_project_find_the_same_in_bf16():
     assert np.linalg.norm(expected - found, axis=-1).mean() < 0.01 * 1.72
 
 
-def test_the_digest_depends_on_configs_weights_and_options(tmp_path: Path):
+def test_the_digest_depends_on_configs_weights_options_and_decoding(tmp_path: Path, monkeypatch):
     spec = untrained(lifter=small_motionbert(tmp_path))
     digests = [
         PoseEstimator(spec).digest,
@@ -262,6 +263,8 @@ def test_the_digest_depends_on_configs_weights_and_options(tmp_path: Path):
     ]
     assert len(set(digests)) == 5
     assert PoseEstimator(spec).digest == digests[0]
+    monkeypatch.setattr(images, "DECODING", images.DECODING + 1)
+    assert PoseEstimator(spec).digest not in digests
 
 
 def test_no_crops_give_no_keypoints_and_wrong_crops_are_refused():

@@ -10,7 +10,9 @@ import dask
 import h5py
 import numpy as np
 import pytest
+from monitors import Told
 
+from pose_cache import images
 from pose_cache.errors import PoseCacheError
 from pose_cache.estimator import EstimatorSpec, PoseEstimator
 from pose_cache.extract import ExtractOptions, FrameSequence, extract, fingerprint, plan_shards
@@ -27,15 +29,17 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from pose_cache.extract import ExtractOptions, extract
-sys.path.insert(0, {here!r})
+from pose_cache.monitor import Silent
+sys.path[:0] = [{here!r}, str(Path({here!r}).parent)]
 from test_extract import SEQUENCES, SHARD, SPEC
 
-def kill(done, total):
-    if done >= {at}:
-        os.kill(os.getpid(), signal.SIGKILL)
+class Kill(Silent):
+    def progress(self, task, done, total, note=""):
+        if done >= {at}:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 options = ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1)
-extract(SEQUENCES, Path({root!r}), SPEC, Path({out!r}), options, progress=kill)
+extract(SEQUENCES, Path({root!r}), SPEC, Path({out!r}), options, monitor=Kill())
 """
 
 
@@ -115,7 +119,7 @@ def test_killed_and_run_again_gives_the_same_file_and_redoes_nothing(root: Path,
             assert {name: ((s := (shards / name).stat()).st_mtime_ns, s.st_ino) for name in before} == before
 
     summary = extract(
-        SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), progress=watch
+        SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), monitor=Told(watch)
     )
     assert contents(out) == contents(whole)
     assert (summary.frames, summary.kept_frames, summary.up_to_date) == (34, 20, False)
@@ -135,7 +139,9 @@ def test_damaged_and_foreign_shards_are_redone(root: Path, whole: Path, tmp_path
             raise Stop
 
     with pytest.raises(Stop):
-        extract(SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), progress=stop)
+        extract(
+            SEQUENCES, root, SPEC, out, ExtractOptions(batch_size=4, shard_frames=SHARD, threads=1), monitor=Told(stop)
+        )
     first, second = (path_of(shards, name) for name in ("train/a", "train/c"))
     data = bytearray(first.read_bytes())
     with h5py.File(first) as file:
@@ -169,12 +175,33 @@ def test_a_finished_file_is_left_alone_unless_the_estimator_differs(root: Path, 
     assert extract(SEQUENCES[:1], root, SPEC, out, force=True).frames == 7
 
 
+def test_skeletons_of_another_decoder_are_not_mixed_in(root: Path, whole: Path, tmp_path: Path, monkeypatch):
+    out = tmp_path / "out.h5"
+    out.write_bytes(whole.read_bytes())
+    monkeypatch.setattr(images, "DECODING", images.DECODING + 1)
+    with pytest.raises(PoseCacheError, match=r"than 'small' has now \(decoding 1 there, 2 here\): replace it by force"):
+        extract(SEQUENCES, root, SPEC, out)
+    assert extract(SEQUENCES[:1], root, SPEC, out, force=True).kept_frames == 0
+
+
+def test_what_workers_leave_that_were_killed_while_they_wrote_is_removed(root: Path, tmp_path: Path, monkeypatch):
+    def killed(jobs, *_):
+        for job in jobs:
+            job.path.with_name(f"{job.path.name}.0123abcd.partial").write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pose_cache.extract.make_with_workers", killed)
+    with pytest.raises(KeyboardInterrupt):
+        extract(SEQUENCES, root, SPEC, tmp_path / "out.h5", ExtractOptions(device="cpu,cpu", shard_frames=SHARD))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
 def test_two_workers_make_the_same_file(root: Path, whole: Path, tmp_path: Path):
     calls: list[tuple[int, int]] = []
     summary = extract(
         SEQUENCES, root, SPEC, tmp_path / "out.h5",
         ExtractOptions(device="cpu,cpu", batch_size=4, shard_frames=SHARD, threads=1),
-        progress=lambda done, total: calls.append((done, total)),
+        monitor=Told(lambda done, total: calls.append((done, total))),
     )  # fmt: skip
     assert contents(tmp_path / "out.h5") == contents(whole) and summary.kept_frames == 0
     assert calls[0] == (0, 34) and calls[-1] == (34, 34) and len(calls) == 4 and calls == sorted(calls)

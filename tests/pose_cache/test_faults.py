@@ -28,20 +28,23 @@ import typer
 from stub_estimator import EstimatorSpec, sequences
 from pipelines.cli import entry as cli
 from pose_cache.extract import ExtractOptions, Share, extract, merge_shards
+from pose_cache.monitor import Silent
 
 cli.app = typer.Typer(pretty_exceptions_enable=False)
 
 @cli.app.command()
 def run(root: Path, out: Path, device: str = "cpu", backend: str = "", shard: str = "", digest: str = "0" * 64,
         force: bool = False, merge: bool = False, count: int = 1000) -> None:
-    def progress(done, total):
-        print(done, total, flush=True)
+    class Printed(Silent):
+        def progress(self, task, done, total, note=""):
+            print(done, total, flush=True)
+
     if merge:
         summary = merge_shards(sequences()[:count], root, out, force=force)
     else:
         options = ExtractOptions(device=device, batch_size=4, shard_frames=10, backend=backend or None)
         summary = extract(sequences()[:count], root, EstimatorSpec(digest=digest), out, options,
-                          share=Share.parse(shard) if shard else None, force=force, progress=progress)
+                          share=Share.parse(shard) if shard else None, force=force, monitor=Printed())
     print("kept", summary.kept_frames, "up to date" if summary.up_to_date else "made")
 
 cli.main()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from monitors import Told
 
 from pose_cache import interchange
 from pose_cache.errors import PoseCacheError
@@ -170,7 +171,7 @@ def test_export_and_import_give_the_same_skeletons(layout, workers: int, tmp_pat
     sequences = layout()
     store = some_store(tmp_path / "in.h5", sequences)
     seen: list[tuple[int, int]] = []
-    exported = export_json(store, Path("json"), workers=workers, progress=lambda *x: seen.append(x))
+    exported = export_json(store, Path("json"), workers=workers, monitor=Told(lambda *x: seen.append(x)))
     left_out = [f for one in sequences for f, ok in zip(one.frames, store.valid(one.name), strict=True) if not ok]
     assert left_out and exported.invalid == tuple(left_out)
     assert (tmp_path / "json/invalid.txt").read_text().splitlines() == left_out

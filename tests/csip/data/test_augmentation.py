@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import default_collate
 
 from csip.config import ClipSettings
-from csip.data.augmentation import Changes, change_batch
+from csip.data.clips import Changes, change_batch
 
 HEIGHT, WIDTH, FRAMES = 24, 16, 3
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from csip.config import ClipSettings
 from csip.data.clips import (
-    augment,
+    Changes,
     chunk_bounds,
     normalize,
     read_frame,
@@ -22,7 +22,7 @@ from csip.data.clips import (
 )
 from csip.errors import CsipError
 from csip.synthetic.world import load_truth
-from pose_cache.joints import H36M17
+from pose_cache.joints import H36M17, JointSet
 
 lengths, frames = st.integers(1, 200), st.integers(1, 20)
 
@@ -107,6 +107,13 @@ def test_one_strided_clip_is_in_the_middle(length: int, count: int, stride: int)
 def clip(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     images = rng.integers(0, 256, (4, 3, 32, 16), dtype=np.uint8)
     return images, rng.normal(size=(4, 17, 3)).astype(np.float32)
+
+
+def augment(
+    images: np.ndarray, joints: np.ndarray, joint_set: JointSet, settings: ClipSettings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    changes = Changes.draw(images, settings, rng)
+    return changes.images(images, settings), changes.joints(joints, joint_set.mirror_order)
 
 
 def test_flip_mirrors_images_and_skeleton_together() -> None:

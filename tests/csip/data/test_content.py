@@ -15,6 +15,7 @@ from csip.data.dataset import Tracklet
 from csip.data.index import FOLDER
 from csip.errors import CsipError
 from csip.retrieval.descriptors import Descriptors, check_pictures, read_descriptors
+from pipelines.advice import advice
 
 
 @pytest.fixture
@@ -136,8 +137,9 @@ def test_descriptors_of_pictures_that_changed_are_refused(tmp_path: Path) -> Non
     check_pictures(path, found, settings)
     changed = dataset.query[1]
     (root / changed.frames[0]).write_bytes(b"another picture")
-    with pytest.raises(CsipError, match=rf"1 of 2 tracklets have changed .* {changed.name}; rerun `csip embed`"):
+    with pytest.raises(CsipError, match=rf"1 of 2 tracklets have changed .* {changed.name}") as refused:
         check_pictures(path, found, settings)
+    assert advice(refused.value.parameter) == "; rerun `csip embed`"
     check_pictures(path, found, settings.model_copy(update={"root": tmp_path / "moved away"}))
     (root / "ann/c1/0.jpg").unlink()
     check_pictures(path, found, settings)

@@ -168,9 +168,9 @@ def test_a_run_with_gaps_ends(settings: Settings, tmp_path: Path) -> None:
     gaps = {number: [0, 2, 5] for number in range(0, 24, 2)} | {number: list(range(6)) for number in (1, 4, 5, 6, 7)}
     path = with_gaps(settings, tmp_path / "s.h5", gaps, garbage=1e6)
     dataset = load_dataset(settings.dataset)
-    assert np.isfinite(train_stage1(dataset, path, settings, tmp_path / "stage1", Silent())["loss"])
+    assert np.isfinite(train_stage1(dataset, path, settings, tmp_path / "stage1", Silent()).loss)
     figures = train_stage2(dataset, path, tmp_path / "stage1", settings, tmp_path / "stage2", Silent())
-    assert np.isfinite(figures["csip"]) and np.isfinite(figures["frame"])
+    assert np.isfinite(figures.terms["csip"]) and np.isfinite(figures.terms["frame"])
 
 
 def test_a_frame_that_the_cache_does_not_have_is_a_gap(settings: Settings, tmp_path: Path) -> None:

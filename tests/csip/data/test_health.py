@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 
 from csip.config import Settings
-from csip.data import folder, health
+from csip.data import folder, frame_check, health
 from csip.data.health import Finding, Remedy
+from csip.data.readers import load_dataset
 from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
 from csip.monitor import Silent
+from pose_cache.errors import PoseCacheError
 from pose_cache.images import load_frame
+from pose_cache.pieces import Share, Spread
 from pose_cache.sources import SOURCE
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
@@ -75,3 +79,31 @@ def test_damaged_pictures_are_counted(root: Path) -> None:
     frame.write_bytes(data[:-200] + b"\xff\xd9")
     found = checked(root)["frames readable"]
     assert "1 damaged" in found.text and frame.name in found.text and found.fix
+
+
+def test_frames_decoded_by_workers_and_in_shares_are_found_alike(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frame_check, "CHUNK", 20)
+    root = shutil.copytree(settings.dataset.path, tmp_path / "data")
+    settings = settings.model_copy(update={"dataset": settings.dataset.model_copy(update={"root": root})})
+    frame = root / load_dataset(settings.dataset).train[0].frames[0]
+    frame.write_bytes(frame.read_bytes()[:300])
+
+    def inspect(spread: Spread | None = None) -> list[Finding]:
+        return health.inspect(settings, root / "skeletons.h5", None, Silent(), spread)
+
+    expected = inspect()
+    assert [finding.what for finding in expected if finding.fix] == ["frames readable"]
+    with pytest.raises(PoseCacheError, match=r"of \d+ frames are not done; run the rest without shares"):
+        inspect(Spread(merge=True))
+    shares = [health.decode_share(settings, None, Silent(), Spread(share=Share(job, 2))) for job in (1, 2)]
+    assert [len(share.bad) for share in shares].count(1) == 1
+    assert inspect(Spread(merge=True)) == expected == inspect(Spread(2, "threading"))
+    assert not (root / ".csip-index/frames.shards").exists()
+
+    health.decode_share(settings, None, Silent(), Spread(share=Share(1, 1)))
+    shutil.copy2(root / load_dataset(settings.dataset).train[0].frames[1], frame)
+    assert not any(finding.fix for finding in inspect(Spread(2, "threading"))), (
+        "a frame that was mended is decoded again"
+    )

@@ -8,6 +8,7 @@ from csip.data.folder import Sighting, read_sightings
 from csip.data.labels import check_replaceable, write_labels
 from csip.data.readers import load_dataset, load_labelled
 from csip.errors import CsipError
+from pipelines.advice import advice
 
 UNKNOWN = """tracklet,person,camera,frame,video,track,number,time
 a1,,left,v/1.jpg,one.mp4,1,10,0.4
@@ -36,10 +37,9 @@ def test_a_table_of_nobody_is_query_and_gallery(tmp_path: Path) -> None:
     assert dataset.query[0].frames == ("v/1.jpg", "v/2.jpg")
     settings = DatasetSettings(name="hall", root=tmp_path, gallery="without_queries")
     assert load_dataset(settings).gallery == dataset.gallery, "nothing is taken out where nobody is asked for"
-    with pytest.raises(
-        CsipError, match=r"no tracklet has a person, which training needs; `csip cluster` .*labels\.csv"
-    ):
+    with pytest.raises(CsipError, match=r"no tracklet has a person, which training needs; .*labels\.csv") as refused:
         load_labelled(settings, "training")
+    assert advice(refused.value.parameter).startswith("; `csip cluster`")
 
 
 def test_labels_fill_the_table_and_the_rest_are_distractors(tmp_path: Path) -> None:

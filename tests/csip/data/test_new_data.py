@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from monitors import Heard
 
+import csip
 from csip.config import Settings
 from csip.data.dataset import Dataset, Tracklet
 from csip.models.checkpoints import load_model
-from csip.models.factory import load_trained
 from csip.monitor import Silent
 from csip.retrieval.embedding import Embedder
 from csip.training.stage1 import train_stage1
@@ -26,16 +28,6 @@ from pose_cache.joints import joint_set
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
 FRAMES = 4
-
-
-class Heard(Silent):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def make(root: Path, people: list[int], cameras: list[int], joints: str) -> Dataset:
@@ -94,7 +86,7 @@ def test_people_cameras_and_joint_sets_are_data(
         dataset = make(root, people, cameras, joints)
         train_stage1(dataset, root / "skeletons.h5", tiny, root / "stage1", Silent())
         figures = train_stage2(dataset, root / "skeletons.h5", root / "stage1", tiny, root / "stage2", Silent())
-        assert np.isfinite(figures["csip"])
+        assert np.isfinite(figures.terms["csip"])
 
         tensors, description = load_model(root / "stage2/model.safetensors", "stage2")
         assert description["joint_set"] == joints and description["identities"] == len(people) - 2
@@ -103,14 +95,15 @@ def test_people_cameras_and_joint_sets_are_data(
         assert tensors["skeleton.encoding"].shape[0] == len(joint_set(joints).joints)
 
         # At the test a camera that training never saw: said once, and embedded as if there were no camera embedding.
-        model, rows, _ = load_trained(root / "stage2/model.safetensors", tiny, None)
-        assert rows == {camera: row for row, camera in enumerate(cameras)}
+        loaded = csip.load(root / "stage2", "cpu", evaluation=tiny.evaluation)
+        model: Any = loaded.network
+        assert loaded.camera_rows == {camera: row for row, camera in enumerate(cameras)}
         with torch.no_grad():
             assert model.vision.camera_embedding is not None
             model.vision.camera_embedding.normal_()
         strangers = [Tracklet(t.name, t.pid, 100, t.frames) for t in dataset.query]
         heard = Heard()
-        embedder = Embedder(model, tiny, rows, torch.device("cpu"))
+        embedder = Embedder(model, tiny, loaded.camera_rows, torch.device("cpu"))
         unknown = embedder.tracklets(root, strangers, heard)
         assert [text for text in heard.said if "100" in text] == heard.said and len(heard.said) == 1
         with torch.no_grad():

@@ -23,6 +23,7 @@ from csip.data.sequences import (
 )
 from csip.data.skeleton_readers import load_skeleton_set
 from csip.errors import CsipError
+from pipelines.advice import advice
 from pose_cache.joints import KINECT20, KINECT25
 
 SHARED = Path(os.environ.get("CSIP_SHARED", Path(__file__).parents[4] / "shared"))
@@ -176,8 +177,9 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
         load_skeleton_set(settings, 0)
     with pytest.raises(CsipError, match="layout mars, which is one of images"):
         load_skeleton_set(DatasetSettings(name="m", layout="mars", root=tmp_path), 0)
-    with pytest.raises(CsipError, match="has skeletons and no pictures: `csip train-skeleton`"):
+    with pytest.raises(CsipError, match="has skeletons and no pictures") as refused:
         load_dataset(DatasetSettings(name="kgbd", layout="kgbd", root=tmp_path))
+    assert advice(refused.value.parameter).startswith("; `csip train-skeleton`")
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real KGBD")

@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 
 from csip.errors import CsipError
 from csip.models.checkpoints import load_model, save_model
+from pipelines.advice import advice
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -19,8 +20,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    with pytest.raises(CsipError, match=r"m.safetensors: missing; `csip train-stage1`"):
+    with pytest.raises(CsipError, match=r"m.safetensors: missing") as refused:
         load_model(path, "stage1")
+    assert advice(refused.value.parameter).startswith("; `csip train-stage1`")
     save_model(path, {"a": torch.ones(1000)}, {"kind": "stage2"})
     with pytest.raises(CsipError, match="a stage2 model, expected one of stage1"):
         load_model(path, "stage1")

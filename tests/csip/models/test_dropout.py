@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from csip.models.dropout import Dropout
+from csip.models.attention import Dropout
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])

@@ -4,7 +4,7 @@ import torch
 from csip.config import Stage2Settings
 from csip.errors import CsipError
 from csip.models.attention import InducedAttention
-from csip.models.prototype_updater import PrototypeFusionUpdater
+from csip.models.fusion import PrototypeFusionUpdater
 
 N, C, B, M = 7, 16, 3, 5
 

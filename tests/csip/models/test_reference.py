@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import csip
 from csip.config import Settings, load_settings
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.models.authors import UNKNOWN, import_reference, read_reference
-from csip.models.factory import load_trained
 from csip.monitor import Silent
 from csip.retrieval.embedding import Embedder
 from pipelines import evaluate_run as evaluate
@@ -329,11 +330,13 @@ def test_the_run_that_is_written_evaluates_as_the_authors_do(
     assert len(written["keys"]) == len(state) == sum(written["counts"].values())
     assert written["cameras"] == {"2": 0, "1": 1, "5": 2}
 
-    model, cameras, description = load_trained(out / "model.safetensors", paper, "walkers")
-    trained = Settings.model_validate(description["settings"])
+    model: Any = csip.load(out, "cpu", evaluation=paper.evaluation)
+    trained = Settings.model_validate(model.description["settings"])
     dataset = load_dataset(settings.dataset)
     some = dataset.query[:2]
-    ours = Embedder(model, trained, cameras, torch.device("cpu")).tracklets(dataset.root, some, Silent())
+    ours = Embedder(model.network, trained, model.camera_rows, torch.device("cpu")).tracklets(
+        dataset.root, some, Silent()
+    )
 
     from PIL import Image
 

@@ -5,8 +5,8 @@ import torch
 
 from csip.config import SkeletonEncoderSettings, Stage2Settings
 from csip.errors import CsipError
+from csip.models.fusion import PrototypeFusionUpdater
 from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
-from csip.models.prototype_updater import PrototypeFusionUpdater
 from csip.models.reid import ReIDModel
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.vision import create_vision

@@ -3,7 +3,7 @@ import torch
 
 from csip.config import Stage2Settings
 from csip.errors import CsipError
-from csip.models.temporal import SkeletonGuidedTemporalModel
+from csip.models.fusion import SkeletonGuidedTemporalModel
 
 B, T, P, J, D, C = 2, 4, 6, 5, 16, 12
 

@@ -6,6 +6,7 @@ import pytest
 from csip.errors import CsipError
 from csip.retrieval.averaging import METRICS
 from pipelines import average_runs as average
+from pipelines.advice import advice
 
 PROTOCOL = {"gallery": "without_queries", "level": "tracklet", "sampling": "dense", "gallery_tracklets": 150}
 
@@ -41,8 +42,9 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
         average.run([first, make_run(tmp_path, 0, 0.6)], None)
     with pytest.raises(CsipError, match=r"scored differently \(level\)"):
         average.run([first, make_run(tmp_path, 1, 0.7, level="clip")], None)
-    with pytest.raises(CsipError, match=r"metrics\.json: missing; `csip evaluate"):
+    with pytest.raises(CsipError, match=r"metrics\.json: missing") as refused:
         average.run([first, tmp_path / "nowhere"], None)
+    assert advice(refused.value.parameter).startswith("; `csip evaluate")
     with pytest.raises(CsipError, match="at least one run"):
         average.run([], None)
     average.run([first, make_run(tmp_path, 2, 0.8, gallery_tracklets=149)], None)

@@ -7,6 +7,7 @@ import pytest
 
 from csip.errors import CsipError
 from csip.retrieval.descriptors import Descriptors, read_descriptors, write_descriptors
+from pipelines.advice import advice
 
 
 def some(count: int = 5, width: int = 7) -> Descriptors:
@@ -39,8 +40,9 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_files_that_are_no_descriptors(tmp_path: Path) -> None:
     path = tmp_path / "descriptors.h5"
-    with pytest.raises(CsipError, match="no such file; `csip embed`"):
+    with pytest.raises(CsipError, match="no such file") as refused:
         read_descriptors(path)
+    assert advice(refused.value.parameter).startswith("; `csip embed`")
     path.write_bytes(b"not HDF5")
     with pytest.raises(CsipError, match="damaged"):
         read_descriptors(path)

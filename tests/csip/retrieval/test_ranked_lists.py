@@ -6,22 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up import random_descriptors
 from sklearn.metrics import average_precision_score
 
 from csip.data.dataset import JUNK
 from csip.retrieval import ranked_lists
 from csip.retrieval.descriptors import Descriptors
-
-
-def random_descriptors(count: int = 80, people: int = 9, seed: int = 0) -> Descriptors:
-    random = np.random.default_rng(seed)
-    features = random.normal(size=(count, 6)).astype(np.float32)
-    features /= np.linalg.norm(features, axis=1, keepdims=True)
-    features[1] = features[0]
-    return Descriptors(
-        features, tuple(f"t{i}" for i in range(count)), random.integers(JUNK, people, count), random.integers(1, 4, count),
-        np.arange(count) % 3 == 0, np.arange(count) % 5 != 0, "random", "0" * 16,
-    )  # fmt: skip
 
 
 def ranked_by_hand(d: Descriptors, query: int, scored: bool) -> list[int]:

@@ -1,10 +1,13 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from csip.errors import CsipError
+from csip.monitor import Silent
 from csip.retrieval import search_index
+from csip.retrieval.descriptors import Descriptors
 from csip.retrieval.search_index import Effort, Index, build, load, recall, save
 
 
@@ -88,3 +91,22 @@ def test_queries_of_another_width_are_refused() -> None:
     index = Index(crowd(3, 1, 8), None, Effort(0, 1.0))
     with pytest.raises(CsipError, match=r"must be \(Q, 8\) .* got \(1, 9\)"):
         index.search(np.zeros((1, 9), np.float32), 3)
+
+
+def test_descriptors_that_replace_others_of_their_size_and_time_have_another_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search_index, "EXACT", 100)
+    monkeypatch.setattr(search_index, "build", lambda features, monitor: build(features, monitor, exact=100))
+    path, found = tmp_path / "descriptors.h5", []
+    for seed in (0, 1):
+        features = crowd(60, 5, 16, seed=seed)
+        count = len(features)
+        zeros = np.zeros(count, np.int64)
+        names = tuple(map(str, range(count)))
+        descriptors = Descriptors(features, names, zeros, zeros, zeros > 0, zeros > 0, "x", "model")
+        descriptors.save(path)
+        os.utime(path, (10**9, 10**9))
+        index = search_index.open_index(path, descriptors, Silent())
+        found.append((path.stat().st_size, index.search(features[:5], 3)[1][:, 0].tolist()))
+    assert found == [(found[0][0], [0, 1, 2, 3, 4])] * 2

@@ -9,11 +9,12 @@ import cv2
 import numpy as np
 import pytest
 import scipy.io
+from monitors import Told
 
 from csip.errors import CsipError
 from csip.synthetic.body import H36M_NAMES, make_identity, walk
 from csip.synthetic.camera import cut_background, make_camera
-from csip.synthetic.walks import render_walk, render_walkers
+from csip.synthetic.walks import render_walk
 from csip.synthetic.world import SyntheticSpec, identity, load_truth, lookalikes, render_mars
 
 SPEC = SyntheticSpec(
@@ -60,7 +61,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(rendered: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    render_mars(tmp_path / "again", SPEC, workers=2, progress=lambda done, total: seen.append((done, total)))
+    render_mars(tmp_path / "again", SPEC, workers=2, monitor=Told(lambda done, total: seen.append((done, total))))
     assert digests(tmp_path / "again") == digests(rendered)
     assert seen[-1] == (41 * 5, 41 * 5)
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
@@ -190,7 +191,10 @@ def test_joints_lie_on_the_person() -> None:
 
 
 def test_arrays_come_in_the_order_asked_for() -> None:
-    walks = list(render_walkers(9, [4, 2], [3, 1], tracklets_per_camera=2, frames=2, height=32, width=16, workers=2))
+    walks = [
+        render_walk(9, key, camera, number, frames=2, height=32, width=16)
+        for key in (4, 2) for camera in (3, 1) for number in (0, 1)
+    ]  # fmt: skip
     assert [(tracklet.key, tracklet.camera) for tracklet in walks] == [(k, c) for k in (4, 2) for c in (3, 3, 1, 1)]
     assert np.array_equal(walks[3].crops, render_walk(9, 4, 1, 1, frames=2, height=32, width=16).crops)
     assert walks[0].crops.shape == (2, 32, 16, 3) and walks[0].joints3d.shape == (2, 17, 3)
@@ -217,7 +221,7 @@ def test_a_killed_render_leaves_no_data_set(tmp_path: Path) -> None:
 
     small = replace(SPEC, train_ids=1, test_ids=1, distractors=0, junk=0, frames=1)
     with pytest.raises(KeyboardInterrupt):
-        render_mars(tmp_path / "world", small, progress=stop)
+        render_mars(tmp_path / "world", small, monitor=Told(stop))
     assert not (tmp_path / "world").exists()
     render_mars(tmp_path / "world", small)
     assert len(list((tmp_path / "world").rglob("*.jpg"))) == 8

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.io import savemat
 
+import csip
 import csip.training.keeper
 import pipelines.cli
 import pipelines.extract_skeletons
@@ -26,7 +27,7 @@ from csip.data.samplers import IdentityBatches
 from csip.data.skeleton_readers import load_skeleton_set
 from csip.data.skeletons import load_skeletons
 from csip.models.checkpoints import digest_tensors, load_model
-from csip.models.factory import build_model, empty_encoder, load_trained
+from csip.models.factory import build_model, empty_encoder
 from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.retrieval.embedding import Embedder
@@ -232,7 +233,12 @@ def training(settings: Settings, ground: Ground, stage: int) -> Any:
         else:
             figures = train_stage2(dataset, ground.skeletons, ground.run / "stage1", settings, folder, Silent())
     tensors, _ = load_model(folder / "model.safetensors", f"stage{stage}")
-    return scalars, {k: v for k, v in figures.items() if k != "seconds"}, digest_tensors(tensors), sorted(tensors)
+    return (
+        scalars,
+        {k: v for k, v in figures.as_dict().items() if k != "seconds"},
+        digest_tensors(tensors),
+        sorted(tensors),
+    )
 
 
 def skeleton_index(settings: Settings, ground: Ground) -> Any:
@@ -251,7 +257,12 @@ def skeletons(settings: Settings, ground: Ground) -> Any:
         patch.setattr(csip.training.keeper, "SummaryWriter", recorder(scalars))
         figures = train_skeleton(dataset, settings, folder, Silent())
     tensors, _ = load_model(folder / "model.safetensors", "skeleton")
-    return scalars, {k: v for k, v in figures.items() if k != "seconds"}, digest_tensors(tensors), sorted(tensors)
+    return (
+        scalars,
+        {k: v for k, v in figures.as_dict().items() if k != "seconds"},
+        digest_tensors(tensors),
+        sorted(tensors),
+    )
 
 
 def scores(settings: Settings, ground: Ground) -> Any:
@@ -262,16 +273,17 @@ def scores(settings: Settings, ground: Ground) -> Any:
 
 def descriptors(settings: Settings, ground: Ground) -> Any:
     """Descriptors before the last norm, and how many clips were embedded at once."""
-    model, cameras, _ = load_trained(ground.run / "stage2/model.safetensors", settings, None)
+    loaded = csip.load(ground.run, "cpu", evaluation=settings.evaluation)
+    model: Any = loaded.network
     calls: list[Any] = []
 
     def embed(images: torch.Tensor, camera: torch.Tensor | None = None) -> torch.Tensor:
         calls.append((len(images), type(model).embed(model, images, camera)))
         return calls[-1][1]
 
-    model.embed = embed  # type: ignore[method-assign]
+    model.embed = embed
     dataset = load_dataset(settings.dataset)
-    embedder = Embedder(model, settings, cameras, torch.device("cpu"))
+    embedder = Embedder(model, settings, loaded.camera_rows, torch.device("cpu"))
     embedder.tracklets(dataset.root, dataset.query[:1], Silent(), sampling="dense")
     return calls
 

@@ -43,8 +43,10 @@ def runs(settings: Settings) -> dict[str, Settings]:
 def train(name: str, settings: Settings, out: Path) -> dict[str, Any]:
     dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
     if name.startswith("stage1"):
-        return train_stage1(dataset, skeletons, settings, out / name.replace(" ", "-"), Silent())
-    return train_stage2(dataset, skeletons, out / "stage1-random", settings, out / name.replace(" ", "-"), Silent())
+        return train_stage1(dataset, skeletons, settings, out / name.replace(" ", "-"), Silent()).as_dict()
+    return train_stage2(
+        dataset, skeletons, out / "stage1-random", settings, out / name.replace(" ", "-"), Silent()
+    ).as_dict()
 
 
 PROGRAM = """

@@ -29,13 +29,9 @@ from csip.models.checkpoints import load_model, save_model
 from csip.models.factory import empty_encoder
 from csip.models.skeleton_encoder import SkeletonGraphTransformer, laplacian_encoding
 from csip.monitor import Silent
-from csip.training.skeletons_alone import (
-    TrainingWindows,
-    embed_windows,
-    load_skeleton_model,
-    rank_windows,
-    train_skeleton,
-)
+from csip.retrieval.skeletons_alone import embed_windows, load_skeleton_model, rank_windows
+from csip.training.skeletons_alone import TrainingWindows, train_skeleton
+from pipelines.advice import advice
 from pose_cache.joints import H36M17, KINECT20
 
 pytestmark = pytest.mark.slow
@@ -263,14 +259,14 @@ def test_training_windows_lie_within_one_sequence(cut: int | None) -> None:
 def test_training_learns_to_know_people_on_other_walks(encoder: dict, tmp_path: Path) -> None:
     dataset = people()
     chosen = settings(**encoder, epochs=25)
-    figures = train_skeleton(dataset, chosen, tmp_path, Silent())
+    figures = train_skeleton(dataset, chosen, tmp_path, Silent()).as_dict()
     assert [entry["epoch"] for entry in figures["validation"]] == list(range(1, 26))
     best = max(figures["validation"], key=lambda entry: (entry["map"], entry["epoch"]))
     assert figures["chosen_epoch"] == best["epoch"] and figures["held_out_sequences"] == 2
     trained = load_skeleton_model(tmp_path / "model.safetensors")
     probe = np.concatenate([s.joints.reshape(-1, 6, 20, 3) for s in dataset.probe])
     gallery = np.concatenate([s.joints.reshape(-1, 6, 20, 3) for s in dataset.gallery])
-    sides = [embed_windows(trained.model, x, 0, CPU) for x in (probe, gallery)]
+    sides = [embed_windows(trained.network, x, 0, CPU) for x in (probe, gallery)]
     np.testing.assert_allclose(np.linalg.norm(sides[0], axis=1), 1, rtol=1e-5)
     ids = [np.repeat([s.pid for s in part], 4) for part in (dataset.probe, dataset.gallery)]
     scores = rank_windows(sides[0], ids[0], sides[1], ids[1], CPU)
@@ -370,8 +366,8 @@ def test_a_pretrained_encoder_moves_from_17_to_20_joints(tmp_path: Path) -> None
     tensors = stage1_checkpoint(tmp_path / "stage1/model.safetensors", chosen)
     train_skeleton(people(), chosen, tmp_path / "run", Silent(), init=tmp_path / "stage1")
     trained = load_skeleton_model(tmp_path / "run/model.safetensors")
-    state = trained.model.state_dict()
-    assert len(trained.model.encoder.blocks) == 3 and trained.model.encoder.width == 32
+    state = trained.network.state_dict()
+    assert len(trained.network.encoder.blocks) == 3 and trained.network.encoder.width == 32
     for name, tensor in tensors.items():
         if name.startswith("encoder.") and name not in ("encoder.encoding", "encoder.scale"):
             torch.testing.assert_close(state[name], tensor, atol=1e-6, rtol=0)
@@ -381,14 +377,16 @@ def test_a_pretrained_encoder_moves_from_17_to_20_joints(tmp_path: Path) -> None
 
 def test_what_cannot_be_started_from_is_named(tmp_path: Path) -> None:
     chosen = settings(**GRAPH, epochs=1)
-    with pytest.raises(CsipError, match=r"nothing\.safetensors: missing; `csip train-stage1`"):
+    with pytest.raises(CsipError, match=r"nothing\.safetensors: missing") as refused:
         train_skeleton(people(), chosen, tmp_path / "run", Silent(), init=tmp_path / "nothing.safetensors")
+    assert advice(refused.value.parameter).startswith("; `csip train-stage1`")
     path = tmp_path / "model.safetensors"
     stage1_checkpoint(path, chosen)
     with pytest.raises(CsipError, match=r"skeleton_training\.encoder is window; set skeleton_training\.encoder=graph"):
         train_skeleton(people(), settings(**WINDOW), tmp_path / "run", Silent(), init=path)
-    with pytest.raises(CsipError, match="a stage1 model, expected one of skeleton; `csip train-skeleton`"):
+    with pytest.raises(CsipError, match="a stage1 model, expected one of skeleton") as refused:
         load_skeleton_model(path)
+    assert advice(refused.value.parameter).startswith("; `csip train-skeleton`")
     assert not (tmp_path / "run").exists(), "nothing was started"
 
 

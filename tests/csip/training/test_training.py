@@ -5,30 +5,41 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import default_collate
 
+import csip
 from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
 from csip.models.checkpoints import load_model
-from csip.models.factory import load_trained
 from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.runtime import make_fabric
 from csip.training.frame_features import frame_features
 from csip.training.prototypes import prototypes, refresh_prototypes
+from csip.training.run_folder import skeletons_of
 from csip.training.stage1 import TrainingArrays, train_stage1
-from csip.training.stage2 import train_stage2
+from csip.training.stage2 import prepare, train_stage2, train_step
+from pipelines import evaluate_run
+from pipelines.advice import advice
+from pose_cache.store import SkeletonStore, write_store
 
+PROJECT = Path(__file__).parents[3]
 STAGES = {1: train_stage1, 2: train_stage2}
 
 
@@ -36,8 +47,10 @@ def train(stage: int, settings: Settings, folder: Path, overwrite: bool = False)
     dataset = load_dataset(settings.dataset)
     skeletons = settings.dataset.path / "skeletons.h5"
     if stage == 1:
-        return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent(), overwrite)
-    return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent(), overwrite)
+        return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent(), overwrite).as_dict()
+    return train_stage2(
+        dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent(), overwrite
+    ).as_dict()
 
 
 def change(settings: Settings, section: str, **values: object) -> Settings:
@@ -79,9 +92,35 @@ def test_stage2_chooses_its_epoch_on_held_out_identities(trained, settings: Sett
     assert {"ce", "triplet", "csip", "frame", "distill"} <= figures.keys()
     best = max(figures["validation"], key=lambda score: (score["map"], score["epoch"]))
     assert figures["chosen_epoch"] == best["epoch"]
-    model, cameras, _ = load_trained(folder / "stage2" / "model.safetensors", settings, "walkers")
-    assert cameras == {1: 0, 2: 1} and len(model.vision.camera_embedding) == 2
+    model: Any = csip.load(folder, "cpu")
+    assert model.camera_rows == {1: 0, 2: 1} and len(model.network.vision.camera_embedding) == 2
     assert not (folder / "stage2" / "state.pt").exists() and not (folder / "stage2" / "best.pt").exists()
+
+
+def test_a_clip_passes_the_files_of_the_walk_and_no_other(trained, settings: Settings, tmp_path: Path) -> None:
+    """From its pixels on disk to the gradient of the loss, as docs/architecture.md lists them."""
+    dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+    training = prepare(dataset, skeletons, trained(settings) / "stage1", settings, tmp_path / "walk", Silent(), False)
+    draws = training.sampler.batches[0]
+    passed = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        file = Path(frame.f_code.co_filename)
+        if (
+            event == "call"
+            and file.is_relative_to(PROJECT)
+            and file.relative_to(PROJECT).parts[0] in ("csip", "pose_cache")
+        ):
+            passed.add(file.relative_to(PROJECT).as_posix())
+
+    sys.setprofile(note)
+    try:
+        batch = default_collate([training.loader.dataset[draw] for draw in draws])
+        train_step(training, training.fabric.to_device(batch))
+    finally:
+        sys.setprofile(None)
+    walk = (PROJECT / "docs/architecture.md").read_text().partition("## One clip")[2].partition("\n## ")[0]
+    assert passed == set(re.findall(r"^\| *\d+ \| \[`[\w.:]+`\]\(\.\./([^)]+)\)", walk, re.MULTILINE))
 
 
 class _Stop(Exception):
@@ -123,11 +162,14 @@ def test_killed_training_resumes_to_the_same_weights(trained, settings: Settings
     program.write_text(f"""
 import pickle, sys, torch
 from pathlib import Path
+from types import FrameType
 torch.set_num_threads(1)
+import csip
 from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.monitor import Silent
-from csip.training.stage2 import train_stage2
+from csip.training.stage2 import prepare, train_stage2, train_step
+from pipelines.advice import advice
 settings = Settings.model_validate(pickle.loads(Path({str(tmp_path / "settings.pkl")!r}).read_bytes()))
 class Talk(Silent):
     def progress(self, task, done, total, note=""):
@@ -166,12 +208,69 @@ def test_a_run_is_not_overwritten_by_accident(trained, settings: Settings, tmp_p
 
 
 def test_stage2_needs_the_stage1_of_its_data(trained, settings: Settings, tmp_path: Path) -> None:
-    with pytest.raises(CsipError, match=r"stage1/model.safetensors: missing; `csip train-stage1`"):
+    with pytest.raises(CsipError, match=r"stage1/model.safetensors: missing") as refused:
         train(2, settings, tmp_path)
+    assert advice(refused.value.parameter).startswith("; `csip train-stage1`")
     other = change(settings, "dataset", val_ids=0)
     dataset, skeletons = load_dataset(other.dataset), other.dataset.path / "skeletons.h5"
     with pytest.raises(CsipError, match="trained on other tracklets"):
         train_stage2(dataset, skeletons, trained(settings) / "stage1", other, tmp_path / "stage2", Silent())
+
+
+def test_skeletons_that_changed_are_other_data(trained, settings: Settings, tmp_path: Path) -> None:
+    dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+    with SkeletonStore(skeletons) as store:
+        kept = [store.read(name) for name in store.names]
+        changed = [replace(kept[0], joints=kept[0].joints * 1.1), *kept[1:]]
+        write_store(tmp_path / "skeletons.h5", changed, store.provenance)
+    with pytest.raises(
+        CsipError, match=r"stage 1 was trained on other data than data set walkers .* their skeletons; train"
+    ):
+        train_stage2(
+            dataset, tmp_path / "skeletons.h5", trained(settings) / "stage1", settings, tmp_path / "stage2", Silent()
+        )
+    with pytest.raises(_Stop):
+        train_stage1(dataset, skeletons, settings, tmp_path / "cut", _StopAfter(1))
+    with pytest.raises(CsipError, match=r"an unfinished run with other inputs is here \(data\.skeletons: \w+ there"):
+        train_stage1(dataset, tmp_path / "skeletons.h5", settings, tmp_path / "cut", Silent())
+    assert skeletons_of(tmp_path / "cut") == skeletons.absolute()
+
+
+def test_a_model_of_other_training_data_is_refused_or_scored_as_such(
+    trained, settings: Settings, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained(settings), run)
+    with SkeletonStore(settings.dataset.path / "skeletons.h5") as store:
+        kept = [store.read(name) for name in store.names]
+        write_store(tmp_path / "now.h5", [replace(kept[0], joints=kept[0].joints * 2), *kept[1:]], store.provenance)
+    inputs = json.loads((run / "stage2/inputs.json").read_text())
+    (run / "stage2/inputs.json").write_text(json.dumps(inputs | {"places": {"skeletons": str(tmp_path / "now.h5")}}))
+    quick = change(settings, "evaluation", bootstrap=0, compare_untrained=False)
+    with pytest.raises(
+        CsipError, match="trained on other data than data set walkers holds now; changed: their skeletons"
+    ):
+        evaluate_run.run(quick, run, cross_dataset=False)
+    evaluate_run.run(quick, run, cross_dataset=True)
+    (tmp_path / "now.h5").unlink()
+    evaluate_run.run(quick, run, cross_dataset=False)
+
+
+def test_a_clip_that_would_be_alone_joins_the_batch_before(settings: Settings) -> None:
+    dataset = load_dataset(settings.dataset)
+    skeletons = load_skeletons(settings.dataset.path / "skeletons.h5", dataset.train)
+    features = [np.zeros((len(t.frames), 4), np.float32) for t in dataset.train]
+    clips = TrainingArrays.of(dataset.train, features, skeletons, torch.device("cpu"))
+    per_camera = sum(t.camera == dataset.train[0].camera for t in dataset.train)
+    for batches, batch in (("random", len(dataset.train) - 1), ("camera", per_camera - 1)):
+        chosen = change(settings, "stage1", batches=batches, batch=batch, clips_per_tracklet=1)
+        sizes = [len(rows) for rows, _ in clips.draw(chosen, epoch=0)]
+        assert sum(sizes) == len(dataset.train) and set(sizes) == {batch + 1}
+        assert clips.alone(chosen) == []
+    lone = replace(clips, cameras=np.where(np.arange(len(dataset.train)) == 0, 9, 1))
+    chosen = change(settings, "stage1", batches="camera", batch=4, clips_per_tracklet=1)
+    assert lone.alone(chosen) == [9]
+    assert sum(len(rows) for rows, _ in lone.draw(chosen, epoch=0)) == len(dataset.train) - 1
 
 
 def test_a_loss_that_is_no_number_is_named(settings: Settings, tmp_path: Path) -> None:
@@ -216,7 +315,7 @@ def test_prototypes_are_means_by_identity(settings: Settings) -> None:
 
 
 def test_refreshed_prototypes_are_the_mean_direction_of_old_and_new(trained, settings: Settings) -> None:
-    model, _, _ = load_trained(trained(settings) / "stage2" / "model.safetensors", settings, "walkers")
+    model: Any = csip.load(trained(settings), "cpu").network
     dataset = load_dataset(settings.dataset)
     train = [t for t in dataset.train if t.pid in sorted({t.pid for t in dataset.train})[: len(model.pfu.visual)]]
     labels = np.array([sorted({t.pid for t in train}).index(t.pid) for t in train])

@@ -17,6 +17,7 @@ from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.data.samplers import IdentityBatches
 from csip.errors import CsipError
+from csip.files import digest
 from csip.models.checkpoints import load_model
 from csip.models.vision import create_vision
 from csip.monitor import Silent
@@ -24,8 +25,10 @@ from csip.runtime import make_fabric
 from csip.training import frame_features as feature_cache
 from csip.training import stage2
 from csip.training.frame_features import frame_features
-from csip.training.stage1 import train_stage1
+from csip.training.stage1 import embed_training_frames, fill_features, train_stage1
 from csip.training.stage2 import train_stage2
+from pose_cache.errors import PoseCacheError
+from pose_cache.pieces import Share, Spread
 
 pytestmark = pytest.mark.slow
 
@@ -46,8 +49,8 @@ def train(settings: Settings) -> Callable[..., dict]:
     def run(stage: int, settings: Settings, folder: Path) -> dict:
         dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
         if stage == 1:
-            return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent())
-        return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent())
+            return train_stage1(dataset, skeletons, settings, folder / "stage1", Silent()).as_dict()
+        return train_stage2(dataset, skeletons, folder / "stage1", settings, folder / "stage2", Silent()).as_dict()
 
     return run
 
@@ -103,6 +106,8 @@ from csip.data.readers import load_dataset
 from csip.monitor import Silent
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
+from pose_cache.errors import PoseCacheError
+from pose_cache.pieces import Share, Spread
 settings = Settings.model_validate_json(Path({str(tmp_path / "settings.json")!r}).read_text())
 dataset, skeletons, out = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5", Path({str(tmp_path / "two")!r})
 train_stage1(dataset, skeletons, settings, out / "stage1", Silent())
@@ -206,6 +211,29 @@ def test_embedding_frames_goes_on_where_it_stopped(
     assert all("part 1 " not in task and "part 2 " not in task for task in second.tasks)
     assert all(np.array_equal(a, b) for a, b in zip(whole, resumed, strict=True))
     assert not (tmp_path / "cut.h5.shards").exists()
+
+
+def test_frames_embedded_by_workers_and_in_shares_have_the_same_bits(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_cache, "SHARD", 20)
+    settings = change(settings, "runtime", embed_batch=10)
+    dataset = load_dataset(settings.dataset)
+    fabric = make_fabric(settings.runtime)
+    whole = embed_training_frames(dataset, settings, tmp_path / "whole", fabric, Silent())
+
+    def fill(folder: str, spread: Spread) -> list[np.ndarray] | None:
+        return fill_features(dataset, settings, tmp_path / folder, spread, fabric, Silent())
+
+    with pytest.raises(PoseCacheError, match=r"(\d+) of \1 frames are not done; run the rest without shares"):
+        fill("shares", Spread(merge=True))
+    for job in (2, 1):
+        assert fill("shares", Spread(share=Share(job, 2))) is None
+    for folder, spread in (("shares", Spread(merge=True)), ("workers", Spread(2, "threading"))):
+        made = fill(folder, spread)
+        assert made is not None and all(np.array_equal(a, b) for a, b in zip(whole, made, strict=True))
+        assert [path.name for path in (tmp_path / folder).iterdir()] == ["features.h5"]
+        assert digest(tmp_path / folder / "features.h5") == digest(tmp_path / "whole/features.h5")
 
 
 class _StopAfterAnEpoch(Silent):

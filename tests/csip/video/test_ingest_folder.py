@@ -19,38 +19,26 @@ from typing import Any
 
 import av
 import cv2
-import dask
 import numpy as np
 import psutil
 import pytest
-from distributed import LocalCluster
+from ingested import content, rows
+from monitors import Heard
 
 import csip.video.ingest
 import csip.video.state
 from csip.errors import CsipError
 from csip.video.box_raw import BoxesOptions
-from csip.video.ingest import DetectorOptions, IngestResult, Spread, ingest
+from csip.video.ingest import DetectorOptions, IngestResult, ingest
 from csip.video.one_video import IngestOptions
 from csip.video.tracklets import TrackletRules
 from pose_cache.errors import PoseCacheError
-from pose_cache.lock import held
-from pose_cache.plan import Share
+from pose_cache.pieces import Share, Spread
 
 GIVEN = DetectorOptions("boxes")
 SHARED = Path(__file__).parents[4] / "shared/cases"
 FRAMES, WIDTH, HEIGHT = 20, 192, 96
 COLOUR = (40, 40, 220)
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def at(frame: int) -> tuple[int, int, int, int]:
@@ -85,17 +73,6 @@ def write_video(
 
 def boxes(count: int = FRAMES, first: int = 1, number: int = 3) -> str:
     return "".join(f"{f + first},{number},{','.join(map(str, at(f)))},1,-1,-1,-1\n" for f in range(count))
-
-
-def rows(out: Path) -> list[dict[str, str]]:
-    with (out / "tracklets.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def content(out: Path) -> dict[str, bytes]:
-    """What has to be equal, and nothing that was left half done."""
-    files = [out / "tracklets.csv", *out.glob("crops/**/*"), *(out / ".ingest/work").glob("**/*")]
-    return {file.relative_to(out).as_posix(): file.read_bytes() for file in files if file.is_file()}
 
 
 def is_red(out: Path) -> bool:
@@ -340,43 +317,37 @@ def test_shares_are_joined_by_the_command_without_one(tmp_path: Path) -> None:
     assert content(out) == content(tmp_path / "whole")
 
 
+def test_merging_does_no_share_of_the_work(tmp_path: Path) -> None:
+    several(tmp_path / "v")
+    (tmp_path / "v/none.mp4").write_text("no video")
+    (tmp_path / "v/none.txt").touch()
+    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
+    out = tmp_path / "out"
+    for job in (1, 3):
+        with pytest.raises(
+            PoseCacheError, match=r"out: videos are not ingested; run the (rest without shares|shares 2/3, 3/3)"
+        ):
+            ingest(tmp_path / "v", out, GIVEN, spread=Spread(merge=True))
+        ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(job, 3)))
+    with pytest.raises(PoseCacheError, match=r"out: videos are not ingested; run the shares 2/3$") as raised:
+        ingest(tmp_path / "v", out, GIVEN, spread=Spread(merge=True))
+    assert raised.value.parameter == "shard"
+    ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(2, 3)))
+    assert same(ingest(tmp_path / "v", out, GIVEN, spread=Spread(merge=True)), expected)
+    assert content(out) == content(tmp_path / "whole")
+    assert not list(out.glob(".ingest/job-*"))
+
+
 def test_shares_run_at_once_and_the_whole_waits_for_none(tmp_path: Path) -> None:
     several(tmp_path / "v")
     out = tmp_path / "out"
     state = csip.video.state.IngestState(out)
-    with held(state.lock, str(out), shared=True), held(state.lock.with_name("lock-2-of-2"), "the other share"):
+    with state.jobs.held(Share(2, 2)):
         assert ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(1, 2))).ingested == 2
         with pytest.raises(PoseCacheError, match=r"is being written by"):
             ingest(tmp_path / "v", out, GIVEN, spread=Spread(share=Share(2, 2)))
         with pytest.raises(PoseCacheError, match="is being written by"):
             ingest(tmp_path / "v", out, GIVEN)
-
-
-@pytest.mark.slow
-def test_dask_workers_one_of_them_killed(tmp_path: Path) -> None:
-    several(tmp_path / "v")
-    for number in range(5):
-        write_video(tmp_path / f"v/more/{number}.mp4")
-        (tmp_path / f"v/more/{number}.txt").write_text(boxes())
-    expected = ingest(tmp_path / "v", tmp_path / "whole", GIVEN)
-    out = tmp_path / "out"
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
-        dask.config.set({"scheduler-address": cluster.scheduler_address}),
-    ):
-        victim = next(iter(cluster.workers.values())).pid
-
-        def kill() -> None:
-            while not list(out.glob(".ingest/work/*/*/*.jpg")):
-                time.sleep(0.002)
-            os.kill(victim, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill, daemon=True)
-        killer.start()
-        assert same(ingest(tmp_path / "v", out, GIVEN, spread=Spread(backend="dask")), expected)
-        killer.join(10)
-        assert not killer.is_alive()
-    assert content(out) == content(tmp_path / "whole")
 
 
 @pytest.mark.slow

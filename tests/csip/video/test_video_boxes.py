@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from monitors import Heard
 
 from csip.errors import CsipError
 from csip.video.boxes import find_boxes, read_boxes
@@ -99,17 +100,6 @@ def test_where_boxes_are_looked_for(tmp_path: Path) -> None:
     for name, of in (("b/a.csv", video), ("b/hall/a.txt", video), ("b/M1.txt", sequence)):
         (tmp_path / name).touch()
         assert find_boxes(of, tmp_path / "b") == tmp_path / name
-
-
-class Heard:
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def progress(self, task: str, done: int, total: int, note: str = "") -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def names(videos: list[VideoFile]) -> list[tuple[str, str, str]]:
