@@ -87,7 +87,8 @@ def open_data(settings: Settings, described: Path, threshold: float | None = Non
     sightings = folder.read_sightings(root)
     if set(descriptors.names) != sightings.keys():
         raise CsipError(
-            f"{described}: describes {len(descriptors):,} of the {len(sightings):,} tracklets of {root / folder.TABLE}, or others; "
+            f"{described}: describes {len(descriptors):,} of the {len(sightings):,} tracklets of "
+            f"{root / folder.TABLE}, or others; "
             "run `csip embed --part all`"
         )
     review = open_review(root, descriptors, sightings, threshold, console.print)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -285,7 +286,11 @@ class Asker:
         measured, after = self._measures(candidates, grouping)
         joined = np.array([one.joined for one in candidates])
         weights = np.array([one.weight for one in candidates])
-        log_odds = np.where(joined, beliefs.split.log_odds(measured), beliefs.join.log_odds(measured))
+        split, join = beliefs.split.log_odds(measured), beliefs.join.log_odds(measured)
+        # An answer is doubted by whichever belief it goes against.
+        again = weights != 0
+        log_odds = np.where(joined, split, join)
+        log_odds[again] = np.where(joined, np.minimum(split, join), np.maximum(split, join))[again]
         same = sigmoid(log_odds + beliefs.answer * weights)
         pairs = np.array([len(one.here) * len(one.there) for one in candidates], dtype=np.float64)
         # What leaves a group joins the next one: as many pairs again are put right.
@@ -396,7 +401,7 @@ class Asker:
         found = {}
         for rows in sets.values():
             rows.sort(key=lambda row: int(tree.starts[row]))
-            for a, b in zip(rows, rows[1:], strict=False):
+            for a, b in pairwise(rows):
                 found[tree.common(a, b)] = 1.0
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -435,7 +436,7 @@ class Review:
     def _on_confirm(self, number: int, entry: dict[str, Any]) -> None:
         rows = [self.basis.rows[name] for name in entry["names"] if name in self.basis.rows]
         rows.sort(key=lambda row: int(self.basis.tree.starts[row]))
-        self._votes += [Vote(a, b, FIRM, number) for a, b in zip(rows, rows[1:], strict=False)]
+        self._votes += [Vote(a, b, FIRM, number) for a, b in pairwise(rows)]
 
     def _on_rename(self, number: int, entry: dict[str, Any]) -> None:
         for name in entry["names"]:

@@ -3,11 +3,11 @@
     python tests/benchmarks/bench_review.py [--quick] [--root data/crowd --run runs/crowd --truth scenes/gt]
 
 Without --root, tracklets are a synthetic crowd: 60 people, 4 cameras, 600 tracklets; a person is a point of 32 independent normal
-numbers, moved by the camera (.3), by the person at that camera (.4) and by the tracklet (.54; one in ten .97), and mapped to 128
+numbers, moved by the camera (.3), by them at that camera (.4) and by the tracklet (.54; one in ten .97), and mapped to 128
 numbers. With it, they are those of rendered videos: `csip synth-videos`, `csip ingest`, `csip embed`.
 
-All start from the same proposal, and answers are true unless said otherwise. Counted are the answers until the adjusted Rand index
-reaches .99:
+All start from the same proposal, and answers are true unless said otherwise. Counted are the answers until the adjusted Rand
+index reaches .99:
 * ours: the question of `csip review` each time;
 * tracklet by tracklet: the proposed groups, largest first; each tracklet is compared with its group; one that does not belong is
   compared with the nearest other groups until one fits, with five at most; groups are then compared with their five nearest;
@@ -216,7 +216,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="folder of its descriptors.h5")
     parser.add_argument("--truth", type=Path, help="folder gt of the videos")
     asked = parser.parse_args()
-    crowd = of_scenes(asked.root, asked.run, asked.truth) if asked.root else synthetic(*(30, 3, 240) if asked.quick else (60, 4, 600))
+    crowd = (
+        of_scenes(asked.root, asked.run, asked.truth)
+        if asked.root
+        else synthetic(*(30, 3, 240) if asked.quick else (60, 4, 600))
+    )
     basis = Basis(crowd.descriptors, crowd.sightings)
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
         folder = Path(name)
@@ -229,15 +233,18 @@ def main() -> None:
         print(f"{what:24}{'not reached' if count is None else count:>12} answers to {GOAL}")
     print(f"3 % wrong answers: {noisy[-1]:.3f} after {len(noisy) - 1} answers")
     result: dict[str, object] = {
-        "tracklets": len(crowd.descriptors), "proposal": clean[0], **counts, "noisy_ari": noisy[-1], "noisy_answers": len(noisy) - 1,
+        "tracklets": len(crowd.descriptors), "proposal": clean[0], **counts,
+        "noisy_ari": noisy[-1], "noisy_answers": len(noisy) - 1,
         "ratio_checked": (counts["tracklet_by_tracklet"] or len(checked)) / (counts["ours"] or len(clean)),
         "ratio_nearest": (counts["nearest_first"] or len(near)) / (counts["ours"] or len(clean)),
         "curve": [round(value, 4) for value in clean], "noisy_curve": [round(value, 4) for value in noisy],
     }  # fmt: skip
     if not asked.quick:
-        result["timed"] = [timed(5000), timed(20_000)]
-        for row in result["timed"]:
-            print("{tracklets:,} tracklets: built in {built_s:.0f} s, first {first_ms:.0f} ms, an answer {answer_ms:.0f} ms".format(**row))
+        rows = [timed(5000), timed(20_000)]
+        result["timed"] = rows
+        for row in rows:
+            times = f"first {row['first_ms']:.0f} ms, an answer {row['answer_ms']:.0f} ms"
+            print(f"{row['tracklets']:,} tracklets: built in {row['built_s']:.0f} s, {times}")
     print(json.dumps(result))
 
 

@@ -105,7 +105,9 @@ def test_the_nearest_tracklets() -> None:
 # ---- questions --------------------------------------------------------------------------------------------------------
 
 
-def review_of(folder: Path, seed: int, noise: float = 0.55, count: int = 90, people: int = 15) -> tuple[Review, dict[str, int]]:
+def review_of(
+    folder: Path, seed: int, noise: float = 0.55, count: int = 90, people: int = 15
+) -> tuple[Review, dict[str, int]]:
     features, who = crowd(seed, count, people, noise)
     names = tuple(f"cam{row % 3}/{row:03d}" for row in range(count))
     flags = np.ones(count, bool)
