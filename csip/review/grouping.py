@@ -20,7 +20,6 @@ from csip.review.distances import GroupDistances
 from csip.review.tree import MergeTree
 
 FIRM = 3.0  # the weight of what a person has done by hand, in answers
-_SIGHT = 2.0  # of having been in sight together
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,15 @@ class Link:
         The answers.
     distance
         The mean distance of the pieces.
+    firm
+        Whether one of the votes was made by hand.
     """
 
     pieces: tuple[int, int]
     weight: float
     sources: tuple[int, ...]
     distance: float
+    firm: bool = False
 
 
 @dataclass(eq=False)
@@ -218,7 +220,8 @@ class Grouper:
         return result
 
     def _node_votes(self, votes: Sequence[Vote], alone: frozenset[int]) -> dict[int, float]:
-        roots, found = self.tree.roots, {}
+        roots = self.tree.roots
+        found: dict[int, float] = {}
         for vote in votes:
             if roots[vote.a] == roots[vote.b] and vote.a not in alone and vote.b not in alone:
                 node = self.tree.common(vote.a, vote.b)
@@ -286,16 +289,14 @@ class Grouper:
         sets = _Sets(seen_with)
         result = Grouping(np.full(tree.count, -1, np.int64), [], np.empty(0, np.int64), pieces, opened, node_votes)
         links = self._links(votes, pieces, members)
-        sight = [link for link in links if abs(link.weight) >= FIRM]
-        rest = [link for link in links if abs(link.weight) < FIRM]
 
-        def credibility(link: Link) -> tuple[float, int]:
+        def credibility(link: Link) -> tuple[bool, float, int]:
             support = credible * (self.threshold - link.distance)
-            return -(abs(link.weight) + (support if link.weight > 0 else -support)), min(link.sources)
+            weight = abs(link.weight) + (support if link.weight > 0 else -support)
+            return not link.firm, -weight, min(link.sources)
 
-        for link in (*sorted(sight, key=credibility), *sorted(rest, key=credibility)):
-            firm = abs(link.weight) >= FIRM
-            self._apply(link, sets, result, firm)
+        for link in sorted(links, key=credibility):
+            self._apply(link, sets, result)
         for piece in touched:
             sets.find(piece)
         self._join_by_distance(sets, members, pieces, held, result)
@@ -304,6 +305,7 @@ class Grouper:
     def _links(self, votes: Sequence[Vote], pieces: np.ndarray, members: dict[int, np.ndarray]) -> list[Link]:
         """Sum up the votes between each two pieces."""
         sums: dict[tuple[int, int], tuple[float, list[int]]] = {}
+        firm = {v.source for v in votes if abs(v.weight) >= FIRM}
         for vote in votes:
             a, b = int(pieces[vote.a]), int(pieces[vote.b])
             if a != b:
@@ -313,17 +315,17 @@ class Grouper:
         for (a, b), (weight, sources) in sums.items():
             slots = self.distances.slots([members[a], members[b]])
             distance = float(self.distances.between(slots[:1], slots[1:])[0, 0])
-            found.append(Link((a, b), weight, tuple(sources), distance))
+            found.append(Link((a, b), weight, tuple(sources), distance, not firm.isdisjoint(sources)))
         return found
 
-    def _apply(self, link: Link, sets: _Sets, result: Grouping, firm: bool) -> None:
+    def _apply(self, link: Link, sets: _Sets, result: Grouping) -> None:
         a, b = link.pieces
         same = sets.find(a) == sets.find(b)
         if link.weight == 0:
             result.contradictions.append(link)
         elif link.weight > 0:
             # What was done by hand counts more than having been in sight together.
-            if not same and (firm or not sets.blocked(a, b)):
+            if not same and (link.firm or not sets.blocked(a, b)):
                 sets.unite(a, b)
                 result.joined.append(link)
             elif not same:

@@ -287,10 +287,11 @@ class Asker:
         joined = np.array([one.joined for one in candidates])
         weights = np.array([one.weight for one in candidates])
         split, join = beliefs.split.log_odds(measured), beliefs.join.log_odds(measured)
-        # An answer is doubted by whichever belief it goes against.
-        again = weights != 0
+        # An answer is doubted by whichever belief it goes against; that of joins within groups ends at the threshold.
+        again, near = weights != 0, measured[:, 0] >= 0
         log_odds = np.where(joined, split, join)
-        log_odds[again] = np.where(joined, np.minimum(split, join), np.maximum(split, join))[again]
+        log_odds[again & joined] = np.minimum(split, join)[again & joined]
+        log_odds[again & ~joined & near] = np.maximum(split, join)[again & ~joined & near]
         same = sigmoid(log_odds + beliefs.answer * weights)
         pairs = np.array([len(one.here) * len(one.there) for one in candidates], dtype=np.float64)
         # What leaves a group joins the next one: as many pairs again are put right.

@@ -65,7 +65,7 @@ class Guard:
                     await PlainTextResponse("the request is too large", 413, HEADERS)(scope, receive, send)
                     return
         path = scope["path"][1 + len(self._token) :] or "/"
-        inner = scope | {"path": path, "raw_path": path.encode()}
+        inner: Scope = {**scope, "path": path, "raw_path": path.encode()}
         read = False
 
         async def once() -> Message:

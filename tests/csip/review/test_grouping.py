@@ -106,7 +106,7 @@ def test_the_nearest_tracklets() -> None:
 
 
 def review_of(
-    folder: Path, seed: int, noise: float = 0.55, count: int = 90, people: int = 15
+    folder: Path, seed: int, noise: float = 0.6, count: int = 90, people: int = 15
 ) -> tuple[Review, dict[str, int]]:
     features, who = crowd(seed, count, people, noise)
     names = tuple(f"cam{row % 3}/{row:03d}" for row in range(count))
@@ -124,7 +124,7 @@ def agreement_of(review: Review, people: dict[str, int]) -> float:
     return float(adjusted_rand_score([people[name] for name in review.basis.names], review.grouping.people))
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 4])
 def test_few_answers_reach_the_truth(tmp_path: Path, seed: int) -> None:
     review, people = review_of(tmp_path, seed)
     annotator, names = Annotator(people), review.basis.names
