@@ -255,6 +255,21 @@ def test_the_fields_terms_are_used(page: str) -> None:
     assert not FOREIGN.findall(prose(TEXT[page]))
 
 
+def helps(command: Any) -> Iterator[str]:
+    yield from (command.help or "", *(getattr(option, "help", None) or "" for option in command.params))
+    for below in getattr(command, "commands", {}).values():
+        yield from helps(below)
+
+
+def test_help_and_report_use_the_fields_terms() -> None:
+    page = (PROJECT / "pipelines/report_page/page.html").read_text()
+    seen = re.sub(r"{[%{].*?[%}]}|<[^>]*>", " ", page, flags=re.DOTALL)
+    assert "Ranked lists" in page and "gallery tracklets" in seen
+    texts = [*helps(typer.main.get_command(app)), seen]
+    assert len(texts) > 200
+    assert not [text for text in texts if FOREIGN.search(text)]
+
+
 def test_symbols_exist() -> None:
     """A link [`module:Class.method`](file) must lead to the file that defines it."""
     found = [(page, *link) for page in TEXT for link in re.findall(r"\[`([\w.]+):([\w.]+)`\]\(([^)]+)\)", TEXT[page])]

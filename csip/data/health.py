@@ -200,13 +200,13 @@ def _counts(dataset: Dataset, settings: Settings) -> Finding:
 
 
 def _nobody(tracklets: Sequence[Tracklet], settings: Settings) -> Finding:
-    """Look at tracklets of which nobody says whose they are."""
+    """Look at tracklets without identities."""
     cameras = sorted(Counter(t.camera for t in tracklets).items())
     lengths = np.array([len(t.frames) for t in tracklets])
     return Finding(
         "people",
-        f"nobody is named on any of {len(tracklets):,} tracklets: they can be described, searched and clustered, but not train "
-        "or be scored\n"
+        f"nobody is named on any of {len(tracklets):,} tracklets: they can be embedded, searched and clustered, but not used for "
+        "training or evaluation\n"
         f"cameras (tracklets): {', '.join(f'{camera} ({count:,})' for camera, count in cameras)}\n"
         f"frames per tracklet: {lengths.min()} to {lengths.max()}, median {np.median(lengths):.0f}",
         hint=f"cluster the tracklets: that proposes people in {settings.dataset.path / LABELS}, to review and correct",
@@ -259,10 +259,10 @@ def _identities(dataset: Dataset) -> Finding:
     trained, tested = ({t.pid: t.name for t in part} for part in (dataset.train, (*dataset.query, *dataset.gallery)))
     shared = sorted(trained.keys() & tested.keys())
     if not shared:
-        return Finding("identities", "nobody who trains is tested")
+        return Finding("identities", "training and test identities are disjoint")
     example = f"{shared[0]} ({trained[shared[0]]}, {tested[shared[0]]})"
     text = f"{len(shared):,} identities train and are tested, e.g. {example}"
-    return Finding("identities", text, "figures would be of people seen in training: divide the data by identity")
+    return Finding("identities", text, "metrics would be of people seen in training: split the data by identity")
 
 
 def _layout(settings: Settings, tracklets: Sequence[Tracklet]) -> list[Finding]:
@@ -289,7 +289,7 @@ def _layout(settings: Settings, tracklets: Sequence[Tracklet]) -> list[Finding]:
                 Finding("tracklets", text, "the index and the names are of different versions: unpack both again")
             )
     if settings.dataset.layout == "folder" and (beside := unread_parts(settings.dataset.path)):
-        text = f"beside train and test there are people in {', '.join(beside)}, whom nothing reads"
+        text = f"beside train and test there are people in {', '.join(beside)}, which are not read"
         found.append(Finding("folders", text, "move them into train or test, or out of the data set"))
     return found
 

@@ -221,7 +221,7 @@ class Evaluation:
         )
         alike = metrics.lookalikes is not None
         columns = ["", "Rank-1", "Rank-5", "mAP", "mINP"]
-        columns += ["look-alikes: Rank-1", "mAP", "own pair only: Rank-1"] if alike else []
+        columns += ["look-alikes: Rank-1", "look-alikes: mAP", "own pair only: Rank-1"] if alike else []
         rows = [_row(label, row, len(columns)) for label, row in (*self.compared.items(), ("trained", metrics))]
         if metrics.reranked is not None:
             rows.append(_row("trained, re-ranked", metrics.reranked, len(columns)))

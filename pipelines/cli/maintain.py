@@ -12,7 +12,7 @@ app = typer.Typer()
 
 @app.command(rich_help_panel=MAINTAIN)
 def train_demo_pose(
-    out: Annotated[Path, typer.Option(help="Folder to write: weights and figures.json.")], workers: Workers = 2
+    out: Annotated[Path, typer.Option(help="Folder to write: the weights and their metrics.")], workers: Workers = 2
 ) -> None:
     """Train the demo's pose estimator and lifter, on rendered people outside the demo.
 
