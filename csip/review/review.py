@@ -109,6 +109,7 @@ class Review:
         self._grouper = Grouper(basis.tree, GroupDistances(basis.features), basis.apart, basis.threshold)
         self._asker = Asker(self._grouper, basis.neighbours)
         self._lock = threading.RLock()
+        self._asked: Questions | None = None
         self._keys = {entry["key"]: number for number, entry in enumerate(journal.entries, 1) if "key" in entry}
         self.work_out()
 
@@ -390,7 +391,7 @@ class Review:
             frozenset(self._held),
             self._asker.credible(self._beliefs),
         )
-        self._asked: Questions | None = None
+        self._asked = None
 
     def _on_compare(self, number: int, entry: dict[str, Any]) -> None:
         a, b = self.basis.rows[entry["a"]], self.basis.rows[entry["b"]]

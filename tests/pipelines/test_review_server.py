@@ -322,12 +322,44 @@ def test_a_second_server_is_refused(hall: Hall) -> None:
         stage.run(hall.settings, hall.run, browser=False)
 
 
+WRITE = """
+import sys
+from pathlib import Path
+from csip.review.journal import Journal
+journal = Journal(Path(sys.argv[1]), "hall")
+for line in sys.stdin:
+    print(journal.add({"do": "compare", "key": line.strip()}), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_journal_killed_at_random_moments_has_every_answer_that_was_taken(tmp_path: Path) -> None:
+    chance, path, taken = random.Random(3), tmp_path / "review.jsonl", 0
+    for number in range(20):
+        process = subprocess.Popen(
+            [sys.executable, "-c", WRITE, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdin is not None and process.stdout is not None
+        for step in range(chance.randrange(4)):
+            process.stdin.write(f"{number}-{step}\n")
+            process.stdin.flush()
+            assert int(process.stdout.readline()) > taken
+            taken += 1
+        process.stdin.write(f"{number}-in flight\n")
+        process.stdin.flush()
+        process.kill()
+        process.wait()
+        entries = [entry["key"] for entry in Journal(path, "hall").entries]
+        assert len(entries) == len(set(entries)) and taken <= len(entries) <= taken + 1
+        taken = len(entries)
+
+
 @pytest.mark.slow
 def test_killed_between_answers_nothing_is_lost_and_none_counts_twice(hall: Hall) -> None:
     """Killed at random moments, the answer in flight sent again under its key after the restart."""
     chance, names = random.Random(5), list(hall.people)
     told: list[str] = []
-    for number in range(20):
+    for number in range(2):
         process, address = start(hall)
         with httpx.Client(base_url=address, timeout=20) as client:
             if told:
