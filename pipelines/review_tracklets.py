@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import webbrowser
@@ -107,6 +108,7 @@ def serve(opened: Opened, port: int = 0, browser: bool = True) -> None:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listening.bind((HOST, port))
+            listening.listen()  # the browser may come before the server is ready
         except OSError as error:
             raise CsipError(f"--port {port}: cannot listen there ({error}); name another one, or none") from error
         port = listening.getsockname()[1]
@@ -115,9 +117,12 @@ def serve(opened: Opened, port: int = 0, browser: bool = True) -> None:
         if browser:
             webbrowser.open(address)
         config = uvicorn.Config(opened.server.app(token, port), log_level="warning", access_log=False, lifespan="off")
-        server = uvicorn.Server(config)
-        server.run(sockets=[listening])
-    _finish(opened)
+        try:
+            # Raises Ctrl-C and the like again when it has ended.
+            with contextlib.suppress(KeyboardInterrupt):
+                uvicorn.Server(config).run(sockets=[listening])
+        finally:
+            _finish(opened)
 
 
 def _greet(opened: Opened, address: str) -> None:
