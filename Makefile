@@ -4,6 +4,7 @@
 #   make report DATASET=kgbd       skeletons alone: train, evaluate, report
 #   make splits DATASET=ilidsvid   everything on each of its ten splits, and the mean
 #   make search DATASET=hall VIDEOS=visits FROM=runs/mars   people in videos, described by another run's model, and searched
+#   make review DATASET=hall VIDEOS=visits FROM=runs/mars   people in videos, to be told apart in the browser
 #   make ablate                    what each part of the method adds, on rendered people: hours
 DATASET ?= demo
 # The Python of the environment: its own, else the newest of 3.11 to 3.14 on PATH or in pyenv. `make setup` also takes
@@ -39,7 +40,7 @@ check = $(if $(call awkward,$1),$(error $1=$(value $1): Make cannot carry a name
     run the stages as `csip ... --dataset NAME`, which takes any name))
 $(foreach name,DATASET RUN FROM VIDEOS,$(if $(filter command% environment%,$(origin $(name))),$(call check,$(name))))
 
-.PHONY: ASK setup ingest skeletons stage1 stage2 evaluate splits report search export ablate demo test quick lint bench bench-gpu plan-scale wheel clean
+.PHONY: ASK setup ingest skeletons stage1 stage2 evaluate splits report search review export ablate demo test quick lint bench bench-gpu plan-scale wheel clean
 .DELETE_ON_ERROR:
 
 # Asks each time whether what is there is what is wanted, which takes a moment; other targets ask when its inputs change.
@@ -114,6 +115,9 @@ $(RUN)/descriptors.h5: $(FROM)/stage2/model.safetensors $(FRAMES) $(TESTED)
 	$(CSIP) embed $(FLAGS) --run $(RUN) --model $(FROM)
 search: $(RUN)/descriptors.h5
 	$(CSIP) search $(QUERY) $(FLAGS) --run $(RUN) --model $(FROM)
+
+review: $(RUN)/descriptors.h5
+	$(CSIP) review $(FLAGS) --run $(RUN)
 
 $(RUN)/export/model.onnx: $(RUN)/stage2/model.safetensors
 	$(CSIP) export --run $(RUN) --out $(RUN)/export

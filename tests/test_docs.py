@@ -51,6 +51,9 @@ SHORTER = {
     "make ablate":
         "make ablate SEEDS=1 ABLATION='--train-ids 6 --test-ids 4 --cameras 2 --tracklets 1 --frames 8 --twins 0.5' "
         "SET='stage1.epochs=1 stage2.epochs=1 stage2.ids_per_batch=2 skeleton_encoder.depth=1 runtime.precision=32-true'",
+    "csip review --dataset hall": "csip review --help",  # it serves until it is stopped: test_review_server.py
+    'make review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo INGEST="--detector boxes --boxes scenes/det --margin 0.05"':
+        "make --dry-run review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo",
     "csip train-demo-pose --out weights": "csip train-demo-pose --help",  # run by test_demo_pose.py
     "csip train-demo-vision --out weights/demo.safetensors":
         "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1",

@@ -21,7 +21,7 @@ FLOORS = (
     ("csip.data", "csip.synthetic"),
     ("csip.models", "csip.video"),
     ("csip.retrieval",),
-    ("csip.export", "csip.training"),
+    ("csip.export", "csip.review", "csip.training"),
     ("csip",),
     ("pipelines",),
 )

@@ -144,13 +144,8 @@ def cluster_features(
     """
     size = len(features)
     _check(size, threshold, people)
-    order = np.argsort(np.array(names, dtype=object), kind="stable")
+    order, distances, steps = _linkage(features, names, cameras, apart)
     back = np.argsort(order)
-    ordered = np.asarray(features, dtype=np.float64)[order]
-    distances = _distances(ordered if cameras is None else without_cameras(ordered, cameras[order]))
-    far = back[apart] if apart is not None and len(apart) else np.empty((0, 2), dtype=np.int64)
-    steps = _joins(distances, far)
-
     heights = steps[:, 2]
     possible = int(np.searchsorted(heights, 4))  # what joins two that are apart is beyond any distance
     if people is not None:
@@ -175,6 +170,52 @@ def cluster_features(
     # Numbers in the order of the caller's tracklets; who is with whom is the same in any order.
     numbers = np.argsort(np.argsort(first))[group] + 1
     return Proposal(tuple(names), cameras, numbers, confidence, threshold, chosen_by)
+
+
+def merge_steps(
+    features: np.ndarray,
+    names: Sequence[str],
+    cameras: np.ndarray | None = None,
+    apart: np.ndarray | None = None,
+    threshold: float | None = None,
+) -> tuple[np.ndarray, float]:
+    """Return all joins that `cluster_features` chooses from, and the threshold up to which it makes them.
+
+    Returns
+    -------
+    steps
+        (N - 1, 4) float64 as scipy's ``linkage``; 0 to N - 1 are the caller's rows. Heights above 4 join what is apart.
+    threshold
+        As given, or of the best mean silhouette.
+
+    Raises
+    ------
+    CsipError
+        There are too many tracklets, none, or the threshold is out of range.
+    """
+    _check(len(features), threshold, None)
+    order, distances, steps = _linkage(features, names, cameras, apart)
+    if threshold is None:
+        heights, possible = steps[:, 2], int(np.searchsorted(steps[:, 2], 4))
+        joins = _best_cut(distances, steps, possible)
+        low = heights[joins - 1] if joins else 0.0
+        threshold = float((low + heights[joins]) / 2 if joins < possible else low)
+    rows = steps.copy()
+    leaves = rows[:, :2] < len(order)
+    rows[:, :2][leaves] = order[rows[:, :2][leaves].astype(np.int64)]
+    return rows, threshold
+
+
+def _linkage(
+    features: np.ndarray, names: Sequence[str], cameras: np.ndarray | None, apart: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the order of the rows by name, and in that order the distances and the joins."""
+    order = np.argsort(np.array(names, dtype=object), kind="stable")
+    back = np.argsort(order)
+    ordered = np.asarray(features, dtype=np.float64)[order]
+    distances = _distances(ordered if cameras is None else without_cameras(ordered, cameras[order]))
+    far = back[apart] if apart is not None and len(apart) else np.empty((0, 2), dtype=np.int64)
+    return order, distances, _joins(distances, far)
 
 
 def _check(size: int, threshold: float | None, people: int | None) -> None:

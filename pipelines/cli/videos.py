@@ -278,3 +278,82 @@ def cluster(
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
     stage.run(settings, paths.run_folder(settings, run), found, threshold, people, out, force)
+
+
+@app.command(rich_help_panel=VIDEOS)
+def review(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    run: Run = None,
+    found: Descriptors = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest mean distance, 1 - cosine, within a proposed person.", show_default="of the best silhouette"
+        ),
+    ] = None,
+    port: Annotated[int, typer.Option(help="Port to listen on.", show_default="any free one", min=0, max=65535)] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
+    simulate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE", help="Answer from --truth instead, with this share of wrong answers.", show_default=False
+        ),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Folder gt of rendered videos, for --simulate.", show_default=False)
+    ] = None,
+    set_: Set = None,
+) -> None:
+    """Review proposed identities in the browser: answers which tracklets are the same person, and writes labels.csv.
+
+    Every answer is kept in review.jsonl in the data set. The command continues where it was stopped.
+
+    Example:
+      csip review --dataset hall
+      csip review --dataset hall --run runs/hall2
+      csip review --dataset hall --simulate 0.03 --truth scenes/gt
+    """
+    from csip.errors import CsipError
+    from pipelines import paths
+    from pipelines import review_tracklets as stage
+
+    if (simulate is None) != (truth is None):
+        raise CsipError("--simulate and --truth go together: give both, or neither")
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    if simulate is not None and truth is not None:
+        from pipelines import simulate_review
+
+        simulate_review.run(settings, paths.run_folder(settings, run), truth, simulate, found, threshold)
+        return
+    stage.run(settings, paths.run_folder(settings, run), found, threshold, port, browser)
+
+
+@app.command(rich_help_panel=VIDEOS)
+def split(
+    dataset: Dataset = None,
+    config: Config = None,
+    root: Root = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the data set to write.", show_default="data/NAME-split")
+    ] = None,
+    train_share: Annotated[
+        float, typer.Option(help="Share of the people seen by two cameras or more who train.", min=0, max=1)
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(help="Seed of the draw.")] = 0,
+    set_: Set = None,
+) -> None:
+    """Divide a reviewed data set into train, query and gallery.
+
+    People are in one part only. People of one camera train. Each tracklet of a tested person is a query and is ranked against
+    the other cameras. The frames are links to those of the reviewed data set.
+
+    Example:
+      csip split --dataset hall
+    """
+    from pipelines import paths
+    from pipelines import split_dataset as stage
+
+    settings = paths.settings_for(dataset, config, root, set_ or [])
+    stage.run(settings, out, train_share, seed)

@@ -1,0 +1,1 @@
+"""The page of `csip review` and the server behind it."""
