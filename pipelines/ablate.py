@@ -205,7 +205,7 @@ def _train(settings: Settings, skeletons: Path, stage1: Path, folder: Path, data
         folder / "model.safetensors", settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime
     )
     query, gallery = (side(tracklets, settings) for tracklets in (dataset.query, dataset.gallery))
-    features = embed_sides(model.embedder(dataset.name), dataset.root, query, gallery, Silent())
+    (features,) = embed_sides([model.embedder(dataset.name)], dataset.root, query, gallery, Silent())
     metrics = score(*features, query, gallery, lookalike_groups(dataset), settings.evaluation, model.device)
     write_json(finished, {"inputs": inputs, "figures": metrics.as_dict()})
 

@@ -14,6 +14,7 @@ from csip.errors import CsipError
 from csip.loading import model_file
 from csip.retrieval.in_parts import embed_to_file
 from csip.retrieval.model import Model, tested
+from csip.runtime import make_fabric, only_first, share_out
 from pipelines.advice import share_done
 from pipelines.console import RichMonitor, console
 from pose_cache.pieces import Spread
@@ -44,7 +45,7 @@ def run(
     out
         The file to write, ``.h5`` or ``.npz``, if not ``RUN/descriptors.h5``.
     spread
-        Who does the work, and which share of it; this process all of it by default.
+        Who does the work, and which share of it; this process by default, or all that ``torchrun`` has started.
 
     Returns
     -------
@@ -58,16 +59,21 @@ def run(
     """
     started = time.monotonic()
     out = out if out is not None else run_folder / DESCRIPTORS
-    spread = spread or Spread()
-    trained = load(settings, run_folder, model, onnx)
+    spread, fabric = spread or Spread(), make_fabric(settings.runtime)
+    trained = load(settings, run_folder, model, onnx, str(fabric.device))
     dataset = load_dataset(settings.dataset)
     tracklets = tracklets_of(dataset, part)
-    with RichMonitor() as monitor:
+    with RichMonitor() as shown:
+        monitor = only_first(shown, fabric)
         for text in trained.cautions(dataset.root, dataset.name):
             monitor.say(text)
         if part == "test" and dataset.train:
             monitor.say(f"{len(dataset.train):,} training tracklets are left out; --part all embeds them, too")
-        descriptors = embed_to_file(trained, dataset, tracklets, out, spread, monitor)
+        descriptors = share_out(
+            fabric, spread, lambda chosen: embed_to_file(trained, dataset, tracklets, out, chosen, monitor)
+        )
+    if not fabric.is_global_zero:
+        return out
     taken = f"{time.monotonic() - started:.0f} s"
     if descriptors is None:
         assert spread.share is not None
@@ -78,8 +84,15 @@ def run(
     return out
 
 
-def load(settings: Settings, run_folder: Path, model: Path | None = None, onnx: Path | None = None) -> Model:
+def load(
+    settings: Settings, run_folder: Path, model: Path | None = None, onnx: Path | None = None, device: str | None = None
+) -> Model:
     """Load the model that embeds, a run's own or another one's, to be used as the settings say.
+
+    Parameters
+    ----------
+    device
+        Of this process, if not ``runtime.device``.
 
     Raises
     ------
@@ -89,7 +102,8 @@ def load(settings: Settings, run_folder: Path, model: Path | None = None, onnx: 
     path = onnx if onnx is not None else model_file(model) if model is not None else own_model(run_folder)
     if onnx is None and not path.exists():
         raise CsipError(f"{path}: missing; `csip train-stage2` makes it, or name another model with --model RUN/stage2")
-    return csip.loading.load(path, settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime)
+    chosen = device or settings.runtime.device
+    return csip.loading.load(path, chosen, evaluation=settings.evaluation, runtime=settings.runtime)
 
 
 def own_model(run_folder: Path) -> Path:

@@ -17,6 +17,7 @@ from csip.errors import CsipError
 from csip.retrieval.descriptors import write_descriptors
 from csip.retrieval.evaluation import evaluate
 from csip.retrieval.model import Model
+from csip.runtime import make_fabric, only_first
 from csip.training.run_folder import skeletons_of
 from pipelines import evaluate_skeletons
 from pipelines.console import RichMonitor, console
@@ -29,6 +30,8 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
 
     The model is ``RUN/stage2``. Where the data set has skeletons alone it is ``RUN/skeleton``, and no descriptors are written.
 
+    Several processes share the tracklets.
+
     Raises
     ------
     CsipError
@@ -40,7 +43,8 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     started = time.monotonic()
     dataset = load_labelled(settings.dataset, "evaluation")
     path = own_model(run_folder)
-    model = csip.loading.load(path, settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime)
+    fabric = make_fabric(settings.runtime)
+    model = csip.loading.load(path, str(fabric.device), evaluation=settings.evaluation, runtime=settings.runtime)
     if model.trained_on != dataset.name and not cross_dataset:
         raise CsipError(
             f"{path}: this model was trained on data set {model.trained_on}, but {dataset.name} is to be scored; "
@@ -48,14 +52,17 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
         )
     elif not cross_dataset:
         _check_data(model, dataset, path)
-    with RichMonitor() as monitor:
+    with RichMonitor() as shown:
+        monitor = only_first(shown, fabric)
         labels = dataset.root / LABELS
         if is_proposal(labels):
             monitor.say(
                 f"{labels} is a proposal of `csip cluster`, and nobody has corrected it: the metrics compare descriptors with a "
                 "guess made from descriptors, not with the truth"
             )
-        evaluation = evaluate(model, dataset, monitor)
+        evaluation = evaluate(model, dataset, monitor, fabric)
+    if not fabric.is_global_zero:
+        return
     if evaluation.descriptors is not None:
         write_descriptors(run_folder / DESCRIPTORS, evaluation.descriptors)
     evaluation = replace(evaluation, seconds=time.monotonic() - started)
@@ -72,8 +79,10 @@ def _check_data(model: Model, dataset: Dataset, path: Path) -> None:
     if model.description is None or cache is None or not cache.exists():
         return
     now = TrainingData.of(dataset, cache)
-    if not all((dataset.root / frame).exists() for tracklet in dataset.train for frame in tracklet.frames):
-        now = replace(now, pictures=str(model.description.get("pictures")))
+    recorded = str(model.description.get("pictures"))
+    frames = (dataset.root / frame for tracklet in dataset.train for frame in tracklet.frames)
+    if now.pictures != recorded and not all(frame.exists() for frame in frames):
+        now = replace(now, pictures=recorded)
     if changes := now.changes(model.description):
         raise CsipError(
             f"{path}: this model was trained on other data than data set {dataset.name} holds now; changed: {changes}; train "

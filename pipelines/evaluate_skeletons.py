@@ -13,6 +13,7 @@ from rich.table import Table
 
 from csip.config import Settings
 from csip.data.skeleton_readers import load_skeleton_set
+from csip.errors import CsipError
 from csip.files import write_text
 from csip.retrieval.skeletons_alone import evaluate_skeletons, load_skeleton_model
 from csip.runtime import make_fabric
@@ -30,7 +31,12 @@ def run(settings: Settings, run_folder: Path) -> None:
     # The split is the model's; where the data are now and on which machine is decided now.
     where = settings.dataset.model_copy(update={"probe": model.settings.dataset.probe})
     dataset = load_skeleton_set(where, model.settings.runtime.seed)
-    evaluation = evaluate_skeletons(model, dataset, make_fabric(settings.runtime).device)
+    fabric = make_fabric(settings.runtime)
+    if fabric.world_size > 1:
+        raise CsipError(
+            "models of skeletons alone are evaluated by one process: start `csip evaluate` without torchrun"
+        )
+    evaluation = evaluate_skeletons(model, dataset, fabric.device)
     evaluation = replace(evaluation, seconds=time.monotonic() - started)
     out = run_folder / "metrics.json"
     evaluation.save(out)

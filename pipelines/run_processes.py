@@ -13,6 +13,8 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from csip.errors import CsipError
 
+SHARING = ("embed-frames", "train-stage1", "train-stage2", "embed", "evaluate")
+
 
 def run(processes: int, command: Sequence[str]) -> None:
     """Run a command of `csip` as ``torchrun --standalone`` does, without its tracebacks: the command has said what is wrong.
@@ -20,9 +22,13 @@ def run(processes: int, command: Sequence[str]) -> None:
     Raises
     ------
     CsipError
-        There are fewer GPUs than processes.
+        There are fewer GPUs than processes, or the command does not share its work.
     """
     import torch
+
+    if not command or command[0] not in SHARING:
+        found = repr(command[0]) if command else "nothing"
+        raise CsipError(f"processes: expected a command that shares its work ({', '.join(SHARING)}), found {found}")
 
     gpus = torch.cuda.device_count()
     if 0 < gpus < processes:

@@ -145,7 +145,7 @@ class Part(Generic[Piece]):
     def _load(self, mapped: Literal["r"] | None) -> np.ndarray | None:
         try:
             rows = np.load(self.path, mapped, allow_pickle=False)
-        except (OSError, ValueError, EOFError, TypeError):
+        except Exception:  # NumPy raises whatever it stumbles over, of tokenize's errors, too
             return None
         return rows if isinstance(rows, np.ndarray) and rows.ndim and len(rows) == self.rows else None
 
@@ -154,7 +154,7 @@ class Part(Generic[Piece]):
         data = io.BytesIO()  # written to a file, np.save hides that the disk is full
         np.save(data, rows)
         with atomic(self.path, own_temporary(self.path)) as place:
-            place.write_bytes(data.getbuffer())
+            place.write_bytes(data.getvalue())
 
 
 @dataclass(frozen=True)

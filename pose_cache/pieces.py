@@ -277,10 +277,10 @@ def _backend(name: str, workers: int) -> Iterator[int]:
                 lost.append(KilledWorker)
                 stack.enter_context(_dask_client())
             elif name == "ray":
-                from ray.exceptions import RayError
+                from ray.exceptions import OutOfMemoryError, RayActorError, WorkerCrashedError
                 from ray.util.joblib import register_ray
 
-                lost.append(RayError)
+                lost += [OutOfMemoryError, RayActorError, WorkerCrashedError]
                 register_ray()
             if name != "dask":
                 options = {"ray_remote_args": _RAY} if name == "ray" else {}

@@ -84,7 +84,7 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def settings(walkers: Path, tower: Path) -> Settings:
     """Settings of a run of seconds on `walkers`."""
     return Settings.model_validate({

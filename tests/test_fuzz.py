@@ -376,7 +376,7 @@ def test_videos(ending: str, tmp_path: Path) -> None:
         assert isinstance(found, list)
         return 0 < len(found) < 200 and all(shape[2] == 3 for shape in found)
 
-    assert survives(path, path.read_bytes(), read, is_right) > 10
+    assert survives(path, path.read_bytes(), read, is_right) > 0
 
 
 def test_states_of_an_ingest(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -66,12 +67,15 @@ def parse_table(content: bytes, where: Path, needed: Sequence[str]) -> Iterator[
     Raises
     ------
     CsipError
-        The content is no text in UTF-8 or no table, or a column is missing.
+        The content is no text in UTF-8 or no table, or a column is missing or there twice.
     """
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise CsipError(f"{where}: not UTF-8 text ({error}); save it as CSV, UTF-8") from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise CsipError(f"{where}: line {line} holds a NUL byte; save it as CSV, UTF-8")
     head = text.partition("\n")[0]
     separator = max(_SEPARATORS, key=head.count)  # the comma where there is none
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
@@ -99,5 +103,10 @@ def _columns(names: list[str], where: Path, needed: Sequence[str]) -> list[str]:
     if missing:
         raise CsipError(
             f"{where}: no column {', '.join(missing)}; found {', '.join(names) or 'nothing'}, expected {', '.join(needed)}"
+        )
+    repeated = [column for column, count in Counter(columns).items() if count > 1 and column]
+    if repeated:
+        raise CsipError(
+            f"{where}: {columns.count(repeated[0])} columns are called {repeated[0]}; expected one of each name"
         )
     return columns

@@ -17,7 +17,7 @@ import numpy as np
 from csip.data.dataset import Tracklet
 from csip.data.index import FOLDER
 from csip.monitor import Monitor
-from pose_cache.images import load_frame
+from pose_cache.images import decoding_mark, load_frame
 from pose_cache.parts import Part, PartsFolder, Work, joined_rows, read_rows
 from pose_cache.pieces import Spread
 from pose_cache.sources import FrameKind
@@ -126,12 +126,12 @@ def _decode(root: Path, frame: str) -> tuple[int, int, int]:
 
 
 def _key(root: Path, frames: Sequence[str]) -> str:
-    """Digest of names, sizes and times of frames' files."""
-    digest = hashlib.sha256()
+    """Digest of names, sizes and times of frames' files, and of the decoder's version."""
+    digest = hashlib.sha256(decoding_mark())
     for frame in frames:
         try:
             found = os.stat(f"{root}/{frame}")  # noqa: PTH116  (asked of millions)
-            known = f"{found.st_size} {found.st_mtime_ns}"
+            known = f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
         except OSError:
             known = "missing"
         digest.update(f"{frame}\0{known}\0".encode(errors="surrogateescape"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -145,7 +145,9 @@ class Embedder:
         ndarray, shape (tracklets, 2 D + C), float32
             Unit length.
         """
-        return np.stack([_mean(one) for one in self._embed(root, tracklets, monitor, sampling)])
+        return np.stack(
+            [tracklet_descriptor(one) for (one,) in embed_together([self], root, tracklets, monitor, sampling)]
+        )
 
     def clips(self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor) -> list[np.ndarray]:
         """Embed every clip of the tracklets on its own; parameters as in `tracklets`.
@@ -155,8 +157,7 @@ class Embedder:
         list of ndarray, each (clips, 2 D + C), float32
             One array per tracklet, rows of unit length.
         """
-        clips = self._embed(root, tracklets, monitor, None)
-        return [torch.nn.functional.normalize(one, dim=1).cpu().numpy() for one in clips]
+        return [clip_descriptors(one) for (one,) in embed_together([self], root, tracklets, monitor)]
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
         """Embed one tracklet that is in memory, its camera unknown.
@@ -173,50 +174,83 @@ class Embedder:
         """
         settings, sampling = self.settings.clips, self.settings.evaluation.sampling
         clips = clips_of(len(images), settings.frames, sampling, settings.stride)
-        return _mean(next(self._describe([torch.from_numpy(images[clips])], [-1])))
+        return tracklet_descriptor(self.describe(self.pixel_embedder(), torch.from_numpy(images[clips]), -1))
 
     def describe_all(self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor) -> Iterator[np.ndarray]:
         """Yield the descriptors that `tracklets` returns, one after the other."""
-        return (_mean(one) for one in self._embed(root, tracklets, monitor, None))
+        return (tracklet_descriptor(one) for (one,) in embed_together([self], root, tracklets, monitor))
 
     def say_unknown(self, tracklets: Sequence[Tracklet], monitor: Monitor) -> None:
         """Say which cameras of tracklets get no camera embedding, where the network has one."""
         unknown = sorted({t.camera for t in tracklets} - self.camera_rows.keys())
-        if unknown and self._pixel_embedder().cameras:
+        if unknown and self.pixel_embedder().cameras:
             numbers = ", ".join(map(str, unknown))
             monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
 
-    def _embed(
-        self, root: Path, tracklets: Sequence[Tracklet], monitor: Monitor, sampling: Sampling | None
-    ) -> Iterator[Tensor]:
-        """Yield the descriptors of each tracklet's clips, (clips, 2 D + C) float32, on the device."""
-        self.say_unknown(tracklets, monitor)
-        clips = TestClips(root, tracklets, self.settings.clips, sampling or self.settings.evaluation.sampling)
-        loader = DataLoader(clips, batch_size=None, **loader_options(self.settings.runtime, self.device))
-        rows = [self.camera_rows.get(t.camera, -1) for t in tracklets]
-        for number, described in enumerate(self._describe((images for _, images in loader), rows), start=1):
-            yield described
-            monitor.progress("embedding tracklets", number, len(tracklets))
+    def describe(self, embedder: PixelEmbedder, images: Tensor, row: int) -> Tensor:
+        """Return the descriptors of one tracklet's clips, (clips, 2 D + C) float32, on the device.
 
-    def _describe(self, tracklets: Iterable[Tensor], rows: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the descriptors of each tracklet's clips, (clips, T, 3, H, W) uint8; rows are those of the camera embedding."""
-        embedder = self._pixel_embedder()
+        Parameters
+        ----------
+        embedder
+            What `pixel_embedder` has returned.
+        images
+            The clips, (clips, T, 3, H, W) uint8.
+        row
+            Of the camera embedding; -1 for none.
+        """
         at_once = max(self.settings.runtime.embed_batch // self.settings.clips.frames, 1)
-        for images, row in zip(tracklets, rows, strict=True):
-            parts = []
-            with torch.inference_mode(), autocast(self.precision, self.device):
-                for chunk in images.split(at_once):
-                    camera = torch.full((len(chunk),), row, device=self.device)
-                    parts.append(embedder.embed_pixels(to_device(chunk, self.device), camera).float())
-            yield torch.cat(parts)
+        parts = []
+        with torch.inference_mode(), autocast(self.precision, self.device):
+            for chunk in images.split(at_once):
+                camera = torch.full((len(chunk),), row, device=self.device)
+                parts.append(embedder.embed_pixels(to_device(chunk, self.device), camera).float())
+        return torch.cat(parts)
 
-    def _pixel_embedder(self) -> PixelEmbedder:
+    def pixel_embedder(self) -> PixelEmbedder:
         """Return the network with the normalisation of pixels before it, on the device and in evaluation mode."""
         if isinstance(self.network, ReIDModel):
             return PixelModel(self.network, self.settings.clips).to(self.device).eval()
         return self.network
 
 
-def _mean(clips: Tensor) -> np.ndarray:
-    """Return the descriptor of a tracklet, (D,), from those of its clips, (clips, D)."""
+def embed_together(
+    embedders: Sequence[Embedder],
+    root: Path,
+    tracklets: Sequence[Tracklet],
+    monitor: Monitor,
+    sampling: Sampling | None = None,
+) -> Iterator[tuple[Tensor, ...]]:
+    """Embed tracklets by several networks; each frame is decoded once for all of them.
+
+    Parameters
+    ----------
+    embedders
+        Of the same settings and cameras, e.g. a model before and after its training.
+
+    Yields
+    ------
+    tuple of Tensor
+        Per tracklet, what each embedder says of its clips: (clips, 2 D + C) float32, on its device.
+    """
+    first = embedders[0]
+    networks = [embedder.pixel_embedder() for embedder in embedders]
+    embedders[-1].say_unknown(tracklets, monitor)
+    clips = TestClips(root, tracklets, first.settings.clips, sampling or first.settings.evaluation.sampling)
+    loader = DataLoader(clips, batch_size=None, **loader_options(first.settings.runtime, first.device))
+    for number, (index, images) in enumerate(loader, start=1):
+        row = first.camera_rows.get(tracklets[index].camera, -1)
+        yield tuple(
+            embedder.describe(network, images, row) for embedder, network in zip(embedders, networks, strict=True)
+        )
+        monitor.progress("embedding tracklets", number, len(tracklets))
+
+
+def tracklet_descriptor(clips: Tensor) -> np.ndarray:
+    """Return the descriptor of a tracklet, (D,) of unit length, from those of its clips, (clips, D)."""
     return np.asarray(torch.nn.functional.normalize(clips.mean(dim=0), dim=0).cpu().numpy())
+
+
+def clip_descriptors(clips: Tensor) -> np.ndarray:
+    """Return the descriptors of clips, (clips, D), with unit length."""
+    return np.asarray(torch.nn.functional.normalize(clips, dim=1).cpu().numpy())

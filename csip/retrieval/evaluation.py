@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 
 from csip.config import EvaluationSettings, Settings
 from csip.data.content import contents_of
@@ -19,17 +20,25 @@ from csip.data.readers import is_labelled
 from csip.errors import CsipError
 from csip.monitor import Monitor, Silent
 from csip.retrieval.descriptors import Descriptors
-from csip.retrieval.embedding import Embedder, clips_of
+from csip.retrieval.embedding import Embedder, clip_descriptors, clips_of, embed_together, tracklet_descriptor
 from csip.retrieval.metrics import Ranking, by_camera, chance, confidence_intervals, rank, rank_distances
 from csip.retrieval.model import Model, tested
 from csip.retrieval.reranking import rerank
 from csip.retrieval.scores import CONFIDENCE, CameraScores, Evaluation, LookalikeScores, ModelScores, Protocol, Scores
+from csip.runtime import share
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
-def evaluate(model: Model, dataset: Dataset, monitor: Monitor | None = None) -> Evaluation:
+def evaluate(
+    model: Model, dataset: Dataset, monitor: Monitor | None = None, fabric: Fabric | None = None
+) -> Evaluation:
     """Score a model on a data set's query and gallery; what to score and how is in the model's ``settings.evaluation``.
+
+    Parameters
+    ----------
+    fabric
+        Processes that call this together: each embeds a share of the tracklets, and every one returns the same.
 
     Raises
     ------
@@ -51,17 +60,18 @@ def evaluate(model: Model, dataset: Dataset, monitor: Monitor | None = None) -> 
         models["random weights"] = model.untrained(pretrained=False)
         models["before training"] = model.untrained(pretrained=True)
     models["trained"] = model
-    for label, candidate in models.items():
-        features = embed_sides(candidate.embedder(dataset.name), dataset.root, query, gallery, monitor)
+    embedders = [candidate.embedder(dataset.name) for candidate in models.values()]
+    found = embed_sides(embedders, dataset.root, query, gallery, monitor, fabric)
+    for label, features in zip(models, found, strict=True):
         rows[label] = score(*features, query, gallery, groups, settings.evaluation, device)
     descriptors = None
     if settings.evaluation.level == "tracklet":
         everyone = tested(dataset)
         by_name = dict(
-            zip([t.name for t in (*dataset.query, *dataset.gallery)], (*features[0], *features[1]), strict=True)
+            zip([t.name for t in (*dataset.query, *dataset.gallery)], (*found[-1][0], *found[-1][1]), strict=True)
         )
-        found = np.stack([by_name[t.name] for t in everyone])
-        descriptors = Descriptors.of(dataset, everyone, found, model.digest, pictures)
+        trained = np.stack([by_name[t.name] for t in everyone])
+        descriptors = Descriptors.of(dataset, everyone, trained, model.digest, pictures)
     return Evaluation(
         dataset.name,
         protocol(dataset, query, gallery, model),
@@ -115,17 +125,41 @@ def side(tracklets: Sequence[Tracklet], settings: Settings) -> Side:
 
 
 def embed_sides(
-    embedder: Embedder, root: Path, query: Side, gallery: Side, monitor: Monitor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Embed query and gallery, a tracklet of both once; return their descriptors, (entries, D) each."""
+    embedders: Sequence[Embedder],
+    root: Path,
+    query: Side,
+    gallery: Side,
+    monitor: Monitor,
+    fabric: Fabric | None = None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Embed query and gallery, a tracklet of both once, by one or more networks of the same settings.
+
+    Parameters
+    ----------
+    fabric
+        Processes that share the tracklets.
+
+    Returns
+    -------
+    list of (ndarray, ndarray)
+        The descriptors of queries and gallery that each network gives, (entries, D) each.
+    """
     everyone = list({t.name: t for t in (*query.tracklets, *gallery.tracklets)}.values())
     row = {t.name: i for i, t in enumerate(everyone)}
-    if embedder.settings.evaluation.level == "tracklet":
-        features = embedder.tracklets(root, everyone, monitor)
-        return features[[row[t.name] for t in query.tracklets]], features[[row[t.name] for t in gallery.tracklets]]
-    clips = embedder.clips(root, everyone, monitor)
-    of_queries, of_gallery = (np.concatenate([clips[row[t.name]] for t in part.tracklets]) for part in (query, gallery))
-    return of_queries, of_gallery
+    ranked_by_clip = embedders[0].settings.evaluation.level == "clip"
+
+    def embed(mine: Sequence[Tracklet]) -> list[list[np.ndarray]]:
+        together = embed_together(embedders, root, mine, monitor)
+        if ranked_by_clip:
+            return [[clip_descriptors(clips) for clips in each] for each in together]
+        return [[tracklet_descriptor(clips)[None] for clips in each] for each in together]
+
+    entries = share(fabric, everyone, embed) if fabric is not None else embed(everyone)
+
+    def of(side: Side, network: int) -> np.ndarray:
+        return np.concatenate([entries[row[t.name]][network] for t in side.tracklets])
+
+    return [(of(query, network), of(gallery, network)) for network in range(len(embedders))]
 
 
 def score(

@@ -96,6 +96,12 @@ def prepare(
     if fabric.world_size > 1:
         raise CsipError(f"skeletons alone: expected one process, found {fabric.world_size}; start without torchrun")
     train, held = hold_out_sequences(dataset.train, chosen.val_share)
+    if short := [s for s in held if len(s.joints) < chosen.frames]:
+        held = tuple(s for s in held if len(s.joints) >= chosen.frames)
+        monitor.say(
+            f"{len(short):,} held-out sequences are shorter than a window of {chosen.frames} frames"
+            + ("" if held else ": nothing is held out, and the last epoch is kept")
+        )
     joints = joint_set(dataset.joint_set)
     init = init / "model.safetensors" if init is not None and init.is_dir() else init
     torch.manual_seed(settings.runtime.seed)
@@ -260,7 +266,6 @@ class HeldOut:
     def __init__(
         self, train: Sequence[SkeletonSequence], held: Sequence[SkeletonSequence], frames: int, joints: JointSet
     ) -> None:
-        held = [s for s in held if len(s.joints) >= frames]
         self.probe, owners = windows(held, frames)
         self.probe_ids = np.array([s.pid for s in held])[owners]
         self.gallery, owners = windows(train, frames)

@@ -21,7 +21,7 @@ import numpy as np
 
 from csip.errors import CsipError
 from csip.video.box_raw import PEOPLE, UNIT, WORDS, BoxesOptions, Format, RawBoxes, plain
-from csip.video.box_table import TextTable, as_number
+from csip.video.box_table import TextTable, as_number, read_names
 from csip.video.box_yolo import read_lines
 
 _TOLERANCE: Final = 0.02
@@ -148,6 +148,8 @@ def _recognise(table: TextTable) -> Format:
             "column 8, the class, is -1, but a later one is not; all boxes are people only if it is no class",
         )
     whole = bool((known == np.round(known)).all() and known.min() >= 0)
+    if _within(known, set(range(-1, 1000))) and known.min() == -1:
+        raise _ambiguous(table, ("mot", "tracker"), "column 8 is -1 in some lines and looks like a class in others")
     if table.width >= 10 and not whole:
         return "mot"  # coordinates in the world
     if not whole:
@@ -231,7 +233,7 @@ def _cvat_labels(path: Path) -> list[str] | None:
     labels = path.with_name("labels.txt")
     if path.name != "gt.txt" or not labels.is_file():
         return None
-    return [line.strip() for line in labels.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    return read_names(labels)
 
 
 def _cvat(table: TextTable, labels: list[str], options: BoxesOptions) -> RawBoxes:

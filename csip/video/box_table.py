@@ -115,13 +115,31 @@ def read_table(path: Path) -> TextTable:
         It is no text.
     """
     try:
-        data = path.read_bytes()
-        text = data.decode(next(name for mark, name in _MARKS if data.startswith(mark)))
-        if "\0" in text:
-            raise CsipError(f"{path}: not a text file of boxes (there are zero bytes in it)")
-        return _cells(path, text)
-    except (UnicodeError, csv.Error) as error:
+        return _cells(path, _text(path, "of boxes"))
+    except csv.Error as error:
         raise CsipError(f"{path}: not a text file of boxes ({error})") from error
+
+
+def read_names(path: Path) -> list[str]:
+    """Read a text file of names of classes, one a line; empty lines do not count.
+
+    Raises
+    ------
+    CsipError
+        It is no text.
+    """
+    return [line.strip() for line in _text(path, "of names of classes").splitlines() if line.strip()]
+
+
+def _text(path: Path, what: str) -> str:
+    data = path.read_bytes()
+    try:
+        text = data.decode(next(name for mark, name in _MARKS if data.startswith(mark)))
+    except UnicodeError as error:
+        raise CsipError(f"{path}: not a text file {what} ({error})") from error
+    if "\0" in text:
+        raise CsipError(f"{path}: not a text file {what} (there are zero bytes in it)")
+    return text
 
 
 def as_number(text: str) -> float | None:

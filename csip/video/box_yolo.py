@@ -16,7 +16,7 @@ import numpy as np
 
 from csip.errors import CsipError
 from csip.video.box_raw import PEOPLE, UNIT, BoxesOptions, RawBoxes, plain
-from csip.video.box_table import TextTable, as_number, read_table
+from csip.video.box_table import TextTable, as_number, read_names, read_table
 
 _NAMES: Final = ("classes.txt", "obj.names", "labels.txt")
 _PERSON: Final = "0"
@@ -104,7 +104,7 @@ def names_beside(folder: Path) -> list[Path]:
 def _class_names(folder: Path) -> list[str]:
     for file in names_beside(folder):
         if file.is_file():
-            return [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+            return read_names(file)
     return []
 
 

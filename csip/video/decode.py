@@ -8,6 +8,7 @@ One frame is in memory at a time.
 from __future__ import annotations
 
 import configparser
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,4 +251,4 @@ def _picture_rate(folder: Path) -> float:
         rate = parser.getfloat("Sequence", "frameRate", fallback=PICTURE_RATE)
     except (configparser.Error, ValueError, UnicodeDecodeError):
         return PICTURE_RATE
-    return rate if rate > 0 else PICTURE_RATE
+    return rate if 0 < rate < math.inf else PICTURE_RATE

@@ -62,10 +62,10 @@ class Times:
         return tuple(1 / statistics.median(times) for times in (self.pose2d, self.lifting, both))
 
 
-def render(root: Path, tracklets: int) -> list[list[str]]:
-    """Render people; returns the frames of each tracklet, relative to the root."""
+def render(root: Path, tracklets: int, longest: int = max(LENGTHS)) -> list[list[str]]:
+    """Render people; returns the frames of each tracklet, relative to the root, at most `longest`."""
     spec = SyntheticSpec(
-        train_ids=-(-tracklets // 2), test_ids=1, cameras=2, tracklets_per_camera=1, frames=max(LENGTHS),
+        train_ids=-(-tracklets // 2), test_ids=1, cameras=2, tracklets_per_camera=1, frames=longest,
         height=256, width=128, distractors=0, junk=0,
     )  # fmt: skip
     render_mars(root, spec, workers=1)
@@ -234,7 +234,7 @@ class Measured:
 def measure(device: str, threads: int, batch: int, quick: bool) -> Measured:
     """Time ours and MMPose in turns, on the same crops."""
     gpu = device != "cpu"
-    rounds, tracklets, peer_frames = (3, 2, 16) if quick else (7, 5, 48)
+    rounds, tracklets, peer_frames = (2, 1, 8) if quick else (7, 5, 48)
     spec = replace(human3d(), pose2d_weights=None, lifter_weights=None)
     # A processor without units for bf16 emulates it, which takes many times as long and says nothing.
     precisions: list[Precision] = ["32", "bf16", "16"] if gpu else ["32", "bf16"] if has_bf16("cpu") else ["32"]

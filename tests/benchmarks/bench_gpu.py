@@ -2,25 +2,30 @@
 
     python tests/benchmarks/bench_gpu.py [--quick] [--device cpu] [--out FOLDER]
 
-Checks come first: a forward pass of the test branch and a step of each trainer, against the CPU's numbers in float32. Then the
-measurements, each side by side with the straightforward form where there is one. A line says "skipped" and why where a package or
-a GPU is missing. Writes bench_gpu.json, and bench_gpu.md for docs/benchmarks.md. With --quick on a CPU every line runs in small.
+Checks come first: a forward pass of the test branch, a step of each trainer and the demo's pose estimator, against the CPU's
+numbers in float32. Then the measurements, each side by side with the straightforward form where there is one. A line says
+"skipped" and why where a package or a GPU is missing. Writes bench_gpu.json, and bench_gpu.md for docs/benchmarks.md. With
+--quick every line runs in small, on a CPU too.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
-import json
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import bench_extract
+import bench_metrics
+import bench_train
 import cv2
 import numpy as np
 import torch
@@ -35,12 +40,13 @@ from csip.models.losses import LearnableTemperature, supervised_contrastive
 from csip.models.reid import ReIDModel
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.skeleton_reid import GraphWindows, masked_reconstruction
+from csip.retrieval.metrics import RankOptions, rank
 from csip.runtime import autocast, loader_options, to_device
 from csip.training.stage1 import TrainingArrays
 from csip.training.stage2 import loss_terms, total_loss
+from pose_cache.estimator import PoseEstimator, demo, human3d
 from pose_cache.joints import joint_set
 
-HERE = Path(__file__).parent
 JOINTS = 17
 TOLERANCE = {"32-true": 2e-3, "bf16-mixed": 5e-2, "16-mixed": 2e-2}  # relative, of losses and gradients
 
@@ -80,6 +86,7 @@ class Bench:
                 "clips": {"frames": 4, "height": 64, "width": 32},
                 "skeleton_encoder": {"depth": 2, "heads": 2},
             }
+        tree["runtime"] = {"workers": 0} if self.quick else {}
         tree["skeleton_encoder"] = {**tree.get("skeleton_encoder", {}), "dropout": 0.0, "sign_flips": False}
         return Settings.model_validate(tree)
 
@@ -273,36 +280,181 @@ def measure_stage1(bench: Bench) -> dict[str, Any]:
     return {"epoch_seconds": bench.best(epoch, repeat=1), "tracklets": tracklets, "frames": total}
 
 
-def measure_by(script: str, bench: Bench, needs: tuple[str, ...] = (), *, small: bool = False) -> dict[str, Any]:
-    """Run another benchmark on the device; its last line of JSON is what it has found."""
-    for package in needs:
+def measure_embedding(bench: Bench) -> dict[str, Any]:
+    """Clips per second of the test branch, and the smallest cosine to float32, in each precision.
+
+    Raises
+    ------
+    AssertionError
+        A descriptor is further than 1e-3 from that in float32.
+    """
+    settings, device = bench.settings, bench.device
+    count = 2 if bench.quick else 64
+    images = clips_of(settings, count)[0].to(device)
+    model = model_of(bench).to(device).eval()
+    figures: dict[str, Any] = {}
+    exact: torch.Tensor | None = None
+    for name, precision, fast in (
+        ("32-true", "32-true", False), ("tf32", "32-true", True), ("bf16-mixed", "bf16-mixed", False),
+        ("16-mixed", "16-mixed", False),
+    ):  # fmt: skip
+        if device.type == "cpu" and name in ("tf32", "16-mixed"):
+            continue
+
+        def embed(precision: Any = precision) -> torch.Tensor:
+            with torch.inference_mode(), autocast(precision, device):
+                return model.embed(images).float()
+
+        with tf32(fast):
+            found = embed()
+            exact = found if exact is None else exact
+            figures[f"clips_per_second, {name}"] = count / bench.best(embed)
+        figures[f"cosine, {name}"] = cosine = float((found * exact).sum(dim=1).min().cpu())
+        assert cosine > 1 - 1e-3, f"descriptors in {name}: cosine {cosine:.6f} to float32, at least 0.999 expected"
+    return figures
+
+
+@contextlib.contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Let products of matrices in float32 round their factors to TF32, for as long as it lasts."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if on else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def measure_stage2(bench: Bench) -> dict[str, Any]:
+    """Seconds and peak memory of a step: the straightforward form in float32, ours, with recomputed activations, compiled."""
+    sizes = bench_train.Sizes(4, 4, 8, 1, 32) if bench.quick else bench_train.Sizes(16, 8, 625, 3)
+    plain = bench.settings
+    recompute = plain.model_copy(update={"runtime": plain.runtime.model_copy(update={"recompute": True})})
+    figures: dict[str, Any] = {}
+    for case, settings in (("plain float32", plain), ("bf16", plain), ("bf16 recompute", recompute)):
+        found = bench_train.run_stage2_as(case, settings, sizes, bench.device)
+        figures[f"step_seconds, {case}"] = found["step"]
+        if bench.device.type == "cuda":
+            figures[f"gib, {case}"] = found["memory"]
+    figures["ratio"] = figures["step_seconds, plain float32"] / figures["step_seconds, bf16"]
+    return figures
+
+
+def measure_compiled(bench: Bench) -> dict[str, Any]:
+    """A step of stage 2 with the model compiled: its seconds, and what the first one takes."""
+    if bench.device.type == "cuda" and importlib.util.find_spec("triton") is None:
+        raise Skip("triton is not installed")
+    sizes = bench_train.Sizes(4, 4, 8, 1, 32) if bench.quick else bench_train.Sizes(16, 8, 625, 3)
+    backend = "aot_eager" if bench.quick else "inductor"  # in small: traced, but no code is generated
+    started = time.perf_counter()
+    found = bench_train.run_stage2(
+        "bf16", bench.settings, sizes, bench.device, lambda model: torch.compile(model, backend=backend)
+    )
+    whole = time.perf_counter() - started
+    steps = (sizes.repeat + 1) * (found["step"] + found["embed"])
+    return {"step_seconds": found["step"], "compile_seconds": max(whole - steps, 0.0), "backend": backend}
+
+
+def measure_ranking(bench: Bench) -> dict[str, Any]:
+    """MARS's sizes, against a loop over queries on the processor."""
+    queries, gallery, width = (60, 300, 64) if bench.quick else (1980, 11310, 2048)
+    query, q_ids, q_cams, entries, g_ids, g_cams = bench_metrics.make(queries, gallery, width)
+    labels = (q_ids, q_cams, g_ids, g_cams)
+    found = [rank(query, q_ids, q_cams, entries, g_ids, g_cams, device=bench.device)]
+    seconds = bench.best(lambda: found.append(rank(query, q_ids, q_cams, entries, g_ids, g_cams, device=bench.device)))
+    squares, step = np.square(entries).sum(axis=1), 10
+    asked = range(0, queries, step)
+    loop, (mean, first) = bench_metrics.timed(
+        lambda: bench_metrics.loop_over_queries(lambda i: squares - 2 * entries @ query[i], asked, *labels)
+    )
+    chosen = found[-1].subset(np.arange(queries) % step == 0)
+    assert np.allclose((chosen.map, chosen.rank1), (mean, first), atol=1e-3), (chosen.map, chosen.rank1, mean, first)
+    return {"seconds": seconds, "loop_seconds": step * loop, "ratio": step * loop / seconds, "map": found[-1].map}
+
+
+def measure_large_ranking(bench: Bench) -> dict[str, Any]:
+    """100,000 queries against 1,000,000 gallery tracklets in blocks, descriptors that a good model would give."""
+    queries, gallery, each, width = (200, 2000, 20, 16) if bench.quick else (100_000, 1_000_000, 20, 128)
+    rng = np.random.default_rng(0)
+    people = rng.standard_normal((gallery // each, width), dtype=np.float32)
+
+    def side(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        features = people[ids] + 0.3 * rng.standard_normal((len(ids), width), dtype=np.float32)
+        return features / np.linalg.norm(features, axis=1, keepdims=True), ids, rng.integers(0, 6, len(ids))
+
+    entries = side(np.arange(gallery) % len(people))
+    asked = side(rng.integers(0, len(people), queries))
+    options = RankOptions() if bench.quick else RankOptions(chunk=4096, gallery_chunk=32_768)
+    started = time.perf_counter()
+    found = rank(*asked, *entries, options, bench.device)
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "queries": queries, "gallery": gallery, "width": width, "map": found.map}
+
+
+def needs_pose_models() -> None:
+    for package in ("mmcv", "mmpose"):
         if importlib.util.find_spec(package) is None:
             raise Skip(f"{package} is not installed")
-    command = [sys.executable, str(HERE / script), "--device", bench.device.type]
-    command += ["--quick"] if bench.quick or small else []
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(
-            done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"
-        )
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    return json.loads(lines[-1]) if lines else {"output": done.stdout}
 
 
-def lines() -> Iterator[tuple[str, Callable[[Bench], dict[str, Any]]]]:
-    """Yield every line's name and what computes it; the checks first."""
-    yield "check: descriptors", check_forward
-    yield "check: step of stage 1", check_stage1
-    yield "check: step of stage 2", check_stage2
-    yield "check: step on skeletons alone", check_skeletons
-    yield "decoding into the device's memory", measure_decoding
-    yield "stage 1, an epoch at MARS's size", measure_stage1
-    yield "stage 2 and embedding, side by side", lambda bench: measure_by("bench_train.py", bench)
-    yield "ranking, side by side", lambda bench: measure_by("bench_metrics.py", bench)
-    yield (
-        "extraction, side by side",
-        lambda bench: measure_by("bench_extract.py", bench, ("mmcv", "mmpose"), small=bench.device.type == "cpu"),
+def check_extraction(bench: Bench) -> dict[str, Any]:
+    """Keypoints and joints of the demo's models, in float32, against the CPU's."""
+    needs_pose_models()
+    rng = np.random.default_rng(0)
+    crops = [rng.integers(0, 255, (128, 64, 3)).astype(np.uint8) for _ in range(4)]
+    there, here = (
+        PoseEstimator.load("demo", str(device)).estimate(crops) for device in (torch.device("cpu"), bench.device)
     )
+    pixels = float(np.abs(there.keypoints2d[..., :2] - here.keypoints2d[..., :2]).max())
+    metres = float(np.abs(there.joints - here.joints).max())
+    assert pixels <= 0.5 and metres <= 0.01, f"{pixels:.3g} pixels and {metres:.3g} m from the CPU's"
+    return {"pixels": pixels, "metres": metres}
+
+
+def measure_extraction(bench: Bench) -> dict[str, Any]:
+    """Frames per second from JPEG files to joints, against MMPose one frame at a time."""
+    needs_pose_models()
+    device, large = bench.device.type, not bench.quick and bench.device.type != "cpu"
+    spec = replace(human3d(), pose2d_weights=None, lifter_weights=None) if large else demo()
+    batch, repeated, rounds = (256, 64, 3) if large else (16, 1, 1)
+    root = bench.folder / "people"
+    people = bench_extract.render(root, 1, *([8] if bench.quick else []))
+    paths = [root / frame for one in people for frame in one]
+    peer = bench_extract.Peer(spec, device)
+    peers = bench_extract.Times([], [])
+    bench_extract.time_peer(peer, paths[:2], None)
+    for _ in range(rounds):
+        bench_extract.time_peer(peer, paths[: 4 if bench.quick else 32], peers)
+    figures: dict[str, Any] = {"frames_per_second, one at a time": peers.rate()[2]}
+    workers = bench.settings.runtime.decoders or 1
+    for precision in ("32", "bf16", "16"):
+        if bench.device.type == "cpu" and precision != "32":
+            continue
+        estimator, times = PoseEstimator(spec, device, False, precision), bench_extract.Times([], [])
+        bench_extract.time_ours(estimator, root, people, batch, workers, None)
+        for _ in range(rounds):
+            bench_extract.time_ours(estimator, root, people * repeated, batch, workers, times)
+        figures[f"frames_per_second, {precision}"] = times.rate()[2]
+        both = [[a + b for a, b in zip(t.pose2d, t.lifting, strict=True)] for t in (peers, times)]
+        figures[f"ratio, {precision}"] = statistics.median(a / b for a, b in zip(*both, strict=True))
+    return figures
+
+
+LINES: tuple[tuple[str, Callable[[Bench], dict[str, Any]]], ...] = (
+    ("check: descriptors", check_forward),
+    ("check: step of stage 1", check_stage1),
+    ("check: step of stage 2", check_stage2),
+    ("check: step on skeletons alone", check_skeletons),
+    ("check: extraction", check_extraction),
+    ("decoding into the device's memory", measure_decoding),
+    ("extraction, side by side", measure_extraction),
+    ("stage 1, an epoch at MARS's size", measure_stage1),
+    ("stage 2, a step side by side", measure_stage2),
+    ("stage 2, a compiled step", measure_compiled),
+    ("embedding", measure_embedding),
+    ("ranking at MARS's size", measure_ranking),
+    ("ranking in blocks", measure_large_ranking),
+)
 
 
 def brief(figures: dict[str, Any]) -> str:
@@ -318,11 +470,12 @@ def main() -> None:
     parser.add_argument("--only", help="lines whose name holds this text")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"))
     options = parser.parse_args()
+    warnings.simplefilter("ignore")  # of the libraries that are measured
     missing = options.device == "cuda" and not torch.cuda.is_available()
     found: list[Line] = []
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(torch.device(options.device), options.quick, Path(folder))
-        for name, compute in lines():
+        for name, compute in LINES:
             if options.only and options.only not in name:
                 continue
             started = time.perf_counter()

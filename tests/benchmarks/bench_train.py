@@ -1,4 +1,4 @@
-"""Training of both stages against the straightforward form of it, with ViT-B/16 at 256x128 and random weights.
+"""Training of both stages against the straightforward form of it, ViT-B/16 (--quick: ViT-S/16) at 256x128, random weights.
 
 Stage 1: one batch from cached frame features, against the same batch with the features computed again.
 Stage 2: one step (forward, loss, backward, Adam) and the embedding of test clips, against attention that keeps its maps,
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -32,13 +33,14 @@ from csip.training.stage2 import loss_terms, parameter_groups, total_loss
 from pose_cache.processor import has_bf16
 
 JOINTS = 17
+WIDTHS = {"ViT-B-16": 512, "ViT-S-16": 384}  # of the projected features
 SEEN = 2  # clips whose features are computed; the time is that of all, since it grows with their number
 
 
-def settings(bf16: bool, recompute: bool = False) -> Settings:
+def settings(model: str, bf16: bool, recompute: bool = False) -> Settings:
     return Settings.model_validate({
         "dataset": {"name": "bench"},
-        "vision": {"model": "ViT-B-16", "pretrained": None},
+        "vision": {"model": model, "pretrained": None},
         "runtime": {"precision": "bf16-mixed" if bf16 else "32-true", "recompute": recompute},
     })  # fmt: skip
 
@@ -72,9 +74,9 @@ def timed(work: Callable[[], object], repeat: int, device: torch.device) -> floa
     return min(times[1:])
 
 
-def clips(count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def clips(count: int, frames: int, chosen: Settings, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(count, frames, 3, 256, 128, generator=generator)
+    images = torch.randn(count, frames, 3, chosen.clips.height, chosen.clips.width, generator=generator)
     joints = 0.4 * torch.randn(count, frames, JOINTS, 3, generator=generator)
     labels = torch.arange(count) // 2
     return (
@@ -85,20 +87,39 @@ def clips(count: int, frames: int, device: torch.device) -> tuple[Tensor, Tensor
     )
 
 
-def run_stage2(case: str, count: int, frames: int, identities: int, repeat: int, device: torch.device) -> dict:
-    """Time a step and an embedding of `count` clips; the peak of memory is this process's own."""
-    bf16 = "bf16" in case
-    chosen = settings(bf16, "recompute" in case)
-    encoder = empty_encoder("h36m17", 512, chosen)
-    model = build_model(encoder, 0.07, identities, 6, chosen).to(device)
-    model.pfu.set_prototypes(torch.randn(identities, 512), torch.randn(identities, 512))
+@dataclass(frozen=True)
+class Sizes:
+    """How large a step of stage 2 is, how wide its features are, and how often it is timed."""
+
+    clips: int
+    frames: int
+    identities: int
+    repeat: int
+    width: int = 512
+
+
+def run_stage2(
+    case: str, chosen: Settings, sizes: Sizes, device: torch.device, compiled: Callable[..., Any] | None = None
+) -> dict:
+    """Time a step and an embedding of clips; the peak of memory is this process's own.
+
+    Parameters
+    ----------
+    compiled
+        Compiles the model, as `torch.compile` does; not compiled without it.
+    """
+    bf16, width = "bf16" in case, sizes.width
+    encoder = empty_encoder("h36m17", width, chosen)
+    model = build_model(encoder, 0.07, sizes.identities, 6, chosen).to(device)
+    model.pfu.set_prototypes(*(torch.randn(sizes.identities, width, device=device) for _ in range(2)))
     optimizer = torch.optim.Adam(parameter_groups(model, chosen), fused="plain" not in case)
-    images, joints, valid, labels = clips(count, frames, device)
-    camera = torch.zeros(count, dtype=torch.int64, device=device)
+    images, joints, valid, labels = clips(sizes.clips, sizes.frames, chosen, device)
+    camera = torch.zeros(sizes.clips, dtype=torch.int64, device=device)
+    run = model if compiled is None else compiled(model)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            output = model(images, joints, valid, camera)
+            output = run(images, joints, valid, camera)
         optimizer.zero_grad()
         total_loss(loss_terms(output, labels, chosen), chosen).backward()
         optimizer.step()
@@ -108,24 +129,26 @@ def run_stage2(case: str, count: int, frames: int, identities: int, repeat: int,
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             model.embed(images, camera)
 
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     model.train()
-    seconds = timed(step, repeat, device)
+    seconds = timed(step, sizes.repeat, device)
     peak = peak_memory(device)
     model.eval()
-    return {"step": seconds, "memory": peak, "embed": timed(embed, repeat, device)}
+    return {"step": seconds, "memory": peak, "embed": timed(embed, sizes.repeat, device)}
 
 
-def run_stage1(count: int, frames: int, repeat: int, device: torch.device) -> dict:
+def run_stage1(model: str, count: int, frames: int, repeat: int, device: torch.device) -> dict:
     """Time a batch of `count` clips from cached features, and what the image encoder takes to make these."""
-    chosen = settings(False)
-    encoder = empty_encoder("h36m17", 512, chosen).to(device)
+    chosen, width = settings(model, False), WIDTHS[model]
+    encoder = empty_encoder("h36m17", width, chosen).to(device)
     vision = build_model(encoder, 0.07, 2, 0, chosen).vision.to(device).eval()
     encoder.requires_grad_(True).train()
     temperature = LearnableTemperature().to(device)
     optimizer = torch.optim.Adam([*encoder.parameters(), *temperature.parameters()], fused=True)
-    _, joints, valid, labels = clips(count, frames, device)
-    images = clips(SEEN, frames, device)[0].flatten(0, 1)
-    cached = torch.randn(count, frames, 512, device=device)
+    _, joints, valid, labels = clips(count, frames, chosen, device)
+    images = clips(SEEN, frames, chosen, device)[0].flatten(0, 1)
+    cached = torch.randn(count, frames, width, device=device)
     bf16 = False
 
     def step() -> None:
@@ -159,16 +182,22 @@ def peak_memory(device: torch.device) -> float:
 def run_case(case: str, options: argparse.Namespace) -> dict:
     device = torch.device(options.device)
     if case == "stage1":
-        return run_stage1(options.batch, options.frames, options.repeat, device)
-    sizes = (options.clips, options.frames, options.identities, options.repeat)
+        return run_stage1(options.model, options.batch, options.frames, options.repeat, device)
+    width = WIDTHS[options.model]
+    sizes = Sizes(options.clips, options.frames, options.identities, options.repeat, width)
+    return run_stage2_as(case, settings(options.model, "bf16" in case, "recompute" in case), sizes, device)
+
+
+def run_stage2_as(case: str, chosen: Settings, sizes: Sizes, device: torch.device) -> dict:
+    """Run a case of stage 2, "plain" in the straightforward form."""
     if "plain" not in case:
-        return run_stage2(case, *sizes, device)
+        return run_stage2(case, chosen, sizes, device)
     # nn.MultiheadAttention finds the function where it is defined, ours through the module.
     with (
         mock.patch.object(torch.nn.functional, "scaled_dot_product_attention", keep_maps),
         mock.patch.object(PrototypeFusionUpdater, "forward", update_for_each_clip),
     ):
-        return run_stage2(case, *sizes, device)
+        return run_stage2(case, chosen, sizes, device)
 
 
 def spawn(case: str, options: argparse.Namespace) -> dict:
@@ -195,18 +224,20 @@ def waits_per_step() -> int | None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small batches, once")
+    parser.add_argument("--quick", action="store_true", help="a smaller model, small batches, once: within 50 s")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--clips", type=int, help="clips of a stage-2 step, two of each identity")
     parser.add_argument("--batch", type=int, help="clips of a stage-1 batch")
     parser.add_argument("--frames", type=int)
     parser.add_argument("--identities", type=int, default=625)
     parser.add_argument("--repeat", type=int)
+    parser.add_argument("--model", choices=WIDTHS)
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.model = options.model or ("ViT-S-16" if options.quick else "ViT-B-16")
     options.clips = options.clips or (2 if options.quick else 16 if options.device == "cuda" else 8)
-    options.batch = options.batch or (16 if options.quick else 64)
-    options.frames = options.frames or (4 if options.quick else 8)
+    options.batch = options.batch or (8 if options.quick else 64)
+    options.frames = options.frames or (2 if options.quick else 8)
     options.repeat = options.repeat or (1 if options.quick else 3)
     if options.case:
         print(json.dumps(run_case(options.case, options)))
@@ -217,7 +248,7 @@ def main() -> None:
     found = {case: spawn(case, options) for case in dict.fromkeys(cases)}
     first = spawn("stage1", options)
     plain, ours, small = found["plain float32"], found[f"ours {best}"], found[f"ours {best} recompute"]
-    print(f"{options.clips} clips of {options.frames} frames, 256x128, ViT-B/16, {options.identities} identities, "
+    print(f"{options.clips} clips of {options.frames} frames, 256x128, {options.model}, {options.identities} identities, "
           f"{options.device}, {torch.get_num_threads()} threads")  # fmt: skip
     print(f"\n{'stage 2':36}{'step, s':>10}{'peak, GiB':>11}{'test, clips/s':>15}")
     for case, row in found.items():
@@ -244,7 +275,7 @@ def main() -> None:
         "ratio_stage1_same_precision": (same["features"] + same["cached"]) / cached,
         "waits_per_step": waits,
         "clips": options.clips, "batch": options.batch, "frames": options.frames, "device": options.device,
-        "precision": best, "stage1": first, "stage2": found,
+        "model": options.model, "precision": best, "stage1": first, "stage2": found,
     }  # fmt: skip
     print(json.dumps(figures))
 

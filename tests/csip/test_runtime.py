@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from csip.config import Settings
-from csip.runtime import make_fabric, seed_torch, share
+from csip.runtime import loader_options, make_fabric, seed_torch, share
 
 
 def runtime(**values: object) -> Any:
@@ -57,6 +57,17 @@ def test_work_is_shared_out_without_gaps(count: int, monkeypatch: pytest.MonkeyP
         share(fabric, range(count), lambda mine: [10 * item for item in mine])
     assert [result for part in parts for result in part] == [10 * item for item in range(count)]
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_loaders_of_a_gpu_decode_into_pinned_memory_and_keep_their_workers() -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    kept = {"num_workers": 2, "pin_memory": True, "persistent_workers": True}
+    assert loader_options(runtime(workers=2), cuda) == kept
+    assert loader_options(runtime(workers=0), cpu) == {
+        "num_workers": 0,
+        "pin_memory": False,
+        "persistent_workers": False,
+    }
 
 
 def test_loaders_take_the_cores_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,12 @@ import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 if __name__ == "__main__":
     ctypes.CDLL(sys.argv[1])  # before torch
@@ -27,17 +30,20 @@ import torch
 import yaml
 from simulation import CPU, DEVICE, DISPATCHER, SimulatedDevice, counted
 
+import csip
 from csip.config import Settings
 from csip.data.dataset import Dataset
 from csip.data.readers import load_dataset
 from csip.data.sequences import SkeletonDataset, SkeletonSequence
+from csip.models.checkpoints import save_model
 from csip.models.factory import build_model, empty_encoder
 from csip.models.rollout import attention_rollout
 from csip.monitor import Silent
 from csip.retrieval.embedding import Embedder
 from csip.retrieval.evaluation import evaluate
+from csip.retrieval.in_parts import embed_to_file
 from csip.retrieval.metrics import rank
-from csip.retrieval.model import Model
+from csip.retrieval.model import Model, tested
 from csip.runtime import Precision
 from csip.training.keeper import Keeper
 from csip.training.skeletons_alone import train_skeleton
@@ -46,44 +52,57 @@ from csip.training.stage2 import train_stage2
 from csip.video import rtmdet
 from pose_cache.compat import guard_torchvision
 from pose_cache.estimator import PoseEstimator
+from pose_cache.pieces import Spread
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
-# Every setting of stage 2 that changes what runs, with values that the defaults do not have. The test that reads this table
-# fails where a setting of stage 2 is neither here nor in NUMBERS.
-OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
-    "batches": ({"batches": "alike"},),
-    "lambda_distill": ({"lambda_distill": 0.0},),
-    "fusion": ({"fusion": "gate"},),
-    "prototype_attention": ({"prototype_attention": "induced"},),
-    "prototype_layers": ({"prototype_layers": 1},),
-    "update_prototypes": ({"update_prototypes": False},),
-    "detach_tokens": ({"detach_tokens": False},),
-    "update_tokens": ({"update_tokens": "all"},),
-    "prototype_momentum": ({"prototype_momentum": 0.5},),
-    "frozen_blocks": ({"frozen_blocks": 1},),
-    "train_skeleton_encoder": ({"train_skeleton_encoder": True},),
-    "detach_visual": ({"detach_visual": False},),
-    "mte": ({"mte": False, "atd": False}, {"mte": False, "atd": False, "ta": False}),
-    "atd": ({"atd": False}, {"atd": False, "ta": False}),
-    "ta": ({"ta": False},),
-    "frame_position": ({"frame_position": False},),
-    "temporal_residual": ({"temporal_residual": True},),
-    "camera_embedding": ({"camera_embedding": False},),
-    "clip_gradient": ({"clip_gradient": 0.5},),
-    "ema": ({"ema": 0.5},),
-}
+
+@dataclass(frozen=True)
+class Run:
+    """One run of stage 2 with settings that change what runs, by section; several settings that do not meet share a run."""
+
+    changes: dict[str, dict[str, Any]]
+    precision: str = "bf16-mixed"
+    resume: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"stage 2 {self.precision}{' resumed' if self.resume else ''} {self.changes}"
+
+
+# Every setting of stage 2 that changes what runs, with a value that is not the default. The test that reads this table fails
+# where a setting of stage 2 is neither here nor in NUMBERS.
+RUNS: tuple[Run, ...] = (
+    Run({"stage2": {
+        "batches": "alike", "fusion": "gate", "prototype_attention": "induced", "prototype_layers": 1, "frozen_blocks": 1,
+        "clip_gradient": 0.5, "ema": 0.5,
+    }}, "16-mixed", resume=True),
+    Run({"stage2": {
+        "lambda_distill": 0.0, "detach_tokens": False, "update_tokens": "all", "train_skeleton_encoder": True,
+        "temporal_residual": True,
+    }, "runtime": {"recompute": True}}, resume=True),
+    Run({"stage2": {
+        "update_prototypes": False, "prototype_momentum": 0.5, "detach_visual": False, "camera_embedding": False,
+        "frame_position": False,
+    }}),
+    Run({"stage2": {"mte": False, "atd": False, "epochs": 1}}),
+    Run({"stage2": {"mte": False, "atd": False, "ta": False, "epochs": 1}}),
+    Run({"stage2": {"atd": False, "epochs": 1}}),
+    Run({"stage2": {"atd": False, "ta": False, "epochs": 1}}),
+    Run({"stage2": {"ta": False, "epochs": 1}}),
+    Run({"stage1": {"normalize": False}, "dataset": {"val_ids": 0}, "stage2": {"epochs": 1}}),
+)  # fmt: skip
 # Settings of stage 2 that change numbers and sizes alone.
 NUMBERS = {
     "epochs", "ids_per_batch", "tracklets_per_id", "lr", "new_lr_factor", "bias_lr_factor", "weight_decay",
     "warmup_epochs", "decay_epochs", "smoothing", "margin", "lambda_ce", "lambda_triplet", "lambda_csip", "lambda_frame",
     "temporal_heads", "prototype_heads", "val_every",
 }  # fmt: skip
-# The same of the other sections that a training loop reads.
-OTHERS: dict[str, tuple[dict[str, Any], ...]] = {
-    "stage1.normalize": ({"stage1": {"normalize": False}},),
-    "runtime.recompute": ({"runtime": {"recompute": True}},),
-}
+
+
+def smaller(dataset: Dataset) -> Dataset:
+    """Leave out every second training tracklet: the simulated device is slow."""
+    return replace(dataset, train=dataset.train[::2])
 
 
 class Ground:
@@ -96,11 +115,11 @@ class Ground:
     def settings(self, precision: str = "32-true", **changes: dict[str, Any]) -> Settings:
         tree = {**self.tree, "runtime": {**self.tree["runtime"], "device": "cuda", "precision": precision}}
         for section, values in changes.items():
-            tree[section] = {**tree[section], **values}
+            tree[section] = {**tree.get(section, {}), **values}
         return Settings.model_validate(tree)
 
     def dataset(self, settings: Settings) -> tuple[Dataset, Path]:
-        return load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+        return smaller(load_dataset(settings.dataset)), settings.dataset.path / "skeletons.h5"
 
     def new(self) -> Path:
         """A new folder for a run."""
@@ -158,9 +177,8 @@ def stage1(ground: Ground, precision: str = "32-true", resume: bool = False, **c
 def stage2(ground: Ground, precision: str = "32-true", resume: bool = False, **changes: Any) -> dict[str, Any]:
     settings, folder = ground.settings(precision, **changes), ground.new()
     dataset, skeletons = ground.dataset(settings)
-    held = settings.dataset.val_ids
-    start = "raw" if not settings.stage1.normalize else "run" if held else "all"
-    inputs = (dataset, skeletons, ground.folder / start / "stage1", settings, folder)
+    start = ground.folder / ("run" if settings.dataset.val_ids else "raw") / "stage1"
+    inputs = (dataset, skeletons, start, settings, folder)
     if resume:
         stop(lambda: train_stage2(*inputs, StopAfter(1)))
     figures = train_stage2(*inputs, Silent()).as_dict()
@@ -189,7 +207,7 @@ def walks() -> SkeletonDataset:
 
     def part(name: str, walks: int) -> tuple[SkeletonSequence, ...]:
         return tuple(
-            SkeletonSequence(f"{name}{pid}_{walk}", pid, rng.normal(size=(30, 20, 3)).astype(np.float32))
+            SkeletonSequence(f"{name}{pid}_{walk}", pid, rng.normal(size=(18, 20, 3)).astype(np.float32))
             for pid in range(4)
             for walk in range(walks)
         )
@@ -213,8 +231,30 @@ def embedding(ground: Ground, precision: Precision) -> None:
     here = Embedder(network, settings, {1: 0}, DEVICE, precision).tracklets(dataset.root, queries, Silent())
     cosines = (plain * here).sum(axis=1)
     assert cosines.min() > 1 - 1e-3, cosines
-    evaluation = evaluate(Model(network, settings, dataset.name, {1: 0}, "none", "none", DEVICE, precision), dataset)
-    assert 0 <= evaluation.map <= 1
+    assert np.allclose(plain, here, rtol=0, atol=1e-6) == (precision == "32-true"), "it computes as it says"
+    model = Model(network, settings, dataset.name, {1: 0}, "none", "none", DEVICE, precision)
+    few = replace(dataset, gallery=dataset.gallery[-8:], query=dataset.query[-2:])
+    evaluation = evaluate(model, few)
+    assert 0 <= evaluation.map <= 1 and evaluation.protocol.precision == precision
+
+
+def use(ground: Ground) -> None:
+    """A model's file, loaded and used: embedding into a file, search, and evaluation beside the untrained model."""
+    settings, folder = ground.settings(evaluation={"compare_untrained": True}), ground.new()
+    dataset, _ = ground.dataset(settings)
+    network = build_model(empty_encoder("h36m17", 32, settings), 0.07, 4, 2, settings)
+    description = {
+        "kind": "stage2", "dataset": dataset.name, "identities": 4, "cameras": {"1": 0, "2": 1}, "joint_set": "h36m17",
+        "width": 32, "settings": settings.model_dump(mode="json"),
+    }  # fmt: skip
+    save_model(folder / "model.safetensors", network.state_dict(), description)
+    model = csip.load(folder / "model.safetensors", "cuda")
+    assert (model.device.type, model.precision) == ("cuda", "32-true")
+    gallery = embed_to_file(model, dataset, tested(dataset), folder / "all.h5", Spread(), Silent())
+    assert gallery is not None
+    asked = model.embed([dataset.root / frame for frame in dataset.query[0].frames])
+    assert len(csip.search(asked, gallery, top=3)[0]) == 3
+    assert set(evaluate(model, dataset).compared) == {"chance", "random weights", "before training"}
 
 
 def attention(ground: Ground) -> None:
@@ -290,35 +330,38 @@ def ranking(ground: Ground) -> None:
     assert here.map == there.map and here.cmc == there.cmc
 
 
+def benchmark(ground: Ground) -> None:
+    """Every line of the GPU's benchmark, in small."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+    program, out = importlib.import_module("bench_gpu"), ground.new()
+    with mock.patch.object(sys, "argv", ["bench_gpu.py", "--quick", "--out", str(out)]), redirect_stdout(StringIO()):
+        try:
+            program.main()
+        except SystemExit as end:
+            lines = json.loads((out / "bench_gpu.json").read_text())["lines"]
+            results = {line["name"]: line["result"] for line in lines}
+            assert not end.code and set(results.values()) == {"ok", "measured"}, results
+            assert len(results) == len(program.LINES)
+
+
 def scenarios() -> dict[str, Callable[[Ground], Any]]:
     """Name every scenario."""
     found: dict[str, Callable[[Ground], Any]] = {}
+    cameras = {"stage1": {"batches": "camera"}, "skeleton_encoder": {"bones": True}}
     for precision in PRECISIONS:
-        for resume in (False, True):
-            name = f"{precision}{' resumed' if resume else ''}"
-            found[f"stage 1 {name}"] = lambda g, p=precision, r=resume: stage1(g, p, r)
-            found[f"stage 2 {name}"] = lambda g, p=precision, r=resume: stage2(g, p, r)
-            found[f"skeletons, graph {name}"] = lambda g, p=precision, r=resume: skeletons(g, p, r, **AUGMENTED)
-            found[f"skeletons, window {name}"] = lambda g, p=precision, r=resume: skeletons(g, p, r, **WINDOW)
-    for name, precision in (
-        ("ema", "bf16-mixed"), ("train_skeleton_encoder", "bf16-mixed"), ("clip_gradient", "16-mixed"),
-    ):  # fmt: skip
-        changes = OPTIONS[name][0]
-        found[f"stage 2 {precision} {changes} resumed"] = lambda g, p=precision, c=changes: stage2(
-            g, p, resume=True, stage2=c
+        found[f"stage 1 {precision} resumed"] = lambda g, p=precision: stage1(g, p, resume=True)
+        found[f"stage 2 {precision} resumed"] = lambda g, p=precision: stage2(g, p, resume=True)
+        found[f"skeletons, graph {precision} resumed"] = lambda g, p=precision: skeletons(
+            g, p, resume=True, **AUGMENTED
         )
-    for cases in OPTIONS.values():
-        for changes in cases:
-            short = changes if "prototype_momentum" in changes else {"epochs": 1, **changes}
-            found[f"stage 2 {changes}"] = lambda g, c=short: stage2(g, "bf16-mixed", stage2=c)
-    for cases in OTHERS.values():
-        for changes in cases:
-            found[f"stage 2 {changes}"] = lambda g, c=changes: stage2(g, "bf16-mixed", **c)
-    found["stage 1 by camera"] = lambda g: stage1(g, stage1={"batches": "camera", "batch": 5})
-    found["stage 1 bones"] = lambda g: stage1(g, skeleton_encoder={"bones": True})
-    found["stage 2 without held-out identities"] = lambda g: stage2(g, dataset={"val_ids": 0})
+        found[f"skeletons, window {precision} resumed"] = lambda g, p=precision: skeletons(g, p, resume=True, **WINDOW)
+    for run in RUNS:
+        found[run.name] = lambda g, r=run: stage2(g, r.precision, r.resume, **r.changes)
+    found["stage 1 by camera, with bones"] = lambda g: stage1(g, "bf16-mixed", **cameras)
     found["ranking"] = ranking
     found["attention"] = attention
+    found["use"] = use
+    found["benchmark"] = benchmark
     found["detection"] = detection
     for precision in PRECISIONS:
         found[f"embedding {precision}"] = lambda g, p=precision: embedding(g, p)

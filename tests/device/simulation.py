@@ -152,8 +152,9 @@ class Dispatcher:
         if func is aten._to_copy.default and result is inner_args[0]:
             result = result.clone()
         # A view is an inference tensor if what it shows is one, wherever it is made.
-        inference = args[0].is_inference() if is_view(func) else torch.is_inference_mode_enabled()
-        with torch.inference_mode(inference):
+        here = torch.is_inference_mode_enabled()
+        inference = args[0].is_inference() if is_view(func) else here
+        with contextlib.nullcontext() if inference == here else torch.inference_mode(inference):
             wrapped = wrap(result)
         if changes_in_place(func):
             return return_and_correct_aliasing(func, args, kwargs, wrapped)
@@ -333,6 +334,7 @@ def install(library: str) -> None:
     cuda.reset_peak_memory_stats = lambda *_: None
     cuda.empty_cache = lambda: None
     cuda._lazy_init = lambda: None
+    torch.compile = lambda model, *_, **__: model  # type: ignore[assignment]
     cuda._lazy_call = lambda *_, **__: None
     cuda.is_initialized = lambda: True
     cuda.manual_seed_all = lambda *_: None

@@ -10,6 +10,7 @@ A child is the leader of a session that is killed whole. With a journal it notes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -69,7 +70,7 @@ def serve() -> None:
 
 def _import() -> None:
     import csip.export.model_export
-    import csip.retrieval.embedding
+    import csip.retrieval.in_parts
     import csip.training.frame_features
     import pipelines.cli.entry
     import pipelines.cluster_people
@@ -82,7 +83,7 @@ def _import() -> None:
     import pipelines.write_report  # noqa: F401
 
     # Several shards of small data.
-    csip.retrieval.embedding.SHARD = 4
+    csip.retrieval.in_parts.SHARD = 4
     csip.training.frame_features.SHARD = 16
 
 
@@ -97,7 +98,9 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         if pid:
             code = os.waitstatus_to_exitcode(status)
         elif kill is not None and time.monotonic() - started >= kill:
-            os.killpg(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # it may not be the leader of its session yet
+                os.killpg(child, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
             code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         else:
             time.sleep(0.002)

@@ -67,7 +67,7 @@ def dask_cluster() -> Iterator[Cluster]:
 
 def ray_cluster() -> Iterator[Cluster]:
     if importlib.util.find_spec("ray") is None:
-        pytest.skip("needs ray: pip install 'csip[ray]'")
+        pytest.skip("needs ray: pip install ray")
     import ray
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
@@ -162,12 +162,11 @@ def test_embedding_is_the_same_with_a_worker_killed(
     assert made is not None and np.array_equal(made.features, expected.features)
 
 
-def die(piece: int) -> int:
-    os.kill(os.getpid(), signal.SIGKILL)
-    return piece
-
-
 def test_a_piece_that_kills_every_worker_ends_the_work(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(piece: int) -> int:  # inside, so that it is sent by its value: workers cannot import this file
+        os.kill(os.getpid(), signal.SIGKILL)
+        return piece
+
     monkeypatch.setattr(pieces, "_RAY", {})
     with pytest.raises(PoseCacheError, match="a worker process was killed"), cluster.no_second_try():
         list(Spread(backend=cluster.backend).run(die, [1]))

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from csip.errors import CsipError
+from pipelines import run_processes
+
 pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
@@ -24,6 +27,12 @@ def test_a_mistake_in_several_processes_is_said_once(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert said.count("unknown data set 'nothing'") == 1 and "Traceback" not in said, said
     assert len(said.splitlines()) < 24, "an error fits on one screen"
+
+
+@pytest.mark.parametrize("command", [["report", "--dataset", "demo"], []])
+def test_a_command_that_does_not_share_its_work_is_refused(command: list[str]) -> None:
+    with pytest.raises(CsipError, match="processes: expected a command that shares its work"):
+        run_processes.run(2, command)
 
 
 @pytest.mark.parametrize(("given", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])

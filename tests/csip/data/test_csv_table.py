@@ -52,6 +52,8 @@ def test_a_cell_of_several_lines_counts_as_they_do() -> None:
         (b"\n", "found nothing"),
         (b"tracklet person\na1 ann\n", "no column tracklet, person; found tracklet person"),
         (b"tracklet;who\na1;ann\n", "no column person; found tracklet, who"),
+        (b"tracklet,person,Person\na1,ann,bob\n", "2 columns are called person; expected one of each name"),
+        (b"tracklet,person\na1,ann\na2,b\0b\n", "line 3 holds a NUL byte"),
         ('tracklet,person\na1,André\n'.encode("latin-1"), r"labels\.csv: not UTF-8 text .* save it as CSV, UTF-8"),
         (PLAIN.encode("utf-16"), "not UTF-8 text"),
         (b'tracklet,person\na1,ann\n"b1,bob\nc1,eve\n', "what begins in line 3 cannot be read .* quotation mark missing"),

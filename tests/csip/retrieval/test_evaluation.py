@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from csip.config import Settings
+import csip.retrieval.embedding
+from csip.config import ClipSettings, Settings
 from csip.data import mars
+from csip.data.clips import read_frames
 from csip.data.dataset import Dataset, Tracklet
 from csip.errors import CsipError
 from csip.monitor import Silent
@@ -27,8 +30,11 @@ class Colours:
 
     cameras = 0
 
+    def __init__(self, grid: tuple[int, int] = (4, 2)) -> None:
+        self.grid = grid
+
     def embed_pixels(self, images: torch.Tensor, camera: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(images.float().mean(dim=1) - 128, (4, 2)).flatten(1)
+        return torch.nn.functional.adaptive_avg_pool2d(images.float().mean(dim=1) - 128, self.grid).flatten(1)
 
 
 def with_evaluation(settings: Settings, **changes: object) -> Settings:
@@ -38,7 +44,7 @@ def with_evaluation(settings: Settings, **changes: object) -> Settings:
 def measured(settings: Settings, dataset: Dataset, groups: dict[int, int] | None = None) -> Evaluation:
     query, gallery = side(dataset.query, settings), side(dataset.gallery, settings)
     model = Model(Colours(), settings, dataset.name, {}, "", "", torch.device("cpu"))
-    found = embed_sides(model.embedder(dataset.name), dataset.root, query, gallery, Silent())
+    (found,) = embed_sides([model.embedder(dataset.name)], dataset.root, query, gallery, Silent())
     assert [len(one) for one in found] == [len(query.ids), len(gallery.ids)]
     return Evaluation(
         dataset.name,
@@ -67,6 +73,30 @@ def test_tracklets_and_clips_are_ranked_as_what_they_are(settings: Settings) -> 
     assert [one["protocol"]["level"] for one in (tracklets, clips)] == ["tracklet", "clip"]
     # Every second entry of a person is in another camera, at either level.
     assert clips["compared"]["chance"]["rank1"] == pytest.approx(tracklets["compared"]["chance"]["rank1"], rel=0.1)
+
+
+@pytest.mark.parametrize("level", ["tracklet", "clip"])
+def test_models_that_are_compared_decode_each_frame_once(
+    level: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = mars.load(settings.dataset.path)
+    chosen = with_evaluation(settings, level=level)
+    query, gallery = side(dataset.query, chosen), side(dataset.gallery, chosen)
+    models = [Model(Colours(grid), chosen, "", {}, "", "", torch.device("cpu")) for grid in ((4, 2), (1, 1), (3, 1))]
+    embedders = [model.embedder(dataset.name) for model in models]
+    alone = [embed_sides([one], dataset.root, query, gallery, Silent())[0] for one in embedders]
+    decoded: list[str] = []
+
+    def read(root: Path, frames: Sequence[str], of: ClipSettings) -> np.ndarray:
+        decoded.extend(frames)
+        return read_frames(root, frames, of)
+
+    monkeypatch.setattr(csip.retrieval.embedding, "read_frames", read)
+    together = embed_sides(embedders, dataset.root, query, gallery, Silent())
+    assert sorted(decoded) == sorted({f for t in (*dataset.query, *dataset.gallery) for f in t.frames})
+    for expected, found in zip(alone, together, strict=True):
+        assert all(np.array_equal(one, other) for one, other in zip(expected, found, strict=True))
+    assert len({part[0].shape[1] for part in together}) == 3
 
 
 def test_protocol_says_which_gallery_it_was(settings: Settings) -> None:

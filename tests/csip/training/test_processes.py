@@ -1,4 +1,4 @@
-"""Training in several processes has the loss of one, with any batch and with every row of the ablation."""
+"""Several processes train, embed and evaluate as one does: with any batch, and with every row of the ablation."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from lightning_fabric import Fabric
 
+import csip
+import csip.retrieval.model
 from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.monitor import Silent
+from csip.retrieval.descriptors import read_descriptors
+from csip.retrieval.evaluation import evaluate
+from csip.retrieval.in_parts import embed_to_file
+from csip.runtime import share_out
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 from pipelines.ablate import rows_of
+from pose_cache.pieces import Spread
 
 pytestmark = pytest.mark.slow
 
@@ -49,26 +58,58 @@ def train(name: str, settings: Settings, out: Path) -> dict[str, Any]:
     ).as_dict()
 
 
+def use(settings: Settings, out: Path, fabric: Fabric | None = None) -> tuple[dict[str, Any], np.ndarray]:
+    """Evaluate a model that `train` has made, and embed what it was evaluated on; returns metrics and descriptors."""
+    dataset = load_dataset(settings.dataset)
+    model = csip.load(out / "stage2-distillation" / "model.safetensors", "cpu", runtime=settings.runtime)
+    found = evaluate(model, dataset, fabric=fabric).as_dict()
+    del found["seconds"]
+    everyone = csip.retrieval.model.tested(dataset)
+    if fabric is None:
+        return found, model.embed_tracklets(dataset, everyone).features
+    share_out(
+        fabric, Spread(), lambda spread: embed_to_file(model, dataset, everyone, out / "all.h5", spread, Silent())
+    )
+    return found, read_descriptors(out / "all.h5").features
+
+
 PROGRAM = """
 import json, os, sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[2])
+import csip.retrieval.embedding, csip.retrieval.in_parts
+import numpy as np
 from csip.config import Settings
-from test_processes import train
+from csip.runtime import make_fabric
+from test_processes import train, use
+out, rank = Path(sys.argv[3]), os.environ["RANK"]
+decoded, plain = [], csip.retrieval.embedding.read_frames
+csip.retrieval.embedding.read_frames = lambda root, frames, of: decoded.append(frames) or plain(root, frames, of)
 for name, tree in json.loads(Path(sys.argv[1]).read_text()).items():
-    train(name, Settings.model_validate(tree), Path(sys.argv[3]))
-    place = Path(sys.argv[3]) / f"{name.replace(' ', '-')}-{os.environ['RANK']}.seed"
-    place.write_text(str(torch.initial_seed()))
+    settings = Settings.model_validate(tree)
+    train(name, settings, out)
+    (out / f"{name.replace(' ', '-')}-{rank}.seed").write_text(str(torch.initial_seed()))
+validated, decoded[:] = len(decoded), []
+csip.retrieval.in_parts.SHARD = 3
+found, features = use(settings, out, make_fabric(settings.runtime))
+np.save(out / f"{rank}.npy", features)
+(out / f"{rank}.json").write_text(json.dumps({"metrics": found, "decoded": len(decoded), "validated": validated}))
 """
 
 
+@pytest.fixture(scope="module")
+def alone(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What each run comes to in one process."""
+    out = tmp_path_factory.mktemp("one")
+    return {name: train(name, one, out) for name, one in runs(settings).items()}
+
+
 @pytest.mark.parametrize("processes", [2, 3])
-def test_processes_have_the_loss_of_one(processes: int, settings: Settings, tmp_path: Path) -> None:
+def test_processes_have_the_loss_of_one(
+    processes: int, alone: dict[str, dict[str, Any]], settings: Settings, tmp_path: Path
+) -> None:
     chosen = runs(settings)
-    if processes == 2:
-        chosen = {name: chosen[name] for name in ("stage1 random", "stage1 camera", "stage2 distillation")}
-    alone = {name: train(name, one, tmp_path / "one") for name, one in chosen.items()}
     (tmp_path / "runs.json").write_text(json.dumps({n: s.model_dump(mode="json") for n, s in chosen.items()}))
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -84,4 +125,24 @@ def test_processes_have_the_loss_of_one(processes: int, settings: Settings, tmp_
         many = json.loads((tmp_path / "many" / name.replace(" ", "-") / "metrics.json").read_text())
         for figure in {"loss", "ce", "triplet", "csip", "frame", "distill"} & one.keys():
             assert many[figure] == pytest.approx(one[figure], rel=1e-3, abs=1e-4), (name, figure)
-        assert many["retrieval"] == pytest.approx(one["retrieval"]) if "retrieval" in one else True
+        assert many.get("retrieval") == pytest.approx(one.get("retrieval")), name
+        if name.startswith("stage2"):
+            assert [score["map"] for score in many["validation"]] == pytest.approx(
+                [s["map"] for s in one["validation"]]
+            )
+    check_use(settings, tmp_path / "many", processes)
+
+
+def check_use(settings: Settings, out: Path, processes: int) -> None:
+    """Compare what several processes have embedded and measured with what one does of the same model."""
+    parts = [json.loads((out / f"{rank}.json").read_text()) for rank in range(processes)]
+    metrics, features = use(settings, out)
+    assert all(part["metrics"] == json.loads(json.dumps(metrics)) for part in parts)
+    assert all(np.array_equal(np.load(out / f"{rank}.npy"), features) for rank in range(processes))
+    twice = 2 * len(features)
+    assert sum(part["decoded"] for part in parts) == twice, "each tracklet is read by one process"
+    assert all(0 < part["decoded"] <= twice / processes + 4 for part in parts), "all have a share"
+    validated = [part["validated"] for part in parts]
+    assert all(0 < one < 2 * sum(validated) / processes for one in validated), (
+        "all validate a share while training, too"
+    )

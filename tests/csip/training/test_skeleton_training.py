@@ -390,6 +390,15 @@ def test_what_cannot_be_started_from_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists(), "nothing was started"
 
 
+def test_ends_that_are_shorter_than_a_window_are_not_held_out(tmp_path: Path) -> None:
+    dataset = people()
+    alone = {s.pid: replace(s, joints=s.joints[:8]) for s in dataset.train}
+    chosen = settings(**WINDOW, epochs=1, val_share=0.25)
+    assert chosen.skeleton_training.frames > 2
+    figures = train_skeleton(replace(dataset, train=tuple(alone.values())), chosen, tmp_path, Silent())
+    assert figures["validation"] == [] and figures["chosen_epoch"] == 1 and figures["held_out_sequences"] == 0
+
+
 def test_a_loss_that_is_no_number_is_named(tmp_path: Path) -> None:
     with pytest.raises(CsipError, match=r'skeleton, epoch 1, step \d+: loss term "classifier" is non-finite \(nan\)'):
         train_skeleton(people(), settings(**WINDOW, lr=1e30, warmup_epochs=0), tmp_path, Silent())

@@ -248,7 +248,7 @@ def cut(settings: Settings, tmp_path: Path) -> Callable[..., dict]:
 
     def run(monitor: Silent, overwrite: bool = False) -> dict:
         dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
-        return train_stage1(dataset, skeletons, settings, tmp_path / "stage1", monitor, overwrite)
+        return train_stage1(dataset, skeletons, settings, tmp_path / "stage1", monitor, overwrite).as_dict()
 
     with pytest.raises(_Stop):
         run(_StopAfterAnEpoch())

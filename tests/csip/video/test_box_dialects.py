@@ -228,6 +228,7 @@ def test_classes_from_zero_are_proved_by_a_zero(tmp_path: Path) -> None:
     "1,3,300,93,48,99,0.8,2,-1,-1\n",
     "1,3,300,93,48,99,1,4,0,0\n1,4,300,93,48,99,1,1,0,0\n",  # VisDrone, or classes from 0
     "1,3,300,93,48,99,0.8,-1,-1,3\n",
+    "1,3,300,93,48,99,0.8,0,1\n1,4,300,93,48,99,0.8,1,1\n2,3,300,93,48,99,0.8,-1,-1,-1\n",  # two files, one after the other
     "1,3,0.5,0.5,0.1,0.2,0.8\n",  # a track or a class
 ])  # fmt: skip
 def test_what_cannot_be_told_is_asked_for(tmp_path: Path, text: str) -> None:
