@@ -1,6 +1,6 @@
 """Files of every format of this project, damaged: a right answer or a clear error, never a traceback, never a hang.
 
-``CSIP_FUZZ_INPUTS=2000 pytest -m slow tests/test_fuzz.py`` is the nightly form.
+``CSIP_FUZZ_INPUTS=2000 pytest --timeout=3600 tests/test_fuzz.py`` is the nightly form.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Every command, killed or cut off from power at random moments, then given again: the content is that of an undisturbed run.
 
-``CSIP_KILLS=10 pytest tests/pipelines/test_killed.py`` is the nightly form.
+``CSIP_KILLS=10 pytest --timeout=3600 tests/pipelines/test_killed.py`` is the nightly form.
 """
 
 from __future__ import annotations

@@ -404,3 +404,29 @@ def test_the_journal_is_lines_of_json(client: TestClient, hall: Hall) -> None:
     lines = (hall.root / "review.jsonl").read_text().splitlines()
     assert json.loads(lines[0]) == {"format": 1, "dataset": "hall"}
     assert all(json.loads(line)["do"] == "compare" for line in lines[1:])
+
+
+# ---- split ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_reviewed_data_set_is_divided(client: TestClient, hall: Hall, tmp_path: Path) -> None:
+    from csip.data import folder
+    from pipelines import split_dataset
+
+    with pytest.raises(CsipError, match=r"labels\.csv: missing; `csip review`"):
+        split_dataset.run(hall.settings)
+    answer_all(client, hall)
+    aside = next(iter(hall.people))
+    say(client, "mark", names=[aside], **{"as": "mixed"})
+    say(client, "save")
+    result = split_dataset.run(hall.settings, seed=1)
+    dataset = folder.load(hall.root.with_name("hall-split"))
+    assert result.train + result.tested == 5
+    assert {t.name for t in dataset.train} == {name for name, part in result.parts.items() if part == "train"}
+    assert dataset.query == dataset.gallery and aside not in result.parts
+    assert len(dataset.train) + len(dataset.query) == len(hall.people) - 1
+    assert all((dataset.root / frame).is_file() for t in dataset.query for frame in t.frames)
+    assert split_dataset.run(hall.settings, seed=1) == result, "again, over itself"
+    (tmp_path / "other/crops").mkdir(parents=True)
+    with pytest.raises(CsipError, match="expected a link"):
+        split_dataset.run(hall.settings, tmp_path / "other")
