@@ -182,16 +182,17 @@ def _key(weights: str, root: Path, tracklets: Sequence[Tracklet], settings: Sett
 def _read(cache: Path, key: str) -> np.ndarray | None:
     try:
         with h5py.File(cache, "r") as file:
-            return file["features"][:] if file.attrs.get("key") == key else None
+            return file["features"][:] if file.attrs.get("key") == np.bytes_(key) else None
     except (OSError, KeyError, RuntimeError, TypeError, ValueError):
         # Missing or damaged: the features are computed anew and the file replaced.
         return None
 
 
 def _write(cache: Path, features: np.ndarray, key: str) -> None:
-    with atomic(cache) as temporary, h5py.File(temporary, "w") as file:
+    # Neither texts of any length, nor a structure without checksums: where they are damaged, the library may loop for ever.
+    with atomic(cache) as temporary, h5py.File(temporary, "w", libver="latest") as file:
         file["features"] = features
-        file.attrs["key"] = key
+        file.attrs["key"] = np.bytes_(key)
 
 
 def _digest(vision: VisionEncoder) -> str:
