@@ -395,8 +395,8 @@ def test_ends_that_are_shorter_than_a_window_are_not_held_out(tmp_path: Path) ->
     alone = {s.pid: replace(s, joints=s.joints[:8]) for s in dataset.train}
     chosen = settings(**WINDOW, epochs=1, val_share=0.25)
     assert chosen.skeleton_training.frames > 2
-    figures = train_skeleton(replace(dataset, train=tuple(alone.values())), chosen, tmp_path, Silent())
-    assert figures["validation"] == [] and figures["chosen_epoch"] == 1 and figures["held_out_sequences"] == 0
+    found = train_skeleton(replace(dataset, train=tuple(alone.values())), chosen, tmp_path, Silent())
+    assert found.validation == () and found.chosen_epoch == 1 and found.held_out_sequences == 0
 
 
 def test_a_loss_that_is_no_number_is_named(tmp_path: Path) -> None:
