@@ -118,6 +118,6 @@ def write_split(source: Path, root: Path, people: Mapping[str, str], parts: Mapp
         if not link.exists() and not link.is_symlink():
             link.symlink_to(target)
         elif not (link.is_symlink() and link.resolve() == target):
-            raise CsipError(f"{link}: expected a link to {target} or nothing; name another folder with --out")
+            raise CsipError(f"{link}: expected a link to {target} or nothing; name another folder", parameter="out")
     write_text(root / TABLE, format_rows([(*head, "person", "part"), *rows]))
     return len(rows)
