@@ -162,8 +162,7 @@ def cluster_features(
         joins = _best_cut(distances, steps, possible)
         chosen_by = "silhouette"
     if threshold is None:
-        low = heights[joins - 1] if joins else 0.0
-        threshold = float((low + heights[joins]) / 2 if joins < possible else low)
+        threshold = _between(heights, joins, possible)
     groups = _groups(steps, joins, size)
     confidence = _silhouettes(distances, groups)[back]
     _, first, group = np.unique(groups[back], return_index=True, return_inverse=True)
@@ -196,14 +195,18 @@ def merge_steps(
     _check(len(features), threshold, None)
     order, distances, steps = _linkage(features, names, cameras, apart)
     if threshold is None:
-        heights, possible = steps[:, 2], int(np.searchsorted(steps[:, 2], 4))
-        joins = _best_cut(distances, steps, possible)
-        low = heights[joins - 1] if joins else 0.0
-        threshold = float((low + heights[joins]) / 2 if joins < possible else low)
+        possible = int(np.searchsorted(steps[:, 2], 4))
+        threshold = _between(steps[:, 2], _best_cut(distances, steps, possible), possible)
     rows = steps.copy()
     leaves = rows[:, :2] < len(order)
     rows[:, :2][leaves] = order[rows[:, :2][leaves].astype(np.int64)]
     return rows, threshold
+
+
+def _between(heights: np.ndarray, joins: int, possible: int) -> float:
+    """Return the threshold that makes the first `joins` of the `possible` joins: half way to the next."""
+    low = heights[joins - 1] if joins else 0.0
+    return float((low + heights[joins]) / 2 if joins < possible else low)
 
 
 def _linkage(

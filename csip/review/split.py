@@ -113,6 +113,12 @@ def write_split(source: Path, root: Path, people: Mapping[str, str], parts: Mapp
             rows.append((*(row[column] for column in head), people.get(name, ""), parts[name]))
             tops.add(PurePosixPath(row["frame"]).parts[0])
     root.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(root.iterdir()):
+        # Another data set's folders of frames: its table would be lost.
+        if entry.is_dir() and not entry.is_symlink() and not entry.name.startswith("."):
+            raise CsipError(
+                f"{entry}: expected a link of an earlier split or nothing; name another folder", parameter="out"
+            )
     for top in sorted(tops):
         link, target = root / top, (source / top).resolve()
         if not link.exists() and not link.is_symlink():

@@ -430,3 +430,8 @@ def test_a_reviewed_data_set_is_divided(client: TestClient, hall: Hall, tmp_path
     (tmp_path / "other/crops").mkdir(parents=True)
     with pytest.raises(CsipError, match="expected a link"):
         split_dataset.run(hall.settings, tmp_path / "other")
+    (tmp_path / "third/elsewhere").mkdir(parents=True)
+    (tmp_path / "third" / folder.TABLE).write_text("of another data set")
+    with pytest.raises(CsipError, match="elsewhere: expected a link"):
+        split_dataset.run(hall.settings, tmp_path / "third")
+    assert (tmp_path / "third" / folder.TABLE).read_text() == "of another data set"
