@@ -2,7 +2,7 @@
 
     <track id="0" label="person"><box frame="0" outside="0" ... xtl ytl xbr ybr><attribute name="person">Anna</attribute></box>
 
-CVAT counts frames from 0, and numbers tracks anew: who is who is the attribute, the same word in every video.
+CVAT counts frames from 0, and numbers tracks anew: the identity is the attribute, the same word in every video.
 """
 
 from __future__ import annotations

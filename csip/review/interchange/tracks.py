@@ -163,8 +163,8 @@ def read_tracks(root: Path, people: Mapping[str, str], left_out: Mapping[str, st
         rows.sort(key=lambda row: row[0])
         person = people.get(name)
         free += person is None
-        sides = np.array([box for _, box in rows])
-        boxes = np.concatenate([sides[:, :2], sides[:, :2] + sides[:, 2:]], axis=1)
+        places = np.array([box for _, box in rows])
+        boxes = np.concatenate([places[:, :2], places[:, :2] + places[:, 2:]], axis=1)
         frames = np.array([frame for frame, _ in rows], np.int64)
         tracks.append(
             LabelledTrack(name, videos[name], person, free if person is None else numbers[person], frames, boxes)
