@@ -8,24 +8,30 @@ import socket
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
 from csip.config import Settings
 from csip.data import folder
+from csip.data.health import count_people
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.retrieval.descriptors import check_pictures, read_descriptors
 from csip.retrieval.labels import has_table
 from csip.review.labels import LabelsFile
 from csip.review.review import Review, open_review
+from pipelines import embed_tracklets, split_dataset
 from pipelines.console import console
-from pipelines.embed_tracklets import DESCRIPTORS
+from pipelines.embed_tracklets import DESCRIPTORS, load, tracklets_of
+from pipelines.paths import settings_for
+from pipelines.review_page.picture_search import PictureSearch
 from pipelines.review_page.pictures import Pictures
 from pipelines.review_page.server import ReviewServer
 from pose_cache.lock import held
 
 LOCK = ".review.lock"
+REVIEWED = "review.h5"
 HOST = "127.0.0.1"
 
 
@@ -38,16 +44,33 @@ class Opened:
     server: ReviewServer
 
 
-def run(settings: Settings, run_folder: Path, found: Path | None = None, threshold: float | None = None,
-        port: int = 0, browser: bool = True) -> None:  # fmt: skip
+@dataclass(frozen=True)
+class Source:
+    """What a review starts from.
+
+    Attributes
+    ----------
+    run_folder
+        The run.
+    found
+        The file of descriptors, if not ``RUN/descriptors.h5``.
+    model
+        The model to describe the tracklets with, of another run: they are described anew in ``RUN/review.h5``, once.
+    threshold
+        Up to which mean distance tracklets are joined without an answer.
+    """
+
+    run_folder: Path
+    found: Path | None = None
+    model: Path | None = None
+    threshold: float | None = None
+
+
+def run(settings: Settings, source: Source, port: int = 0, browser: bool = True) -> None:
     """Serve the review until it is stopped, then write ``labels.csv``.
 
     Parameters
     ----------
-    found
-        The file of descriptors, if not ``RUN/descriptors.h5``.
-    threshold
-        Up to which mean distance tracklets are joined without an answer.
     port
         To listen on; any free one where it is 0.
     browser
@@ -64,11 +87,11 @@ def run(settings: Settings, run_folder: Path, found: Path | None = None, thresho
     if not has_table(settings.dataset):
         raise CsipError(f"{root / folder.TABLE}: missing; a review needs the table that `csip ingest` makes")
     with held(root / LOCK, f"the review of {root}"):
-        opened = open_data(settings, found or run_folder / DESCRIPTORS, threshold)
+        opened = open_data(settings, source)
         serve(opened, port, browser)
 
 
-def open_data(settings: Settings, described: Path, threshold: float | None = None) -> Opened:
+def open_data(settings: Settings, source: Source) -> Opened:
     """Read what a review needs.
 
     Raises
@@ -76,7 +99,7 @@ def open_data(settings: Settings, described: Path, threshold: float | None = Non
     CsipError
         The descriptors are not of this data set's tracklets, or the journal is damaged.
     """
-    root = settings.dataset.path
+    root, described = settings.dataset.path, described_by(settings, source)
     descriptors = read_descriptors(described)
     if descriptors.dataset != settings.dataset.name:
         raise CsipError(
@@ -84,7 +107,7 @@ def open_data(settings: Settings, described: Path, threshold: float | None = Non
         )
     check_pictures(described, descriptors, settings.dataset)
     dataset = load_dataset(settings.dataset)
-    known = {t.name: t for t in (*dataset.train, *dataset.query, *dataset.gallery)}
+    known = {t.name: t for t in tracklets_of(dataset, "all")}
     sightings = folder.read_sightings(root)
     if set(descriptors.names) != sightings.keys():
         raise CsipError(
@@ -92,13 +115,54 @@ def open_data(settings: Settings, described: Path, threshold: float | None = Non
             f"{root / folder.TABLE}, or others; "
             "run `csip embed --part all`"
         )
-    review = open_review(root, descriptors, sightings, threshold, console.print)
+    review = open_review(root, descriptors, sightings, source.threshold, console.print)
     labels = LabelsFile(root)
     taken = labels.absorb(review)
     if taken:
         console.print(f"{labels.path}: {taken} tracklets were changed by somebody, which is taken over")
     pictures = Pictures([known[name] for name in descriptors.names], root)
-    return Opened(review, labels, ReviewServer(review, labels, sightings, pictures))
+    search = PictureSearch(
+        lambda: load(settings, source.run_folder, source.model), descriptors.model, root, settings.dataset.name
+    )
+    server = ReviewServer(
+        review, labels, sightings, pictures, search, lambda share, seed: _split(settings, share, seed)
+    )
+    return Opened(review, labels, server)
+
+
+def described_by(settings: Settings, source: Source) -> Path:
+    """Return the file of descriptors; where a model is named, they are made, unless those there are the model's.
+
+    Raises
+    ------
+    CsipError
+        The model cannot be read, or as `pipelines.embed_tracklets.run`.
+    """
+    if source.found is not None or source.model is None:
+        return source.found or source.run_folder / DESCRIPTORS
+    out = source.run_folder / REVIEWED
+    trained = load(settings, source.run_folder, source.model)
+    try:
+        known = read_descriptors(out)
+        check_pictures(out, known, settings.dataset)
+        current = (
+            known.model == trained.digest and set(known.names) == folder.read_sightings(settings.dataset.path).keys()
+        )
+    except CsipError:
+        current = False  # missing, damaged, or of other pictures
+    if not current:
+        embed_tracklets.run(settings, source.run_folder, source.model, part="all", out=out)
+    return out
+
+
+def _split(settings: Settings, share: float, seed: int) -> dict[str, Any]:
+    """Make the split, and return what the doctor counts in it."""
+    root = settings.dataset.path
+    out = root.with_name(f"{root.name}-split")
+    split_dataset.run(settings, out, share, seed)
+    made = settings_for(out.name, None, out, [])
+    findings = count_people(load_dataset(made.dataset), made)
+    return {"out": str(out), "findings": [{"what": one.what, "text": one.text, "fix": one.fix} for one in findings]}
 
 
 def serve(opened: Opened, port: int = 0, browser: bool = True) -> None:

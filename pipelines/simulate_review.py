@@ -10,16 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import uvicorn
 
 from csip.config import Settings
 from csip.errors import CsipError
-from csip.retrieval.clustering import agreement
-from csip.review.simulate import Annotator, people_of_scenes
+from csip.review.simulate import Annotator, truth_of_scenes
 from pipelines.console import RichMonitor, console
-from pipelines.embed_tracklets import DESCRIPTORS
-from pipelines.review_tracklets import HOST, LOCK, Opened, open_data
+from pipelines.review_tracklets import HOST, LOCK, Opened, Source, open_data
 from pose_cache.lock import held
 
 _TOKEN = "simulated"
@@ -38,8 +35,7 @@ class Simulated:
     curve: tuple[float, ...]
 
 
-def run(settings: Settings, run_folder: Path, truth: Path, rate: float = 0.0, found: Path | None = None,
-        threshold: float | None = None, most: int = 10_000) -> Simulated:  # fmt: skip
+def run(settings: Settings, source: Source, truth: Path, rate: float = 0.0, most: int = 10_000) -> Simulated:
     """Answer until the labels are expected to be safe, and write them.
 
     Parameters
@@ -48,8 +44,6 @@ def run(settings: Settings, run_folder: Path, truth: Path, rate: float = 0.0, fo
         The folder ``gt`` of rendered videos.
     rate
         Share of wrong answers.
-    found, threshold
-        As `pipelines.review_tracklets.run` takes them.
     most
         Answers at which to stop anyhow.
 
@@ -59,12 +53,12 @@ def run(settings: Settings, run_folder: Path, truth: Path, rate: float = 0.0, fo
         There are answers already, or the truth does not fit.
     """
     root = settings.dataset.path
-    people = people_of_scenes(root, truth)
+    seen = truth_of_scenes(root, truth)
     with held(root / LOCK, f"the review of {root}"):
-        opened = open_data(settings, found or run_folder / DESCRIPTORS, threshold)
+        opened = open_data(settings, source)
         if opened.review.version:
             raise CsipError(f"{opened.review.journal.path}: there are answers already; rename the file to simulate")
-        result = simulate(opened, Annotator(people, rate), most)
+        result = simulate(opened, Annotator(seen, rate), most)
     console.print(
         f"simulated: {len(result.curve) - 1:,} answers, {rate:.0%} of them wrong; adjusted Rand index {result.curve[0]:.3f} "
         f"before, {result.curve[-1]:.3f} after -> {opened.labels.path}",
@@ -92,17 +86,24 @@ def simulate(opened: Opened, annotator: Annotator, most: int = 10_000) -> Simula
 
 def _answer(opened: Opened, annotator: Annotator, address: str, most: int) -> list[float]:
     names = _ask(address, "tracklets")["names"]
-    truth = np.array([annotator.people[name] for name in names])
-    curve = [agreement(opened.review.grouping.people, truth).ari]
+
+    def reached() -> float:
+        return annotator.truth.agreement(names, opened.review.grouping.people)
+
+    curve = [reached()]
     with RichMonitor() as monitor:
         while len(curve) <= most and _ask(address, "state")["progress"]["to_go"]:
             questions = _ask(address, "questions")["questions"]
             if not questions:
                 break
             a, b = names[questions[0]["a"]], names[questions[0]["b"]]
-            answer = "same" if annotator.same(a, b) else "different"
-            _ask(address, "do", {"do": "compare", "a": a, "b": b, "answer": answer, "key": str(len(curve))})
-            curve.append(agreement(opened.review.grouping.people, truth).ari)
+            marks = [(name, mark) for name in (a, b) if (mark := annotator.mark(name)) is not None]
+            if marks:
+                told = {"do": "mark", "names": [marks[0][0]], "as": marks[0][1]}
+            else:
+                told = {"do": "compare", "a": a, "b": b, "answer": "same" if annotator.same(a, b) else "different"}
+            _ask(address, "do", told | {"key": str(len(curve))})
+            curve.append(reached())
             monitor.progress("answers", len(curve) - 1, most, f"adjusted Rand index {curve[-1]:.3f}")
     _ask(address, "do", {"do": "save"})
     return curve

@@ -88,9 +88,8 @@ def inspect(
     except CsipError as error:
         return [Finding("index", str(error), MEND)]
     everyone = _everyone(whole)
-    people = [_counts(whole, settings), _cameras(whole), _lengths(whole, settings), _identities(whole)]
     return [
-        *(people if is_labelled(whole) else [_nobody(everyone, settings)]),
+        *(count_people(whole, settings) if is_labelled(whole) else [_nobody(everyone, settings)]),
         *_layout(settings, everyone),
         _missing(whole.root, everyone),
         _unreadable(
@@ -100,6 +99,11 @@ def inspect(
         ),
         _skeletons(cache, dataset),
     ]
+
+
+def count_people(dataset: Dataset, settings: Settings) -> list[Finding]:
+    """Count the identities, cameras and frames of a labelled data set, and say whether its parts fit together."""
+    return [_counts(dataset, settings), _cameras(dataset), _lengths(dataset, settings), _identities(dataset)]
 
 
 def decode_share(settings: Settings, frames: int | None, monitor: Monitor, spread: Spread) -> DecodedFrames:

@@ -249,11 +249,19 @@ def without_cameras(features: np.ndarray, cameras: np.ndarray) -> np.ndarray:
         (N,) of each.
     """
     moved = features.astype(np.float64)
-    middle = moved.mean(axis=0)
-    for camera in np.unique(cameras):
-        rows = cameras == camera
-        moved[rows] += (middle - moved[rows].mean(axis=0)) * rows.sum() / (rows.sum() + FEW)
+    for camera, shift in camera_shifts(moved, cameras).items():
+        moved[cameras == camera] += shift
     return np.asarray(moved / np.maximum(np.linalg.norm(moved, axis=1, keepdims=True), 1e-12))
+
+
+def camera_shifts(features: np.ndarray, cameras: np.ndarray) -> dict[int, np.ndarray]:
+    """Return how far `without_cameras` moves the descriptors of each camera, (D,)."""
+    middle = features.mean(axis=0, dtype=np.float64)
+    shifts = {}
+    for camera in np.unique(cameras).tolist():
+        rows = cameras == camera
+        shifts[camera] = (middle - features[rows].mean(axis=0, dtype=np.float64)) * rows.sum() / (rows.sum() + FEW)
+    return shifts
 
 
 def in_sight_together(names: Sequence[str], sightings: Mapping[str, Sighting]) -> np.ndarray:

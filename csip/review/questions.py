@@ -30,7 +30,7 @@ _WIDTH = 0.12  # of the threshold
 _CENTRAL = 6  # tracklets of a side from which the one shown is chosen
 _REJOINED = 0.7  # how often what was split off joins the next group, and rightly
 _DOUBT = 0.6  # what is left of a question's stake when nobody could tell
-_SURE = 5.8  # log odds beyond which nothing is believed: one in three hundred is otherwise
+_SURE = 5.8  # log odds, one in three hundred is otherwise, beyond which they grow like a logarithm: measures mislead
 _FAR = 12.0  # widths beyond the threshold from which two groups are no question
 _MOST = 400  # candidates of a kind that are looked at
 _LEAST = 0.004  # pairs at stake from which a question is one
@@ -84,7 +84,9 @@ class Belief:
 
     def log_odds(self, measured: np.ndarray) -> np.ndarray:
         """Return the log odds of "same", (n,), of (n, 5) measures."""
-        return np.asarray(np.clip(measured @ self.weights[:-1] + self.weights[-1], -_SURE, _SURE))
+        plain = measured @ self.weights[:-1] + self.weights[-1]
+        beyond = np.maximum(np.abs(plain) - _SURE, 0)
+        return np.asarray(np.sign(plain) * (np.minimum(np.abs(plain), _SURE) + np.log1p(beyond)))
 
     @staticmethod
     def fitted(start: Sequence[float], answers: Sequence[tuple[Sequence[float], bool]]) -> Belief:

@@ -14,7 +14,7 @@ import numpy as np
 from csip.data.folder import Sighting
 from csip.data.names import canonical
 from csip.errors import CsipError
-from csip.retrieval.clustering import in_sight_together, merge_steps, without_cameras
+from csip.retrieval.clustering import camera_shifts, in_sight_together, merge_steps, without_cameras
 from csip.retrieval.descriptors import Descriptors
 from csip.review.distances import GroupDistances
 from csip.review.grouping import FIRM, Grouper, Grouping, Vote
@@ -86,6 +86,15 @@ class Basis:
         self.tree = MergeTree.of(steps, self.threshold)
         self.features = without_cameras(descriptors.features, self.cameras).astype(np.float32)
         self.neighbours = nearest(self.features)
+        self.model = descriptors.model
+        self._shifts = camera_shifts(descriptors.features, self.cameras)
+
+    def feature_of(self, descriptor: np.ndarray, camera: int | None = None) -> np.ndarray:
+        """Return a descriptor, (D,), of the same model as it is compared with `features`; `camera` is None if unknown."""
+        moved = descriptor.astype(np.float64)
+        if camera in self._shifts:
+            moved += self._shifts[camera]
+        return np.asarray(moved / max(float(np.linalg.norm(moved)), 1e-12), dtype=np.float32)
 
 
 class Review:
@@ -197,13 +206,17 @@ class Review:
                 asked.until(SAFE, pairs), wrong,
             )  # fmt: skip
 
-    def nearest_to(
-        self, row: int, count: int, keep: Callable[[np.ndarray], np.ndarray] | None = None
-    ) -> list[tuple[int, float]]:
-        """Return the tracklets nearest to one, with their distances; `keep` gets rows and says which count."""
-        distances = 1 - self.basis.features @ self.basis.features[row]
-        kept = np.ones(len(distances), bool) if keep is None else keep(np.arange(len(distances)))
-        kept[row] = False
+    def nearest_to(self, feature: np.ndarray, count: int, kept: np.ndarray) -> list[tuple[int, float]]:
+        """Return the tracklets nearest to a descriptor, with their distances.
+
+        Parameters
+        ----------
+        feature
+            A row of ``basis.features``, or what `Basis.feature_of` returns.
+        kept
+            (N,) bool, the tracklets that count.
+        """
+        distances = 1 - self.basis.features @ feature
         rows = np.flatnonzero(kept)
         order = rows[np.argsort(distances[rows], kind="stable")[:count]]
         return [(int(other), float(max(distances[other], 0))) for other in order]

@@ -286,6 +286,15 @@ def review(
     config: Config = None,
     root: Root = None,
     run: Run = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            metavar="PATH",
+            help="Model of another run to describe the tracklets with, e.g. after a training round.",
+            show_default="the descriptors of `csip embed`",
+        ),
+    ] = None,
     found: Descriptors = None,
     threshold: Annotated[
         float | None,
@@ -312,7 +321,7 @@ def review(
 
     Example:
       csip review --dataset hall
-      csip review --dataset hall --run runs/hall2
+      csip review --dataset hall --model runs/hall-split
       csip review --dataset hall --simulate 0.03 --truth scenes/gt
     """
     from csip.errors import CsipError
@@ -322,12 +331,13 @@ def review(
     if (simulate is None) != (truth is None):
         raise CsipError("--simulate and --truth go together: give both, or neither")
     settings = paths.settings_for(dataset, config, root, set_ or [])
+    source = stage.Source(paths.run_folder(settings, run), found, model, threshold)
     if simulate is not None and truth is not None:
         from pipelines import simulate_review
 
-        simulate_review.run(settings, paths.run_folder(settings, run), truth, simulate, found, threshold)
+        simulate_review.run(settings, source, truth, simulate)
         return
-    stage.run(settings, paths.run_folder(settings, run), found, threshold, port, browser)
+    stage.run(settings, source, port, browser)
 
 
 @app.command(rich_help_panel=VIDEOS)

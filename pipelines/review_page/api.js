@@ -8,6 +8,9 @@ async function answered(response) {
 
 export const get = async (what) => answered(await fetch(what));
 
+export const post = async (what, details) =>
+  answered(await fetch(what, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(details) }));
+
 // An answer that the network lost is sent again under the same key, which counts once.
 export async function tell(what, details) {
   const body = JSON.stringify({ do: what, key: crypto.randomUUID(), ...details });

@@ -44,7 +44,7 @@ class Pictures:
                 self._kept.move_to_end(row)
                 return self._kept[row]
         frames = self._tracklets[row].frames
-        picture = self._encoded([self._cell(frames[place]) for place in spread_rows(len(frames), FRAMES)])
+        picture = self._encoded([self._cell(frames[place]) for place in self.chosen(row)])
         with self._lock:
             if row not in self._kept:
                 self._kept[row] = picture
@@ -52,6 +52,14 @@ class Pictures:
                 while self._size > KEPT:
                     self._size -= len(self._kept.popitem(last=False)[1])
         return picture
+
+    def tracklet(self, row: int) -> Tracklet:
+        """Return a tracklet by its number."""
+        return self._tracklets[row]
+
+    def chosen(self, row: int) -> list[int]:
+        """Return the numbers of the frames that a tracklet's strip shows, counted from 0."""
+        return [int(place) for place in spread_rows(len(self._tracklets[row].frames), FRAMES)]
 
     def frame(self, row: int, number: int) -> bytes:
         """Return one frame of a tracklet, counted from 0."""

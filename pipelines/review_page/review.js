@@ -1,9 +1,10 @@
 // The page of a review: its views, what they share, and staying in step with other windows.
-import { get, tell } from "./api.js";
+import { get, post, tell } from "./api.js";
 import { $, button, make, plural } from "./dom.js";
 import { find } from "./find.js";
 import { pairs } from "./pairs.js";
 import { people } from "./people.js";
+import { split } from "./split.js";
 import { timeline } from "./timeline.js";
 
 const EVERY = 1000;  // milliseconds between looks at what other windows have done
@@ -12,6 +13,8 @@ const page = {
   data: null,
   state: null,
   get,
+  post,
+  refresh,
   async tell(what, details) {
     try {
       await tell(what, details);
@@ -22,7 +25,7 @@ const page = {
     await refresh();
   },
 };
-const views = { pairs: pairs(page), people: people(page), search: find(page), timeline: timeline(page) };
+const views = { pairs: pairs(page), people: people(page), search: find(page), timeline: timeline(page), split: split(page) };
 let current = "pairs";
 
 function say(text) {

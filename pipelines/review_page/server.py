@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,14 @@ from csip.review.labels import LabelsFile
 from csip.review.questions import Question
 from csip.review.review import Review
 from pipelines.review_page.guard import Guard
+from pipelines.review_page.picture_search import PictureSearch
 from pipelines.review_page.pictures import Pictures
 
 _HERE = Path(__file__).parent
 _FILES = {
     "page.html": "text/html", "review.css": "text/css", "review.js": "text/javascript", "api.js": "text/javascript",
     "pairs.js": "text/javascript", "people.js": "text/javascript", "find.js": "text/javascript",
-    "timeline.js": "text/javascript", "dom.js": "text/javascript",
+    "timeline.js": "text/javascript", "split.js": "text/javascript", "dom.js": "text/javascript",
 }  # fmt: skip
 _MOST_FOUND = 200
 
@@ -45,11 +48,26 @@ class ReviewServer:
         Where and when each tracklet was seen.
     pictures
         Of the tracklets.
+    search
+        Describes pictures that are searched for.
+    split
+        Writes the split, by share and seed, and returns what the page shows of it.
     """
 
-    def __init__(self, review: Review, labels: LabelsFile, sightings: dict[str, Sighting], pictures: Pictures) -> None:
+    def __init__(
+        self,
+        review: Review,
+        labels: LabelsFile,
+        sightings: dict[str, Sighting],
+        pictures: Pictures,
+        search: PictureSearch,
+        split: Callable[[float, int], dict[str, Any]],
+    ) -> None:
         self.review, self.labels, self.pictures = review, labels, pictures
-        self._sightings = sightings
+        self._sightings, self._search, self._split = sightings, search, split
+        about = self._about = self._describe()
+        self._camera = np.array(about["camera"])
+        self._start = np.array([np.nan if value is None else value for value in about["start"]], dtype=float)
         self._actions: dict[str, Callable[[dict[str, Any]], object]] = {
             "compare": lambda asked: review.compare(asked["a"], asked["b"], asked["answer"], asked["key"]),
             "mark": lambda asked: review.mark(asked["names"], asked["as"], asked["key"]),
@@ -68,21 +86,23 @@ class ReviewServer:
             Route("/", self._file("page.html")),
             *(Route(f"/{name}", self._file(name)) for name in _FILES),
             Route("/report.css", self._file("../report_page/page.css")),
-            Route("/tracklets", self._get(self.tracklets)),
+            Route("/tracklets", self._get(lambda asked: self._about)),
             Route("/state", self._get(self.state)),
             Route("/version", self._get(lambda asked: {"version": self.review.version})),
             Route("/questions", self._get(self.questions)),
             Route("/people", self._get(self.people)),
             Route("/near/{row:int}", self._get(self.near)),
+            Route("/find", self._post(self.find), methods=["POST"]),
+            Route("/split", self._post(self.split), methods=["POST"]),
             Route("/strip/{row:int}.jpg", self.strip),
             Route("/frame/{row:int}/{number:int}.jpg", self.frame),
-            Route("/do", self.do, methods=["POST"]),
+            Route("/do", self._post(self.do), methods=["POST"]),
         ]
         return Guard(Starlette(routes=routes, exception_handlers={CsipError: refuse}), token, port)
 
     # ---- what is shown ------------------------------------------------------------------------------------------
 
-    def tracklets(self, asked: Request) -> dict[str, Any]:
+    def _describe(self) -> dict[str, Any]:
         """Return what does not change: names, cameras, times."""
         names, seen = self.review.basis.names, self._sightings
         cameras = [seen[name].camera if name in seen else str(number) for name, number in
@@ -162,71 +182,97 @@ class ReviewServer:
         }  # fmt: skip
 
     def near(self, asked: Request) -> dict[str, Any]:
-        """Return the nearest tracklets of one, filtered."""
-        row = self._row(asked)
-        review, wanted = self.review, asked.query_params
-        states = np.array([state[0] for state in review.states()])
-        names = self.tracklets(asked)
-        camera = np.array(names["camera"])
-        start = np.array([np.nan if value is None else value for value in names["start"]], dtype=float)
-        own = review.grouping.people[row]
+        """Return the nearest tracklets of one, filtered, and the frames by which it can be searched for."""
+        row = self._row(asked.path_params["row"])
+        found = self._nearest(self.review.basis.features[row], asked.query_params, row)
+        return {"row": row, "crops": self.pictures.chosen(row), "found": found}
 
-        def keep(rows: np.ndarray) -> np.ndarray:
-            kept = np.ones(len(rows), bool)
-            if wanted.get("camera", "").isdigit():
-                kept &= camera == int(wanted["camera"])
-            if wanted.get("state") in ("c", "i", "p"):
-                kept &= states == wanted["state"]
-            for bound, compare in (("from", np.greater_equal), ("to", np.less_equal)):
-                if wanted.get(bound):
-                    kept &= compare(start, number_of(wanted[bound]))
+    def find(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the tracklets nearest to a picture, a frame of a tracklet or an uploaded one."""
+        basis = self.review.basis
+        if "picture" in asked:
+            return {
+                "found": self._nearest(basis.feature_of(self._search.of_upload(picture_in(asked["picture"]))), asked)
+            }
+        row, number = self._row(asked.get("row")), asked.get("frame")
+        if not isinstance(number, int) or not 0 <= number < self.pictures.length(row):
+            raise CsipError(f"expected a frame from 0 and below {self.pictures.length(row)}, found {str(number)[:40]}")
+        descriptor = self._search.of_crop(self.pictures.tracklet(row), number)
+        return {"found": self._nearest(basis.feature_of(descriptor, int(basis.cameras[row])), asked, row)}
+
+    def _nearest(self, feature: np.ndarray, wanted: Mapping[str, Any], row: int | None = None) -> list[dict[str, Any]]:
+        """Return the tracklets nearest to a descriptor that the filters leave; `row` is the one that it is of."""
+        review = self.review
+        kept = np.ones(len(review.basis.names), bool)
+        if row is not None:
+            kept[row] = False
             if wanted.get("others") == "1":
-                kept &= review.grouping.people != own
-            return kept
+                kept &= review.grouping.people != review.grouping.people[row]
+        if str(wanted.get("camera", "")).isdigit():
+            kept &= self._camera == int(wanted["camera"])
+        if wanted.get("state") in ("c", "i", "p"):
+            kept &= np.array([state[0] for state in review.states()]) == wanted["state"]
+        for bound, compare in (("from", np.greater_equal), ("to", np.less_equal)):
+            if wanted.get(bound):
+                kept &= compare(self._start, number_of(wanted[bound]))
+        found = review.nearest_to(feature, min(int(number_of(wanted.get("count", "24"))), _MOST_FOUND), kept)
+        return [{"row": other, "distance": round(distance, 3)} for other, distance in found]
 
-        found = review.nearest_to(row, min(int(number_of(wanted.get("count", "24"))), _MOST_FOUND), keep)
-        return {"row": row, "found": [{"row": other, "distance": round(distance, 3)} for other, distance in found]}
+    def split(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Save the labels, make train, query and gallery of them, and return the counts."""
+        share, seed = number_of(asked.get("share", "0.5")), number_of(asked.get("seed", "0"))
+        if seed != int(seed) or seed < 0:
+            raise CsipError(f"seed: expected a whole number from 0, found {seed:g}")
+        self.labels.save(self.review)
+        return self._split(share, int(seed))
 
     # ---- pictures -----------------------------------------------------------------------------------------------
 
     async def strip(self, asked: Request) -> Response:
         """Serve a tracklet's strip."""
-        row = self._row(asked)
+        row = self._row(asked.path_params["row"])
         return picture(await run_in_threadpool(self.pictures.strip, row))
 
     async def frame(self, asked: Request) -> Response:
         """Serve a frame of a tracklet."""
-        row, number = self._row(asked), asked.path_params["number"]
+        row, number = self._row(asked.path_params["row"]), asked.path_params["number"]
         if number >= self.pictures.length(row):
             raise CsipError(f"expected a frame below {self.pictures.length(row)}, found {number}")
         return picture(await run_in_threadpool(self.pictures.frame, row, number))
 
     # ---- answers ------------------------------------------------------------------------------------------------
 
-    async def do(self, asked: Request) -> Response:
+    def do(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Carry out what the page was told."""
-        try:
-            body = json.loads(await asked.body())
-        except (ValueError, RecursionError):
-            return JSONResponse({"error": "expected JSON"}, 400)
-        if not (isinstance(body, dict) and isinstance(body.get("do"), str) and body["do"] in self._actions):
-            return JSONResponse({"error": f"do: expected one of {', '.join(self._actions)}"}, 400)
-        key = body.setdefault("key", None)
+        if not (isinstance(asked.get("do"), str) and asked["do"] in self._actions):
+            raise CsipError(f"do: expected one of {', '.join(self._actions)}")
+        key = asked.setdefault("key", None)
         if key is not None and not (isinstance(key, str) and 0 < len(key) <= 80):
-            return JSONResponse({"error": "key: expected up to 80 characters"}, 400)
+            raise CsipError("key: expected up to 80 characters")
         try:
-            await run_in_threadpool(self._actions[body["do"]], body)
+            self._actions[asked["do"]](asked)
         except KeyError as error:
-            return JSONResponse({"error": f"{error.args[0]}: missing"}, 400)
-        return JSONResponse({"version": self.review.version})
+            raise CsipError(f"{error.args[0]}: missing") from error
+        return {"version": self.review.version}
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
-    def _row(self, asked: Request) -> int:
-        row = asked.path_params["row"]
-        if row >= len(self.review.basis.names):
-            raise CsipError(f"there is no tracklet {row}")
-        return int(row)
+    def _row(self, row: object) -> int:
+        if not isinstance(row, int) or not 0 <= row < len(self.review.basis.names):
+            raise CsipError(f"there is no tracklet {str(row)[:40]}")
+        return row
+
+    def _post(self, act: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Request], Any]:
+        async def answer(asked: Request) -> Response:
+            try:
+                body = json.loads(await asked.body())
+            except (ValueError, RecursionError):
+                body = None
+            if not isinstance(body, dict):
+                raise CsipError("expected a JSON object")
+            return JSONResponse(await run_in_threadpool(act, body))
+
+        return answer
 
     def _get(self, make: Callable[[Request], dict[str, Any]]) -> Callable[[Request], Any]:
         async def answer(asked: Request) -> Response:
@@ -249,7 +295,21 @@ async def refuse(asked: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, 400)
 
 
-def number_of(text: str) -> float:
+def picture_in(text: object) -> bytes:
+    """Decode a picture that came as base64.
+
+    Raises
+    ------
+    CsipError
+        It is something else.
+    """
+    try:
+        return base64.b64decode(str(text), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise CsipError("picture: expected base64") from error
+
+
+def number_of(text: object) -> float:
     """Read a number of a request.
 
     Raises
@@ -258,11 +318,11 @@ def number_of(text: str) -> float:
         It is none, or not finite.
     """
     try:
-        value = float(text)
+        value = float(str(text)[:40])
     except ValueError:
         value = float("nan")
     if not np.isfinite(value):
-        raise CsipError(f"expected a number, found {text[:40]!r}")
+        raise CsipError(f"expected a number, found {str(text)[:40]!r}")
     return value
 
 

@@ -29,13 +29,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 
 from csip.data.folder import Sighting, read_sightings
 from csip.retrieval.descriptors import Descriptors, read_descriptors
 from csip.review.journal import Journal
 from csip.review.review import Basis, Review
-from csip.review.simulate import Annotator, people_of_scenes
+from csip.review.simulate import Annotator, Truth, truth_of_scenes
 
 GOAL, MOST = 0.99, 3000
 # A journal is flushed at each answer, which is the disk's time.
@@ -48,11 +47,18 @@ class Crowd:
 
     descriptors: Descriptors
     sightings: dict[str, Sighting]
-    people: dict[str, int]
+    truth: Truth
+
+    def agreement(self, people: np.ndarray) -> float:
+        return self.truth.agreement(self.descriptors.names, people)
 
     @property
-    def truth(self) -> np.ndarray:
-        return np.array([self.people[name] for name in self.descriptors.names])
+    def people(self) -> np.ndarray:
+        """Of each tracklet; -2 and below where it shows nobody or several people."""
+        names = self.descriptors.names
+        return np.array(
+            [-2 - n if name in self.truth.marks else self.truth.people[name] for n, name in enumerate(names)]
+        )
 
 
 def synthetic(people: int, cameras: int, count: int, seed: int = 0, width: int = 128) -> Crowd:
@@ -79,36 +85,43 @@ def synthetic(people: int, cameras: int, count: int, seed: int = 0, width: int =
     described = Descriptors(
         features.astype(np.float32), names, np.zeros(count, np.int64), camera + 1, flags, flags, "crowd", "none"
     )
-    return Crowd(described, sightings, dict(zip(names, who.tolist(), strict=True)))
+    return Crowd(described, sightings, Truth(dict(zip(names, who.tolist(), strict=True))))
 
 
 def of_scenes(root: Path, run: Path, truth: Path) -> Crowd:
     descriptors = read_descriptors(run / "descriptors.h5")
-    return Crowd(descriptors, read_sightings(root), people_of_scenes(root, truth))
+    return Crowd(descriptors, read_sightings(root), truth_of_scenes(root, truth))
 
 
 def ours(crowd: Crowd, basis: Basis, rate: float, folder: Path) -> list[float]:
     """The curve of our questions: to the goal without wrong answers, to what is expected to be safe with them."""
     review = Review(basis, Journal(folder / f"{rate}.jsonl", "crowd"))
-    annotator, truth, names = Annotator(crowd.people, rate), crowd.truth, crowd.descriptors.names
-    curve = [adjusted_rand_score(truth, review.grouping.people)]
+    annotator, names = Annotator(crowd.truth, rate), crowd.descriptors.names
+    curve = [crowd.agreement(review.grouping.people)]
     while len(curve) < MOST and (curve[-1] < GOAL if not rate else review.progress().to_go):
         questions = review.questions().first
         if not questions:
             break
         a, b = names[questions[0].a], names[questions[0].b]
-        review.compare(a, b, "same" if annotator.same(a, b) else "different")
-        curve.append(adjusted_rand_score(truth, review.grouping.people))
+        marks = [(name, mark) for name in (a, b) if (mark := annotator.mark(name)) is not None]
+        if marks:
+            review.mark([marks[0][0]], marks[0][1])
+        else:
+            review.compare(a, b, "same" if annotator.same(a, b) else "different")
+        curve.append(crowd.agreement(review.grouping.people))
     return curve
 
 
 def tracklet_by_tracklet(crowd: Crowd, basis: Basis, start: np.ndarray) -> list[float]:
     """The curve of a person who looks through the proposed groups, one tracklet after the other."""
-    truth, labels, features = crowd.truth, start.copy(), basis.features
+    truth, labels, features = crowd.people, start.copy(), basis.features
     order = np.argsort(-np.bincount(labels), kind="stable")
-    owner = {int(group): int(np.bincount(truth[labels == group]).argmax()) for group in order}
+    owner: dict[int, int] = {}
+    for group in order.tolist():
+        known = truth[(labels == group) & (truth >= 0)]
+        owner[group] = int(np.bincount(known).argmax()) if len(known) else -1
     middles = np.stack([features[start == group].mean(axis=0) for group in range(len(order))])
-    curve = [adjusted_rand_score(truth, labels)]
+    curve = [crowd.agreement(labels)]
 
     def others(row: np.ndarray, own: int) -> Iterator[int]:
         yield from [int(group) for group in np.argsort(-(middles @ row)) if group != own][:5]
@@ -119,29 +132,30 @@ def tracklet_by_tracklet(crowd: Crowd, basis: Basis, start: np.ndarray) -> list[
             if truth[tracklet] == owner[group]:
                 continue
             labels[tracklet] = labels.max() + 1
-            for other in others(features[tracklet], group):
-                curve.append(curve[-1])
-                if owner[other] == truth[tracklet]:
-                    labels[tracklet] = other
-                    break
-            curve[-1] = adjusted_rand_score(truth, labels)
+            if truth[tracklet] >= 0:  # otherwise it is marked
+                for other in others(features[tracklet], group):
+                    curve.append(curve[-1])
+                    if owner[other] == truth[tracklet]:
+                        labels[tracklet] = other
+                        break
+            curve[-1] = crowd.agreement(labels)
     done = set()
     for group in order.tolist():
         for other in others(middles[group], group):
-            if (min(group, other), max(group, other)) in done or owner.get(group) is None:
+            if (min(group, other), max(group, other)) in done or owner[group] < 0:
                 continue
             done.add((min(group, other), max(group, other)))
             curve.append(curve[-1])
             if owner[group] == owner[other] and (labels == group).any() and (labels == other).any():
                 labels[labels == other] = group
-                curve[-1] = adjusted_rand_score(truth, labels)
+                curve[-1] = crowd.agreement(labels)
     return curve
 
 
 def nearest_first(crowd: Crowd, basis: Basis, folder: Path, every: int = 5) -> list[float]:
     """The curve of the nearest undecided pairs, looked at after every few answers."""
     review = Review(basis, Journal(folder / "nearest.jsonl", "crowd"))
-    truth, names = crowd.truth, crowd.descriptors.names
+    truth, names = crowd.people, crowd.descriptors.names
     size = len(names)
     upper = np.triu_indices(size, 1)
     order = np.argsort((1 - basis.features @ basis.features.T)[upper])
@@ -156,24 +170,29 @@ def nearest_first(crowd: Crowd, basis: Basis, folder: Path, every: int = 5) -> l
             row = parents[row]
         return row
 
-    curve = [adjusted_rand_score(truth, review.grouping.people)]
+    curve, marked = [crowd.agreement(review.grouping.people)], set()
     for place in order.tolist():
-        a, b = find(int(upper[0][place])), find(int(upper[1][place]))
-        if a == b or any(find(row) == b for row in apart[a]):
-            continue
         i, j = int(upper[0][place]), int(upper[1][place])
-        same = truth[i] == truth[j]
-        if same:
-            parents[a] = b
-            apart[b] |= apart[a]
+        a, b = find(i), find(j)
+        if a == b or {i, j} & marked or any(find(row) == b for row in apart[a]):
+            continue
+        wrong = [row for row in (i, j) if truth[row] < 0]
+        if wrong:
+            marked.add(wrong[0])
+            review.tell({"do": "mark", "names": [names[wrong[0]]], "as": "mixed"})
         else:
-            apart[a].add(b)
-            apart[b].add(a)
-        review.tell({"do": "compare", "a": names[i], "b": names[j], "answer": "same" if same else "different"})
+            same = truth[i] == truth[j]
+            if same:
+                parents[a] = b
+                apart[b] |= apart[a]
+            else:
+                apart[a].add(b)
+                apart[b].add(a)
+            review.tell({"do": "compare", "a": names[i], "b": names[j], "answer": "same" if same else "different"})
         curve.append(curve[-1])
         if len(curve) % every == 1:
             review.work_out()
-            curve[-1] = adjusted_rand_score(truth, review.grouping.people)
+            curve[-1] = crowd.agreement(review.grouping.people)
             if curve[-1] >= GOAL or len(curve) > MOST:
                 break
     return curve
@@ -198,7 +217,7 @@ def timed(count: int, answers: int = 20) -> dict[str, float]:
         for _ in range(answers):
             question = review.questions().first[0]
             a, b = (crowd.descriptors.names[row] for row in (question.a, question.b))
-            same = crowd.people[a] == crowd.people[b]
+            same = crowd.truth.people[a] == crowd.truth.people[b]
             started = time.perf_counter()
             review.compare(a, b, "same" if same else "different")
             review.questions()
@@ -228,7 +247,9 @@ def main() -> None:
         start = Review(basis, Journal(folder / "start.jsonl", "crowd")).grouping.people
         checked, near = tracklet_by_tracklet(crowd, basis, start), nearest_first(crowd, basis, folder)
     counts = {"ours": until(clean), "tracklet_by_tracklet": until(checked), "nearest_first": until(near)}
-    print(f"{len(crowd.descriptors):,} tracklets of {len(set(crowd.people.values()))} people; proposal: {clean[0]:.3f}")
+    print(
+        f"{len(crowd.descriptors):,} tracklets of {len(set(crowd.truth.people.values()) - {-1})} people; proposal: {clean[0]:.3f}"
+    )
     for what, count in counts.items():
         print(f"{what:24}{'not reached' if count is None else count:>12} answers to {GOAL}")
     print(f"3 % wrong answers: {noisy[-1]:.3f} after {len(noisy) - 1} answers")

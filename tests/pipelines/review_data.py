@@ -12,6 +12,7 @@ from csip.config import Settings
 from csip.data.csv_table import format_rows
 from csip.retrieval.descriptors import Descriptors, write_descriptors
 from pipelines import paths
+from pipelines.review_tracklets import Source
 
 NAME = "hall"
 FRAMES = 3
@@ -25,6 +26,10 @@ class Hall:
     run: Path
     people: dict[str, int]
     settings: Settings
+
+    @property
+    def source(self) -> Source:
+        return Source(self.run)
 
 
 def make_hall(

@@ -141,7 +141,7 @@ def test_what_a_tool_changes_is_taken_over(hall: Hall, tmp_path: Path, form: For
     assert folder.read_people(hall.root) == before
     take(hall, form, out)
     assert folder.read_people(hall.root) == {n: "p 10" if person == "p 9" else person for n, person in before.items()}
-    opened = review_tracklets.open_data(hall.settings, hall.run / "descriptors.h5")
+    opened = review_tracklets.open_data(hall.settings, hall.source)
     titles, people = opened.review.titles(), opened.review.grouping.people
     assert {titles[people[row]] for row in range(len(people))} == set(NAMES) - {"p 9"}, "and the review goes on from it"
 
@@ -250,7 +250,7 @@ def test_videos_without_a_file_keep_their_people(hall: Hall, tmp_path: Path) -> 
 
 
 def test_tracklets_that_were_left_out_are_not_exported(hall: Hall, tmp_path: Path) -> None:
-    opened = review_tracklets.open_data(hall.settings, hall.run / "descriptors.h5")
+    opened = review_tracklets.open_data(hall.settings, hall.source)
     junk = next(iter(hall.people))
     opened.review.mark([junk], "junk")
     tree = json.loads((export(hall, "coco", tmp_path / "out") / "annotations.json").read_text())

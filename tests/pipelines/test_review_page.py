@@ -41,7 +41,7 @@ class Served:
 
     def __init__(self, hall: Hall) -> None:
         self.hall = hall
-        self.opened = stage.open_data(hall.settings, hall.run / "descriptors.h5")
+        self.opened = stage.open_data(hall.settings, hall.source)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
         port = listening.getsockname()[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -10,20 +11,25 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 import pytest
 from review_data import Hall, make_hall
 from starlette.testclient import TestClient
 
+from csip.config import Settings
 from csip.errors import CsipError
 from csip.files import write_text
 from csip.review.journal import Journal
 from csip.review.review import left_out
+from csip.review.simulate import Annotator, Truth
 from pipelines import review_tracklets as stage
+from pipelines import simulate_review
 from pose_cache.errors import PoseCacheError
 from pose_cache.lock import held
 
@@ -38,7 +44,7 @@ def hall(tmp_path: Path) -> Hall:
 
 @pytest.fixture
 def opened(hall: Hall) -> stage.Opened:
-    return stage.open_data(hall.settings, hall.run / "descriptors.h5")
+    return stage.open_data(hall.settings, hall.source)
 
 
 @pytest.fixture
@@ -228,6 +234,63 @@ def test_filters_of_the_search(client: TestClient, hall: Hall) -> None:
     assert late and all(data["start"][one["row"]] >= 10 for one in late)
 
 
+def test_any_picture_is_a_query(hall: Hall, untrained: Callable[[Settings], Path], settings: Settings) -> None:
+    """By the model that has described the tracklets, which is named once and described with once."""
+    source = stage.Source(hall.run, model=untrained(settings))
+    opened = stage.open_data(hall.settings, source)
+    made = (hall.run / "review.h5").stat()
+    assert opened.review.basis.model != "0123456789abcdef"
+    opened = stage.open_data(hall.settings, source)
+    assert (hall.run / "review.h5").stat().st_mtime_ns == made.st_mtime_ns, "described once"
+    names = list(hall.people)
+    crop = (hall.root / f"crops/{names[0]}/001.jpg").read_bytes()
+    with TestClient(opened.server.app(TOKEN, PORT), base_url=f"http://{HOST}/{TOKEN}/") as client:
+        assert client.get("near/0").json()["crops"] == [0, 1, 2]
+        row = opened.review.basis.rows[names[0]]
+        by_crop = client.post("find", json={"row": row, "frame": 1, "camera": "1", "count": 3}).json()["found"]
+        cameras = client.get("tracklets").json()["camera"]
+        assert len(by_crop) == 3 and {cameras[one["row"]] for one in by_crop} == {1}
+        by_picture = client.post("find", json={"picture": base64.b64encode(crop).decode()}).json()["found"]
+        assert row in [one["row"] for one in by_picture[:4]], "its own tracklet is like it"
+        _, bomb = cv2.imencode(".png", np.zeros((9000, 9000), np.uint8))
+        for data in (bomb.tobytes(), b"no picture", b"", crop[:200]):
+            answer = client.post("find", json={"picture": base64.b64encode(data).decode()})
+            assert answer.status_code == 400 and "cannot be used" in answer.json()["error"]
+        wrong = ({"picture": "?"}, {"row": 99, "frame": 0}, {"row": 0, "frame": 3}, {"row": "0", "frame": 0}, {"row": 0}, {},
+                 {"row": 0, "frame": 0, "from": "x"}, {"row": 0, "frame": 0, "count": "1e999"})  # fmt: skip
+        assert [client.post("find", json=one).status_code for one in wrong] == [400] * len(wrong)
+        large = base64.b64encode(bytes(800_000)).decode()
+        assert client.post("find", json={"picture": large}).status_code == 413
+
+
+def test_without_its_model_a_picture_is_refused(
+    client: TestClient, hall: Hall, untrained: Callable[[Settings], Path], settings: Settings
+) -> None:
+    answer = client.post("find", json={"row": 0, "frame": 0})
+    assert answer.status_code == 400 and "--model" in answer.json()["error"]
+    other = stage.open_data(hall.settings, stage.Source(hall.run, hall.run / "descriptors.h5", untrained(settings)))
+    with TestClient(other.server.app(TOKEN, PORT), base_url=f"http://{HOST}/{TOKEN}/") as client:
+        answer = client.post("find", json={"row": 0, "frame": 0})
+        assert answer.status_code == 400 and "described by another model" in answer.json()["error"]
+
+
+def test_the_page_splits_and_counts_as_the_doctor_does(client: TestClient, hall: Hall) -> None:
+    answer = client.post("split", json={"share": 0.4, "seed": 1})
+    made = answer.json()
+    assert answer.status_code == 200 and made["out"] == str(hall.root.with_name("hall-split"))
+    counts = next(one["text"] for one in made["findings"] if one["what"] == "counts")
+    from csip.data import folder
+
+    dataset = folder.load(hall.root.with_name("hall-split"))
+    assert counts.startswith(
+        f"{len({t.pid for t in dataset.train})} training identities, {len(dataset.train)} training"
+    )
+    assert next(one for one in made["findings"] if one["what"] == "identities")["fix"] == ""
+    assert client.get("state").json()["saved"]
+    for bad in ({"share": 2}, {"share": "x"}, {"seed": 0.5}, {"seed": -1}):
+        assert client.post("split", json=bad).status_code == 400
+
+
 # ---- labels that somebody else has changed ----------------------------------------------------------------------------
 
 
@@ -265,10 +328,27 @@ def test_a_spreadsheet_is_merged_and_conflicts_are_shown(client: TestClient, hal
 def test_labels_of_a_stranger_are_taken_over(hall: Hall) -> None:
     names = list(hall.people)
     write_text(hall.root / "labels.csv", "tracklet,person\n" + "".join(f"{n},P{hall.people[n]}\n" for n in names))
-    opened = stage.open_data(hall.settings, hall.run / "descriptors.h5")
+    opened = stage.open_data(hall.settings, hall.source)
     assert opened.labels.conflicts(opened.review) == []
     titles, people = opened.review.titles(), opened.review.grouping.people
     assert all(titles[people[row]] == f"P{hall.people[name]}" for row, name in enumerate(names))
+
+
+# ---- a training round ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_model_that_knows_more_asks_less(tmp_path: Path) -> None:
+    """The same tracklets, described before and after: fewer answers until the labels are safe, and better labels."""
+    asked, reached = [], []
+    for noise in (0.6, 0.2):
+        hall = make_hall(tmp_path / str(noise), people=12, cameras=2, noise=noise)
+        opened = stage.open_data(hall.settings, hall.source)
+        result = simulate_review.simulate(opened, Annotator(Truth(hall.people)))
+        asked.append(len(result.curve) - 1)
+        reached.append(result.curve[-1])
+    assert asked[1] <= 0.7 * asked[0]
+    assert reached[1] == 1.0 > reached[0] >= 0.9
 
 
 # ---- the journal ------------------------------------------------------------------------------------------------------
@@ -279,7 +359,7 @@ def test_the_same_state_after_a_restart(client: TestClient, hall: Hall, opened: 
     say(client, "undo")
     say(client, "rename", name=next(iter(hall.people)), title="Anna")
     before = [client.get(what).json() for what in ("people", "questions")]
-    again = stage.open_data(hall.settings, hall.run / "descriptors.h5")
+    again = stage.open_data(hall.settings, hall.source)
     with TestClient(again.server.app(TOKEN, PORT), base_url=f"http://{HOST}/{TOKEN}/") as other:
         assert [other.get(what).json() for what in ("people", "questions")] == before
 
@@ -332,7 +412,7 @@ def test_a_full_disk_loses_nothing_that_was_said(tmp_path: Path, monkeypatch: py
 
 def test_a_second_server_is_refused(hall: Hall) -> None:
     with held(hall.root / stage.LOCK, "the review"), pytest.raises(PoseCacheError, match="process"):
-        stage.run(hall.settings, hall.run, browser=False)
+        stage.run(hall.settings, hall.source, browser=False)
 
 
 WRITE = """
@@ -340,6 +420,7 @@ import sys
 from pathlib import Path
 from csip.review.journal import Journal
 from csip.review.review import left_out
+from csip.review.simulate import Annotator, Truth
 journal = Journal(Path(sys.argv[1]), "hall")
 for line in sys.stdin:
     print(journal.add({"do": "compare", "key": line.strip()}), flush=True)

@@ -17,7 +17,7 @@ from csip.review.grouping import FIRM, Grouper, Vote
 from csip.review.journal import Journal
 from csip.review.questions import Beliefs, nearest
 from csip.review.review import Basis, Review
-from csip.review.simulate import Annotator
+from csip.review.simulate import Annotator, Truth
 from csip.review.split import split
 from csip.review.tree import MergeTree
 
@@ -127,7 +127,7 @@ def agreement_of(review: Review, people: dict[str, int]) -> float:
 @pytest.mark.parametrize("seed", [1, 4])
 def test_few_answers_reach_the_truth(tmp_path: Path, seed: int) -> None:
     review, people = review_of(tmp_path, seed)
-    annotator, names = Annotator(people), review.basis.names
+    annotator, names = Annotator(Truth(people)), review.basis.names
     start = agreement_of(review, people)
     asked: list[frozenset[int]] = []
     while agreement_of(review, people) < 0.99 and len(asked) < 90:
@@ -142,7 +142,7 @@ def test_few_answers_reach_the_truth(tmp_path: Path, seed: int) -> None:
 
 def test_nobody_is_asked_what_follows(tmp_path: Path) -> None:
     review, people = review_of(tmp_path, 2)
-    annotator, names = Annotator(people), review.basis.names
+    annotator, names = Annotator(Truth(people)), review.basis.names
     for _ in range(30):
         question = review.questions().first[0]
         groups, votes = review.grouping, review.votes
@@ -176,7 +176,7 @@ def test_wrong_answers_are_noticed_by_asking_again() -> None:
 
 def test_the_same_answers_give_the_same_state(tmp_path: Path) -> None:
     review, people = review_of(tmp_path, 4)
-    annotator, names = Annotator(people, 0.2), review.basis.names
+    annotator, names = Annotator(Truth(people), 0.2), review.basis.names
     states = []
     for _ in range(12):
         states.append([rows.tolist() for rows in review.grouping.groups])
