@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import configparser
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -18,6 +17,7 @@ import av
 import numpy as np
 
 from csip.data.dataset import is_image
+from csip.data.names import in_natural_order
 from csip.errors import CsipError
 from csip.video.container_crop import Crop, container_crop
 from csip.video.geometry import Geometry, geometry_of
@@ -235,12 +235,7 @@ def _pictures(folder: Path) -> list[tuple[int, str]]:
     stems = [Path(name).stem for name in names]
     if all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
         return sorted(zip(map(int, stems), names, strict=True))
-    return list(enumerate(sorted(names, key=_counting), start=1))
-
-
-def _counting(name: str) -> list[tuple[int, str]]:
-    """Order names as people count: frame_2 before frame_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)] + [(-2, name)]
+    return list(enumerate(in_natural_order(names), start=1))
 
 
 def _picture_rate(folder: Path) -> float:
