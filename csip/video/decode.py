@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import av
 import numpy as np
 
-from csip.data.dataset import is_image
+from csip.data.dataset import is_image, is_other_picture
 from csip.data.names import in_natural_order
 from csip.errors import CsipError
 from csip.video.container_crop import Crop, container_crop
@@ -229,7 +229,13 @@ def _end(packet: av.Packet) -> float:
 
 def _pictures(folder: Path) -> list[tuple[int, str]]:
     """List the pictures with their numbers: their names where all are numbers, else 1, 2, ... in the order of their names."""
-    names = [entry.name for entry in folder.iterdir() if is_image(entry.name) and not entry.name.startswith(".")]
+    everything = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if unread := sorted(filter(is_other_picture, everything)):
+        raise UnreadableVideo(
+            f"{folder}: {len(unread)} pictures are of formats that cannot be read, e.g. {unread[0]}; convert them to JPEG or "
+            "PNG, or move them out"
+        )
+    names = list(filter(is_image, everything))
     if not names:
         raise UnreadableVideo(f"{folder}: no pictures in it")
     stems = [Path(name).stem for name in names]
