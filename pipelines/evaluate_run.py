@@ -69,6 +69,8 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
     out = run_folder / "metrics.json"
     evaluation.save(out)
     console.print(rich_table(evaluation.table(), bold="trained"))
+    if (strata := evaluation.strata_table()) is not None:
+        console.print(rich_table(strata, bold="trained"))
     console.print(rich_table(evaluation.camera_table()))
     console.print(f"evaluate: {evaluation.seconds:.0f} s -> {out}")
 
