@@ -13,7 +13,7 @@ from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
 from pipelines.markdown import code, plain
 from pipelines.report_page import page
-from pipelines.report_page.cards import strata_table
+from pipelines.report_page.cards import looks_note, strata_table
 from pose_cache.outcome import read_record
 
 
@@ -121,6 +121,8 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
         }
         lines += ["", f"Intervals ({protocol['intervals']}): Rank-1 {spans['rank1']}, mAP {spans['map']}."]
     lines += _strata(scored)
+    if note := looks_note(protocol):
+        lines += ["", note]
     lines += ["", "| query's camera | queries | valid | Rank-1 | mAP |", "|---|---:|---:|---:|---:|"]
     for camera, row in figures["cameras"].items():
         shares = [f"{100 * row[key]:.1f}" if key in row else "" for key in ("rank1", "map")]

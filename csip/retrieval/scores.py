@@ -152,7 +152,10 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What was measured, so that metrics can be compared; the fields are those of ``metrics.json``."""
+    """What was measured, so that metrics can be compared; the fields are those of ``metrics.json``.
+
+    ``test_looks``: models of this seed that were scored on this test world, this one included; None for other data.
+    """
 
     gallery: str
     query_tracklets: int
@@ -174,6 +177,7 @@ class Protocol:
     precision: str
     intervals: str | None
     reranking: Mapping[str, float] | None
+    test_looks: int | None = None
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,16 @@ def strata_table(scored: Mapping[str, Any]) -> Table | None:
     return Table(["twins differ in", *strata], body, text, len(body) - 1)
 
 
+def looks_note(protocol: Mapping[str, Any]) -> str:
+    """Say how often a test world was scored with other models, where it was; metrics are then no longer of unseen people."""
+    looks = protocol.get("test_looks") or 1
+    return (
+        f"{looks} models of this seed were scored on this test world: a choice among them is a choice on the test."
+        if looks > 1
+        else ""
+    )
+
+
 def _with_interval(one: Mapping[str, Any]) -> str:
     low, high = one["interval"]
     return f"{100 * one['own_twin']:.1f} ({100 * low:.0f} to {100 * high:.0f})"

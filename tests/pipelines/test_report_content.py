@@ -23,7 +23,7 @@ from csip.monitor import Silent
 from csip.retrieval import ranked_lists
 from pipelines.cli import app
 from pipelines.report_page import cards, charts, curves, heat, page, strips
-from pipelines.report_page.cards import strata_table
+from pipelines.report_page.cards import looks_note, strata_table
 from pipelines.write_report import _strata
 from pose_cache.store import SkeletonStore
 
@@ -267,6 +267,11 @@ def test_twins_are_told_by_the_trait_they_differ_in() -> None:
     assert table.rows == [["before training", "50.0 (40 to 90)"], ["trained", "75.0 (40 to 90)"]]
     assert "| trained | 75.0 (40 to 90) |" in _strata(scored)
     assert _strata({"figures": {}, "compared": {}}) == []
+
+
+def test_a_second_look_at_a_test_world_is_told() -> None:
+    assert looks_note({"test_looks": 2}).startswith("2 models of this seed")
+    assert looks_note({"test_looks": 1}) == looks_note({"test_looks": None}) == looks_note({}) == ""
 
 
 def test_backticks_are_code_and_nothing_else_is_markup() -> None:
