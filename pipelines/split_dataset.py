@@ -9,8 +9,7 @@ from csip.data import folder
 from csip.data.labels import LABELS
 from csip.errors import CsipError
 from csip.retrieval.labels import has_table
-from csip.review.journal import Journal
-from csip.review.review import JOURNAL, left_out
+from csip.review.review import left_out
 from csip.review.split import Split, split, write_split
 from pipelines.console import console
 
@@ -34,8 +33,7 @@ def run(settings: Settings, out: Path | None = None, train_share: float = 0.5, s
     if not (root / LABELS).exists():
         raise CsipError(f"{root / LABELS}: missing; `csip review` writes it")
     people, sightings = folder.read_people(root), folder.read_sightings(root)
-    journal = root / JOURNAL
-    aside = left_out(Journal(journal, settings.dataset.name)) if journal.exists() else {}
+    aside = left_out(root, settings.dataset.name)
     cameras = {name: seen.camera for name, seen in sightings.items() if name not in aside}
     known = {name: person for name, person in people.items() if name in cameras}
     result = split(known, cameras, train_share, seed)

@@ -65,31 +65,49 @@ class Journal:
             os.close(descriptor)
 
     def _read(self, dataset: str, say: Callable[[str], None]) -> None:
-        content = self.path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
+        entries, whole = _parsed(self.path, dataset)
+        if whole < self.path.stat().st_size:
             say(f"{self.path}: the last line was cut off when its program was stopped, and is dropped")
             os.truncate(self.path, whole)
             flush(self.path)
-        lines = content[:whole].splitlines()
-        if not lines:
+        if not whole:
             self._append({"format": FORMAT, "dataset": dataset})
-            return
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = json.loads(line)
-                if not isinstance(entry, dict):
-                    raise ValueError("no JSON object")
-            except ValueError as error:
-                raise CsipError(
-                    f"{self.path}: line {number} is damaged ({error}); restore the file, or delete the line to lose that answer"
-                ) from error
-            self.entries.append(entry)
-        head = self.entries.pop(0)
-        if head.get("format") != FORMAT:
-            raise CsipError(f"{self.path}: expected a journal of format {FORMAT}, found {head.get('format')!r}")
-        if head.get("dataset") != dataset:
+        self.entries = entries
+
+
+def read_entries(path: Path, dataset: str) -> list[dict[str, Any]]:
+    """Return the entries of a journal that another program may be writing; a last line that is not whole does not count.
+
+    Raises
+    ------
+    CsipError
+        As `Journal`.
+    """
+    return _parsed(path, dataset)[0] if path.exists() else []
+
+
+def _parsed(path: Path, dataset: str) -> tuple[list[dict[str, Any]], int]:
+    """Return the entries and how many bytes their lines have, the head included."""
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(content[:whole].splitlines(), 1):
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError("no JSON object")
+        except (ValueError, RecursionError) as error:
             raise CsipError(
-                f"{self.path}: expected answers about data set {dataset}, found {head.get('dataset')!r}; rename the file to "
-                "begin anew"
-            )
+                f"{path}: line {number} is damaged ({error}); restore the file, or delete the line to lose that answer"
+            ) from error
+        entries.append(entry)
+    if not entries:
+        return [], whole
+    head = entries.pop(0)
+    if head.get("format") != FORMAT:
+        raise CsipError(f"{path}: expected a journal of format {FORMAT}, found {head.get('format')!r}")
+    if head.get("dataset") != dataset:
+        raise CsipError(
+            f"{path}: expected answers about data set {dataset}, found {head.get('dataset')!r}; rename the file to begin anew"
+        )
+    return entries, whole

@@ -32,6 +32,11 @@ class Conflict:
     review: str | None
 
 
+def written_by_review(path: Path) -> bool:
+    """Whether a ``labels.csv`` is what a review wrote last, and nobody has changed it."""
+    return LabelsFile(path.parent).untouched()
+
+
 class LabelsFile:
     """``labels.csv`` of a data set, as a review writes it.
 
@@ -154,6 +159,11 @@ class LabelsFile:
                 review.move(names, None)
             review.rename(names[0], title)
 
+    def untouched(self) -> bool:
+        """Whether the file is there as a review wrote it last."""
+        digests = self._told().get("digests")
+        return isinstance(digests, list) and self._digest() in digests
+
     def _digest(self) -> str | None:
         return hashlib.sha256(self.path.read_bytes()).hexdigest() if self.path.exists() else None
 
@@ -181,9 +191,7 @@ class LabelsFile:
         return self._read[1]
 
     def _compare(self, review: Review) -> dict[str, str | None]:
-        told = self._told()
-        digests = told.get("digests")
-        if (isinstance(digests, list) and self._digest() in digests) or (not told and is_proposal(self.path)):
+        if self.untouched() or (not self._told() and is_proposal(self.path)):
             return {}
         known = review.basis.rows
         found: dict[str, str] = parse_labels(self.path.read_bytes(), self.path, known)

@@ -18,7 +18,7 @@ from csip.retrieval.clustering import in_sight_together, merge_steps, without_ca
 from csip.retrieval.descriptors import Descriptors
 from csip.review.distances import GroupDistances
 from csip.review.grouping import FIRM, Grouper, Grouping, Vote
-from csip.review.journal import Journal
+from csip.review.journal import Journal, read_entries
 from csip.review.questions import Answered, Asker, Beliefs, Question, Questions, nearest
 from csip.review.tree import MergeTree
 
@@ -445,11 +445,18 @@ class Review:
                 self._titles[self.basis.rows[name]] = number, entry["title"]
 
 
-def left_out(journal: Journal) -> dict[str, str]:
-    """Return the tracklets that a journal says show nobody or several people, and which of the two."""
-    undone = {entry["of"] for entry in journal.entries if entry.get("do") == "undo"}
+def left_out(root: Path, dataset: str) -> dict[str, str]:
+    """Return the tracklets that a data set's journal says show nobody or several people, and which of the two.
+
+    Raises
+    ------
+    CsipError
+        The journal is damaged or of another data set.
+    """
+    entries = read_entries(root / JOURNAL, dataset)
+    undone = {entry["of"] for entry in entries if entry.get("do") == "undo"}
     found: dict[str, str] = {}
-    for number, entry in enumerate(journal.entries, 1):
+    for number, entry in enumerate(entries, 1):
         if entry.get("do") == "mark" and number not in undone:
             found.update(dict.fromkeys(entry["names"], entry["as"]))
     return {name: mark for name, mark in found.items() if mark != "person"}

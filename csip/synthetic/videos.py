@@ -27,11 +27,11 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from csip.errors import CsipError
+from csip.files import whole_folder
 from csip.monitor import Monitor, Silent
 from csip.synthetic.body import FloatArray, Identity, make_identity, walk, walking_speed
 from csip.synthetic.camera import IMAGE_HEIGHT, IMAGE_WIDTH, Camera, cut_background, make_camera
 from csip.synthetic.mesh import build_mesh, paint_mesh, shade
-from csip.synthetic.output import whole_folder
 from csip.synthetic.walks import shadow_outline, this_time
 
 _WALK, _ORDER, _NOISE, _DETECTOR = 31, 32, 33, 34

@@ -25,11 +25,11 @@ from joblib import Parallel, delayed
 from numpy.typing import NDArray
 
 from csip.errors import CsipError
+from csip.files import whole_folder
 from csip.monitor import Monitor, Silent
 from csip.synthetic import motion
 from csip.synthetic.body import Identity, make_identity
 from csip.synthetic.camera import make_camera
-from csip.synthetic.output import whole_folder
 from csip.synthetic.walks import (
     CropOptions,
     RenderedTracklet,

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pipelines.cli import data, evaluate, maintain, skeletons, train, videos
+from pipelines.cli import data, evaluate, labels, maintain, skeletons, train, videos
 from pipelines.cli import inspect as inspection
-from pipelines.cli.options import DATA
+from pipelines.cli.options import DATA, VIDEOS
 
 
 class Program(TyperGroup):
@@ -31,7 +31,9 @@ app = typer.Typer(cls=Program, no_args_is_help=True, pretty_exceptions_enable=Fa
 # Stages import torch and MMPose, which takes seconds: each command does so when it runs, and --help stays quick.
 app.add_typer(data.app)
 app.add_typer(skeletons.app, name="skeletons", rich_help_panel=DATA)
-for panel in (videos, train, evaluate, inspection, maintain):
+app.add_typer(videos.app)
+app.add_typer(labels.app, name="labels", rich_help_panel=VIDEOS)
+for panel in (train, evaluate, inspection, maintain):
     app.add_typer(panel.app)
 
 

@@ -55,11 +55,15 @@ def make_hall(
                             "",
                             f"cam{camera}.mp4",
                             clock + frame,
+                            20 * person + frame,
+                            5,
+                            12,
+                            30,
                         )
                     )
                 clock += FRAMES - 1
             clock += FRAMES  # nobody is in sight together with themselves
-    head = ("tracklet", "person", "camera", "frame", "part", "video", "number")
+    head = (*("tracklet", "person", "camera", "frame", "part", "video", "number"), *("x", "y", "width", "height"))
     root.mkdir(parents=True, exist_ok=True)
     (root / "tracklets.csv").write_text(format_rows([head, *lines]))
     rows = np.array(features, np.float32)
@@ -83,4 +87,7 @@ def paint(folder: Path, person: int, rng: np.random.Generator) -> None:
         image[4:16, 11 + frame : 21 + frame] = (150, 170, 210)
         image[16:44, 8 + frame : 24 + frame] = colour
         image[44:62, 10 + frame : 22 + frame] = colour // 2
-        cv2.imwrite(str(folder / f"{frame:03d}.jpg"), np.clip(image + rng.normal(0, 4, image.shape), 0, 255))
+        cv2.imwrite(
+            str(folder / f"{frame:03d}.jpg"),
+            np.clip(image + rng.normal(0, 4, image.shape), 0, 255).round().astype(np.uint8),
+        )

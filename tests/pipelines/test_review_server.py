@@ -22,6 +22,7 @@ from starlette.testclient import TestClient
 from csip.errors import CsipError
 from csip.files import write_text
 from csip.review.journal import Journal
+from csip.review.review import left_out
 from pipelines import review_tracklets as stage
 from pose_cache.errors import PoseCacheError
 from pose_cache.lock import held
@@ -301,6 +302,18 @@ def test_a_torn_last_line_is_dropped_with_a_word(tmp_path: Path) -> None:
         Journal(path, "shop")
 
 
+def test_other_commands_leave_a_journal_that_is_being_written_as_it_is(hall: Hall) -> None:
+    path, names = hall.root / "review.jsonl", list(hall.people)
+    assert left_out(hall.root, "hall") == {} and not path.exists()
+    Journal(path, "hall").add({"do": "mark", "names": names[:2], "as": "junk"})
+    content = path.read_bytes() + b'{"do": "mark", "names"'
+    path.write_bytes(content)
+    assert left_out(hall.root, "hall") == dict.fromkeys(names[:2], "junk")
+    assert path.read_bytes() == content, "the rest of the line is on its way"
+    with pytest.raises(CsipError, match="expected answers about data set shop"):
+        left_out(hall.root, "shop")
+
+
 def test_a_full_disk_loses_nothing_that_was_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "review.jsonl"
     journal = Journal(path, "hall")
@@ -326,6 +339,7 @@ WRITE = """
 import sys
 from pathlib import Path
 from csip.review.journal import Journal
+from csip.review.review import left_out
 journal = Journal(Path(sys.argv[1]), "hall")
 for line in sys.stdin:
     print(journal.add({"do": "compare", "key": line.strip()}), flush=True)
