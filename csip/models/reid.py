@@ -214,8 +214,12 @@ class ReIDModel(nn.Module):
             teacher_frames=frames.detach(),
         )
 
-    def embed(self, images: Tensor, camera: Tensor | None = None) -> Tensor:
-        """Return the descriptors of clips by the visual branch alone.
+    def embed(
+        self, images: Tensor, camera: Tensor | None = None, joints: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
+        """Return the descriptors of clips by the visual branch alone; with joints by the branch that sees skeletons.
+
+        The latter is no test of the method but its teacher: what the visual branch could know at best.
 
         Parameters
         ----------
@@ -223,6 +227,8 @@ class ReIDModel(nn.Module):
             (B, T, 3, H, W), normalised; T may differ from training's.
         camera : Tensor, optional
             (B,) int64, as in :meth:`forward`.
+        joints, valid : Tensor, optional
+            (B, T, J, 3) and (B, T), as in :meth:`forward`.
 
         Returns
         -------
@@ -232,7 +238,8 @@ class ReIDModel(nn.Module):
         vision, tokens = self._see(images, camera)
         parts = list(self._mean_cls(vision, images.shape[1]))
         if self.sgtm is not None:
-            parts.append(self.sgtm(tokens).float().mean(dim=1))
+            skeleton = None if joints is None else self.skeleton(joints, valid)
+            parts.append(self.sgtm(tokens, skeleton, valid).float().mean(dim=1))
         if not self.part_norm:
             return torch.cat(parts, dim=1)
         return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)
