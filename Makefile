@@ -125,8 +125,8 @@ $(RUN)/export/model.onnx: $(RUN)/stage2/model.safetensors
 # The benchmark of the method's parts: enough people who look alike, and an image encoder that knows clothing alone.
 data/ablation/truth.npz: | .venv/csip-setup.sha256
 	$(CSIP) synth --out data/ablation --force --seed 11 $(ABLATION)
-ablate:
-	@$(MAKE) --no-print-directory skeletons DATASET=ablation
+ablate: data/ablation/truth.npz
+	$(CSIP) skeletons --dataset ablation --test-too
 	$(CSIP) ablate --dataset ablation --seeds $(SEEDS) --workers 2 $(foreach setting,$(SET),--set $(setting))
 
 # Training identities of one split are test identities of another: skeletons of all are needed.

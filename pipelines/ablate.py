@@ -1,12 +1,17 @@
-"""What each part of the method adds: the same training with parts left out, over several seeds, in one table.
+"""What each part of the method adds: the same training with parts left out, over several seeds, with controls.
 
-The rows add one part at a time. Each row and seed is a run of its own below the output folder, trained and scored as the
-stages do it; finished runs are kept, and an interrupted study resumes. Runs are parallel, one process each.
+The rows add one part at a time. Two controls are trained beside them: prototypes of images alone are a row of their own, and
+prototypes with the skeletons of somebody else follow the fused ones. Two more score the whole method again: with skeletons at
+the test, as its teacher, and with the frames of each clip in another order.
+
+Each row and seed is a run of its own below the output folder, trained and scored as the stages do it; finished runs are kept,
+and an interrupted study resumes. Runs are parallel, one process each.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections.abc import Sequence
@@ -14,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from joblib import Parallel, delayed
 
@@ -23,19 +27,30 @@ from csip.config import Settings
 from csip.data.dataset import Dataset
 from csip.data.fingerprints import TrainingData, evaluation_data
 from csip.data.readers import load_dataset
+from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
 from csip.files import atomic, write_json, write_text
 from csip.monitor import Silent
-from csip.retrieval.evaluation import embed_sides, lookalike_groups, score, side
+from csip.retrieval.controls import embed_shuffled, embed_with_skeletons
+from csip.retrieval.evaluation import Side, lookalike_groups, side
+from csip.retrieval.looks import look
+from csip.retrieval.model import Model
+from csip.retrieval.outcomes import Outcomes
+from csip.retrieval.twins import Pairs, twin_strata
 from csip.training.run_folder import RunFolder
 from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
+from pipelines.ablation_table import Study, forest, tables
 from pipelines.console import RichMonitor, console
+from pose_cache.store import SkeletonStore
 
 BASELINE = "image branch alone"
+IMAGES, FUSED, SHUFFLED = "+ image prototypes", "+ fused prototypes", "control: skeletons of others"
+TEACHER, REORDERED = "control: skeletons at the test", "control: frames in another order"
 # In the order in which they are added; each with the settings that leave it out.
 PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("+ stage 1", {"stage2.lambda_csip": 0.0}),
+    (IMAGES, {"stage2.lambda_csip": 0.0}),
+    (FUSED, {"stage2.prototypes": "images"}),
     ("+ PFU", {"stage2.update_prototypes": False}),
     ("+ MTE", {"stage2.mte": False}),
     ("+ ATD", {"stage2.atd": False}),
@@ -43,68 +58,91 @@ PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ temporal", {"stage2.frame_position": False, "skeleton_encoder.temporal": False}),
     ("+ distillation", {"stage2.lambda_distill": 0.0}),
 )
-COLUMNS = (("rank1", "Rank-1"), ("map", "mAP"))
+SEED = "{seed}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: the method with some of its parts."""
+    """A training of the study: the method with some of its parts."""
 
     label: str
     settings: Settings
 
     @property
     def folder(self) -> str:
-        return self.label.removeprefix("+ ").replace(" ", "-").lower()
+        return self.label.removeprefix("+ ").replace(": ", "-").replace(" ", "-").lower()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a seed's data are; the same for all seeds unless the root has ``{seed}`` in it."""
+
+    settings: Settings
+    skeletons: Path
+    out: Path
+
+    def of(self, seed: int) -> Place:
+        """Return the place for a seed, with that seed in the settings."""
+        dataset, runtime = self.settings.dataset, self.settings.runtime
+        root = Path(str(dataset.root).replace(SEED, str(seed))) if dataset.root is not None else None
+        update = {
+            "dataset": dataset.model_copy(update={"root": root}),
+            "runtime": runtime.model_copy(update={"seed": seed}),
+        }
+        cache = Path(str(self.skeletons).replace(SEED, str(seed)))
+        return Place(self.settings.model_copy(update=update), cache, self.out / f"seed{seed}")
 
 
 def run(settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], workers: int) -> None:
-    """Train and score every row with every seed; write ``ablation.md`` and ``ablation.json`` into ``out``.
+    """Train and score every row with every seed; write ``ablation.md``, ``ablation.svg`` and ``ablation.json`` into ``out``.
+
+    Parameters
+    ----------
+    settings, skeletons
+        With ``{seed}`` in both ``dataset.root`` and the cache's path each seed has a world of its own.
 
     Raises
     ------
     CsipError
-        A part is off in the settings to begin with, or a run of other settings or data is in the folder.
+        A part is off in the settings to begin with, a run of other settings or data is in the folder, or the test world was
+        scored before.
     """
-    if not skeletons.exists():
-        raise CsipError(f"{skeletons}: no such skeleton cache; `csip skeletons` makes it")
-    rows = rows_of(settings)
-    dataset = load_dataset(settings.dataset)
-    data = _data(dataset, skeletons)
-    pretrainings = {(first_stage(row.settings, seed, out)) for row in rows for seed in seeds}
+    places = {seed: Place(settings, skeletons, out).of(seed) for seed in seeds}
+    for place in places.values():
+        if not place.skeletons.exists():
+            raise CsipError(f"{place.skeletons}: no such skeleton cache; `csip skeletons` makes it")
+    rows = {seed: rows_of(place.settings) for seed, place in places.items()}
+    data = {seed: _data(load_dataset(place.settings.dataset), place.skeletons) for seed, place in places.items()}
     threads = max(torch.get_num_threads() // workers, 1)
     pool = Parallel(n_jobs=workers, return_as="generator_unordered")
     with RichMonitor() as monitor:
-        by_place = {
-            place: (row, seed) for row in rows for seed in seeds for place in [first_stage(row.settings, seed, out)]
-        }
+        first = {first_stage(row.settings, places[seed].out): (row, seed) for seed in seeds for row in rows[seed]}
         pretrain = (
-            delayed(_pretrain)(seeded(row.settings, seed), skeletons, place, threads)
-            for place, (row, seed) in sorted(by_place.items())
+            delayed(_pretrain)(row.settings, places[seed].skeletons, folder, threads)
+            for folder, (row, seed) in sorted(first.items())
         )
         for done, _ in enumerate(pool(pretrain), start=1):
-            monitor.progress("stage 1", done, len(pretrainings))
-        jobs = [(row, seed) for seed in seeds for row in rows]
+            monitor.progress("stage 1", done, len(first))
+        jobs = [(row, seed) for seed in seeds for row in rows[seed]]
         train = (
             delayed(_train)(
-                seeded(row.settings, seed), skeletons, first_stage(row.settings, seed, out),
-                out / f"seed{seed}" / row.folder, data, threads,
+                row.settings, places[seed].skeletons, first_stage(row.settings, places[seed].out),
+                places[seed].out / row.folder, data[seed], row == rows[seed][-1], threads,
             )
             for row, seed in jobs
         )  # fmt: skip
         for done, _ in enumerate(pool(train), start=1):
             monitor.progress("stage 2", done, len(jobs))
-    found = {
-        row.label: [
-            json.loads((out / f"seed{seed}" / row.folder / "ablation.json").read_text())["figures"] for seed in seeds
-        ]
-        for row in rows
-    }
-    result = {"dataset": dataset.name, "seeds": list(seeds), "data": data, "rows": found}
-    write_json(out / "ablation.json", result)
-    write_text(out / "ablation.md", table(found, seeds))
-    console.print(table(found, seeds), markup=False)
-    console.print(f"ablation -> {out / 'ablation.md'}, {out / 'ablation.json'}")
+    study = _collect(rows, places)
+    looks = [_look(load_dataset(place.settings.dataset), data[seed], seed) for seed, place in places.items()]
+    write_json(
+        out / "ablation.json", {"dataset": settings.dataset.name, "data": data, "looks": looks, **study.as_dict()}
+    )
+    text = tables(study)
+    write_text(out / "ablation.md", text)
+    write_text(out / "ablation.svg", forest(study))
+    console.print(text, markup=False)
+    console.print(f"ablation -> {out / 'ablation.md'}, {out / 'ablation.svg'}, {out / 'ablation.json'}")
 
 
 def rows_of(settings: Settings) -> list[Row]:
@@ -125,47 +163,49 @@ def rows_of(settings: Settings) -> list[Row]:
     labels = [BASELINE, *(label for label, _ in PARTS)]
     rows = []
     for kept, label in enumerate(labels):
-        tree = settings.model_dump()
-        for _, off in PARTS[kept:]:
-            for key, value in off.items():
-                section, _, name = key.rpartition(".")
-                tree[section][name] = value
-        rows.append(Row(label, Settings.model_validate(tree)))
+        without = {key: value for _, off in PARTS[kept:] for key, value in off.items()}
+        rows.append(Row(label, _changed(settings, without)))
+        if label == FUSED:
+            rows.append(Row(SHUFFLED, _changed(settings, {**without, "stage2.prototypes": "shuffled"})))
     return rows
 
 
-def seeded(settings: Settings, seed: int) -> Settings:
-    """Return the settings with another seed."""
-    return settings.model_copy(update={"runtime": settings.runtime.model_copy(update={"seed": seed})})
+def comparisons() -> list[tuple[str, str]]:
+    """Return which row is compared with which: each part with the row before, then the controls, then the whole method."""
+    labels = [BASELINE, *(label for label, _ in PARTS)]
+    whole = labels[-1]
+    parts = [(later, before) for before, later in itertools.pairwise(labels)]
+    return [*parts, (FUSED, SHUFFLED), (whole, REORDERED), (TEACHER, whole), (whole, IMAGES), (whole, BASELINE)]
 
 
-def first_stage(settings: Settings, seed: int, out: Path) -> Path:
+def first_stage(settings: Settings, out: Path) -> Path:
     """Return the folder of the stage-1 run that a row starts from: one with, one without the order of frames."""
     order = "temporal" if settings.skeleton_encoder.temporal else "frames"
-    return out / f"seed{seed}" / f"stage1-{order}"
+    return out / f"stage1-{order}"
 
 
-def table(found: dict[str, list[dict[str, Any]]], seeds: Sequence[int]) -> str:
-    """Lay out the metrics as Markdown: mean and standard deviation over the seeds, in per cent."""
-    alike = all("lookalikes" in one for row in found.values() for one in row)
-    columns: list[tuple[str, tuple[str, ...]]] = [(name, (key,)) for key, name in COLUMNS]
-    columns += [(f"look-alikes: {name}", ("lookalikes", key)) for key, name in COLUMNS] if alike else []
-    lines = ["| | " + " | ".join(name for name, _ in columns) + " |", "|---|" + "---:|" * len(columns)]
-    for label, figures in found.items():
-        cells = []
-        for _, path in columns:
-            values = [100 * _follow(one, path) for one in figures]
-            spread = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.1f}{spread}")
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    gains = []
-    for name, path in columns:
-        last, first = ([100 * _follow(one, path) for one in found[label]] for label in (list(found)[-1], BASELINE))
-        each = np.subtract(last, first)
-        gains.append(f"{name} {np.mean(each):+.1f} ({', '.join(f'{value:+.1f}' for value in each)})")
-    lines += ["", f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}, per cent."]
-    lines += [f"The whole method against the {BASELINE}, mean and by seed: {'; '.join(gains)}.", ""]
-    return "\n".join(lines)
+def _collect(rows: dict[int, list[Row]], places: dict[int, Place]) -> Study:
+    """Read what the runs have written, by row and seed."""
+    found: dict[str, list[Outcomes]] = {}
+    for seed, its_rows in rows.items():
+        for row in its_rows:
+            written = json.loads((places[seed].out / row.folder / "ablation.json").read_text())
+            for control, outcomes in written["outcomes"].items():
+                found.setdefault(control or row.label, []).append(Outcomes.from_dict(outcomes))
+    return Study(tuple(rows), found, [pair for pair in comparisons() if found.keys() >= set(pair)])
+
+
+def _look(dataset: Dataset, data: str, seed: int) -> int | None:
+    """Count the study as one look at a test world, whatever its rows: they are all in its table."""
+    return look(dataset, f"ablation {data}", seed, again=True)
+
+
+def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:
+    tree = settings.model_dump()
+    for key, value in changes.items():
+        section, _, name = key.rpartition(".")
+        tree[section][name] = value
+    return Settings.model_validate(tree)
 
 
 def _data(dataset: Dataset, skeletons: Path) -> str:
@@ -182,7 +222,7 @@ def _pretrain(settings: Settings, skeletons: Path, folder: Path, threads: int) -
         if there:
             raise CsipError(f"{folder}: a run with other settings or data is here ({there[0]}); give another --out")
         return
-    # The image features are the same in every run: whoever is first has made them for all.
+    # The image features are the same in every run on the same data: whoever is first has made them for all.
     ready = sorted(folder.parent.parent.glob("seed*/stage1-*/model.safetensors"))
     if ready and not (folder / "features.h5").exists():
         with atomic(folder / "features.h5") as temporary:
@@ -190,7 +230,9 @@ def _pretrain(settings: Settings, skeletons: Path, folder: Path, threads: int) -
     train_stage1(dataset, skeletons, settings, folder, Silent())
 
 
-def _train(settings: Settings, skeletons: Path, stage1: Path, folder: Path, data: str, threads: int) -> None:
+def _train(
+    settings: Settings, skeletons: Path, stage1: Path, folder: Path, data: str, whole: bool, threads: int
+) -> None:
     torch.set_num_threads(threads)
     inputs = {"settings": settings.model_dump(mode="json"), "data": data}
     finished = folder / "ablation.json"
@@ -204,17 +246,51 @@ def _train(settings: Settings, skeletons: Path, stage1: Path, folder: Path, data
     model = csip.loading.load(
         folder / "model.safetensors", settings.runtime.device, evaluation=settings.evaluation, runtime=settings.runtime
     )
-    query, gallery = (side(tracklets, settings) for tracklets in (dataset.query, dataset.gallery))
-    (features,) = embed_sides([model.embedder(dataset.name)], dataset.root, query, gallery, Silent())
-    metrics = score(*features, query, gallery, lookalike_groups(dataset), settings.evaluation, model.device)
-    write_json(finished, {"inputs": inputs, "figures": metrics.as_dict()})
+    outcomes = {"": _score(model, dataset, "images")}
+    if whole:
+        outcomes[REORDERED] = _score(model, dataset, "reordered")
+        if _has_test(skeletons, dataset):
+            outcomes[TEACHER] = _score(model, dataset, "skeletons", skeletons)
+    write_json(finished, {"inputs": inputs, "outcomes": {label: one.as_dict() for label, one in outcomes.items()}})
+
+
+def _score(model: Model, dataset: Dataset, seen: str, cache: Path | None = None) -> Outcomes:
+    """Score a model on the test as it is, or under a control."""
+    everyone = list({t.name: t for t in (*dataset.query, *dataset.gallery)}.values())
+    if seen == "reordered":
+        found = embed_shuffled(model, dataset, everyone, Silent())
+    elif cache is not None:
+        skeletons = load_skeletons(cache, everyone, model.settings.clips.max_gap)
+        found = embed_with_skeletons(model, dataset, everyone, skeletons, Silent())
+    else:
+        found = model.embedder(dataset.name).tracklets(dataset.root, everyone, Silent())
+    row = {t.name: i for i, t in enumerate(everyone)}
+    query, gallery = (_tracklets(side(part, model.settings)) for part in (dataset.query, dataset.gallery))
+    asked, ranked = (found[[row[t.name] for t in part.tracklets]] for part in (query, gallery))
+    return Outcomes.of(asked, query, ranked, gallery, _strata(dataset))
+
+
+def _tracklets(entries: Side) -> Side:
+    if entries.counts.max() > 1:
+        raise CsipError("evaluation.level: expected tracklet, an ablation study compares tracklets; found clip")
+    return entries
+
+
+def _strata(dataset: Dataset) -> Pairs:
+    """Return the twins of a motion world by trait; elsewhere those who look alike, as one stratum."""
+    if strata := twin_strata(dataset):
+        return strata
+    groups = lookalike_groups(dataset)
+    alike = [[pid for pid, group in groups.items() if group == number] for number in sorted(set(groups.values()))]
+    return {"look-alikes": alike} if alike else {}
+
+
+def _has_test(skeletons: Path, dataset: Dataset) -> bool:
+    """Whether the cache has the skeletons of the test tracklets, as `csip skeletons --test-too` extracts them."""
+    with SkeletonStore(skeletons) as store:
+        return all(t.name in store for t in (*dataset.query, *dataset.gallery))
 
 
 def _get(tree: dict[str, Any], key: str) -> Any:
-    return _follow(tree, key.split("."))
-
-
-def _follow(tree: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
+    section, _, name = key.rpartition(".")
+    return tree[section][name]

@@ -32,6 +32,7 @@ COMMANDS = {
 # Parameters whose option has another name, or needs a sentence; the others' options are called like them.
 OPTIONS = {
     "overwrite": "give --overwrite to train it anew, or another --run folder",
+    "second_look": "give --second-look to score it all the same; metrics and report then say so",
     "settings": "--set SECTION.KEY=VALUE",
     "share": "`csip skeletons --shard JOB/JOBS`",
     "reading.classes": "--boxes-classes",

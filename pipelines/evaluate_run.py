@@ -16,6 +16,7 @@ from csip.data.skeleton_readers import LAYOUTS
 from csip.errors import CsipError
 from csip.retrieval.descriptors import write_descriptors
 from csip.retrieval.evaluation import evaluate
+from csip.retrieval.looks import look
 from csip.retrieval.model import Model
 from csip.runtime import make_fabric, only_first
 from csip.training.run_folder import skeletons_of
@@ -25,12 +26,12 @@ from pipelines.embed_tracklets import DESCRIPTORS, own_model
 from pipelines.tables import rich_table
 
 
-def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
+def run(settings: Settings, run_folder: Path, cross_dataset: bool, second_look: bool = False) -> None:
     """Score a run's model on the data set's query and gallery; write ``RUN/metrics.json`` and ``RUN/descriptors.h5``.
 
     The model is ``RUN/stage2``. Where the data set has skeletons alone it is ``RUN/skeleton``, and no descriptors are written.
 
-    Several processes share the tracklets.
+    Several processes share the tracklets. On a test world a second model of the same seed needs `second_look`.
 
     Raises
     ------
@@ -52,6 +53,9 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
         )
     elif not cross_dataset:
         _check_data(model, dataset, path)
+    looks = None
+    if fabric.is_global_zero:
+        looks = look(dataset, model.digest, model.settings.runtime.seed, second_look)
     with RichMonitor() as shown:
         monitor = only_first(shown, fabric)
         labels = dataset.root / LABELS
@@ -65,10 +69,13 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool) -> None:
         return
     if evaluation.descriptors is not None:
         write_descriptors(run_folder / DESCRIPTORS, evaluation.descriptors)
-    evaluation = replace(evaluation, seconds=time.monotonic() - started)
+    protocol = replace(evaluation.protocol, test_looks=looks)
+    evaluation = replace(evaluation, protocol=protocol, seconds=time.monotonic() - started)
     out = run_folder / "metrics.json"
     evaluation.save(out)
     console.print(rich_table(evaluation.table(), bold="trained"))
+    if (strata := evaluation.strata_table()) is not None:
+        console.print(rich_table(strata, bold="trained"))
     console.print(rich_table(evaluation.camera_table()))
     console.print(f"evaluate: {evaluation.seconds:.0f} s -> {out}")
 

@@ -13,6 +13,7 @@ from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
 from pipelines.markdown import code, plain
 from pipelines.report_page import page
+from pipelines.report_page.cards import looks_note, strata_table
 from pose_cache.outcome import read_record
 
 
@@ -119,6 +120,9 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
             key: "{:.1f} to {:.1f}".format(*(100 * v for v in figures["intervals"][key])) for key in ("rank1", "map")
         }
         lines += ["", f"Intervals ({protocol['intervals']}): Rank-1 {spans['rank1']}, mAP {spans['map']}."]
+    lines += _strata(scored)
+    if note := looks_note(protocol):
+        lines += ["", note]
     lines += ["", "| query's camera | queries | valid | Rank-1 | mAP |", "|---|---:|---:|---:|---:|"]
     for camera, row in figures["cameras"].items():
         shares = [f"{100 * row[key]:.1f}" if key in row else "" for key in ("rank1", "map")]
@@ -130,6 +134,15 @@ def _ranking(scored: dict[str, Any]) -> list[str]:
             "identities. Clothing finds the pair; only body and motion tell the two apart.",
         ]
     return [*lines, ""]
+
+
+def _strata(scored: dict[str, Any]) -> list[str]:
+    table = strata_table(scored)
+    if table is None:
+        return []
+    lines = ["", "| " + " | ".join(table.head) + " |", "|---|" + "---:|" * (len(table.head) - 1)]
+    lines += ["| " + " | ".join(map(plain, row)) + " |" for row in table.rows]
+    return [*lines, "", f"{table.caption}."]
 
 
 def _skeletons(record: dict[str, Any] | None) -> list[str]:

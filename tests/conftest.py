@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import hypothesis
@@ -15,6 +15,7 @@ import torch
 
 from csip.config import Settings
 from csip.data import mars
+from csip.data.dataset import Tracklet
 from csip.models.checkpoints import save_model
 from csip.models.factory import build_model, empty_encoder
 from csip.synthetic.world import SyntheticSpec, load_truth, render_mars
@@ -60,20 +61,34 @@ def walkers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train_ids=6, test_ids=4, cameras=2, tracklets_per_camera=2, frames=6, height=64, width=32, distractors=1, junk=1
     )
     render_mars(root, spec, workers=1)
-    train = {t.name: t for t in mars.load(root).train}
+    write_true_skeletons(root, root / "skeletons.h5", mars.load(root).train)
+    return root
+
+
+@pytest.fixture(scope="session")
+def whole_cache(walkers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """True skeletons of the test tracklets of `walkers` as well."""
+    data = mars.load(walkers)
+    path = tmp_path_factory.mktemp("skeletons") / "all.h5"
+    write_true_skeletons(walkers, path, (*data.train, *data.query, *data.gallery))
+    return path
+
+
+def write_true_skeletons(root: Path, path: Path, tracklets: Iterable[Tracklet]) -> None:
+    """Write the joints that were rendered as the skeleton cache of some tracklets."""
+    wanted = {t.name: t for t in tracklets}
     skeletons = [
         TrackletSkeletons(
             name=truth.name,
-            frames=train[truth.name].frames,
+            frames=wanted[truth.name].frames,
             joints=truth.joints3d,
             keypoints2d=np.zeros((len(truth.joints3d), 17, 3), np.float32),
             valid=np.ones(len(truth.joints3d), bool),
         )
         for truth in load_truth(root)
-        if truth.name in train
+        if truth.name in wanted
     ]
-    write_store(root / "skeletons.h5", skeletons, Provenance("truth", "h36m17", "metres"))
-    return root
+    write_store(path, skeletons, Provenance("truth", "h36m17", "metres"))
 
 
 @pytest.fixture(scope="session")

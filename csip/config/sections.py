@@ -70,6 +70,8 @@ class ClipSettings(Section):
     """Pixels of black padding before the random crop of a training clip; 0: no crop."""
     erase: float = Field(0.5, ge=0, le=1)
     """Probability that a random rectangle of a training frame is erased."""
+    erase_area: float = Field(0.4, gt=0.02, le=1)
+    """Largest share of a frame that is erased; the smallest is 0.02 (authors: 0.2)."""
     max_gap: int = Field(5, ge=0)
     """Longest run of frames without a pose that is interpolated between two frames with one; 0: none."""
 
@@ -104,13 +106,16 @@ class SkeletonEncoderSettings(Section):
     """Random signs of the Laplacian eigenvectors in training."""
     bones: bool = False
     """Additional input per joint: its bone's vector and the deviation of the bone's length from the training mean."""
+    projection: bool = False
+    """Linear projection of the tokens of the last block (authors: true)."""
 
 
 class EvaluationSettings(Section):
     """Embedding, ranking and metrics."""
 
-    sampling: Literal["dense", "interleaved", "rrs"] = "dense"
-    """Test clips: every frame in consecutive clips, in clips with the time step of training, or one clip of chunk centres."""
+    sampling: Literal["dense", "interleaved", "rrs", "rrs_first"] = "dense"
+    """Test clips: every frame in consecutive clips, in clips with the time step of training, or one clip of the centre or
+    the first frame (authors) of each chunk."""
     level: Literal["tracklet", "clip"] = "tracklet"
     """Unit that is ranked: tracklets (the mean descriptor of their clips) or single clips."""
     bootstrap: int = Field(1000, ge=0)

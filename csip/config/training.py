@@ -51,14 +51,18 @@ class Stage2Settings(Section):
     """Learning rate of Adam for pretrained weights after warm-up (authors: 5e-6)."""
     new_lr_factor: float = Field(10.0, gt=0)
     """Factor on the learning rate of new modules (authors: 10; LS-VID and iLIDS-VID 1)."""
+    new_lr_modules: Literal["all", "authors"] = "all"
+    """New modules that the factor is for: all, or fusion, updater, temporal modelling and the classifier of f2 (authors)."""
     bias_lr_factor: float = Field(2.0, gt=0)
     """Factor on the learning rate of biases (authors: 2)."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay (authors: 1e-4)."""
     warmup_epochs: int = Field(10, ge=0)
-    """Epochs of linear warm-up from a tenth of the learning rate (authors: 10)."""
+    """Epochs of linear warm-up (authors: 10, counted from 1, so 9 here)."""
+    warmup_start: float = Field(0.1, gt=0, le=1)
+    """Factor on the learning rate in the first epoch of the warm-up (authors: 0.19)."""
     decay_epochs: tuple[int, ...] = (30, 50, 70)
-    """Epochs after which the learning rate falls to a tenth, in rising order (authors: 30, 50, 70)."""
+    """Epochs after which the learning rate falls to a tenth, in rising order (authors: 29, 49, 69)."""
     smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing of all classification losses (authors: 0.1)."""
     margin: float = Field(0.3, ge=0)
@@ -73,6 +77,8 @@ class Stage2Settings(Section):
     """Weight of the frame classification loss L_Frame, lambda_2 of the paper (authors: 1.3 / T)."""
     lambda_distill: float = Field(1.0, ge=0)
     """Weight of the distillation from the branch with skeletons to the test branch; 0: off (authors)."""
+    prototypes: Literal["fused", "images", "shuffled"] = "fused"
+    """Prototypes: fused from both modalities; controls: from images alone, or with the skeletons of another identity."""
     fusion: Literal["weight", "gate"] = "weight"
     """Fusion of image and skeleton prototypes: a learnable weight per identity (paper), or an MLP (authors)."""
     prototype_attention: Literal["full", "induced"] = "full"
@@ -81,6 +87,8 @@ class Stage2Settings(Section):
     """Attention heads of the prototype decoder."""
     prototype_layers: int = Field(2, ge=1)
     """Layers of the prototype decoder (paper: 2)."""
+    project_prototypes: bool = False
+    """The updater as the authors have it: LayerNorm and projection of prototypes and tokens, quick GELU, no zero start."""
     update_prototypes: bool = True
     """Update of the fused prototypes by each clip before they are compared with it; false: fused prototypes only."""
     detach_tokens: bool = True
@@ -103,6 +111,10 @@ class Stage2Settings(Section):
     """Temporal modelling: aggregation of each frame's tokens by attention pooling."""
     temporal_heads: int | None = Field(None, ge=1)
     """Attention heads of temporal modelling; null: the image encoder's width / 64 (authors: 8)."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout probability of attention and MLP in the updater and in temporal modelling (authors: 0.1)."""
+    share_classifier: bool = False
+    """One classifier for the temporal feature of a clip and of its frames (authors: true)."""
     frame_position: bool = True
     """Temporal modelling: position embedding of the frames (authors: false)."""
     temporal_residual: bool = False

@@ -70,6 +70,13 @@ def sample_centres(length: int, frames: int, stride: int | None = None) -> np.nd
     return (start + stride * chunk_bounds(count, frames)[:, 0])[None]
 
 
+def sample_firsts(length: int, frames: int, stride: int | None = None) -> np.ndarray:
+    """Test, ``rrs_first``: the first frame of each chunk, or with a fixed step the tracklet's start; shape (1, frames)."""
+    if stride is None:
+        return chunk_bounds(length, frames)[:, 0][None]
+    return (stride * chunk_bounds(min(-(-length // stride), frames), frames)[:, 0])[None]
+
+
 def sample_dense(length: int, frames: int, stride: int = 1) -> np.ndarray:
     """Test, every frame once, in clips of frames that are ``stride`` apart.
 
@@ -161,7 +168,8 @@ class Changes:
         boxes = np.zeros((len(images), 4), np.int64)
         for box in boxes:
             if rng.random() < settings.erase:
-                area, ratio = rng.uniform(0.02, 0.4) * height * width, np.exp(rng.uniform(np.log(0.3), np.log(3.3)))
+                area = rng.uniform(0.02, settings.erase_area) * height * width
+                ratio = np.exp(rng.uniform(np.log(0.3), np.log(3.3)))
                 h, w = min(round(np.sqrt(area * ratio)), height), min(round(np.sqrt(area / ratio)), width)
                 box[:] = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1), h, w
         return Changes(flip, shift, boxes)

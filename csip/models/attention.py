@@ -194,10 +194,19 @@ class Dropout(nn.Dropout):
         return inputs * kept.mul_(_LEVELS / (_LEVELS - threshold))
 
 
-def feed_forward(width: int, ratio: float, dropout: float = 0.0) -> nn.Sequential:
-    """Return the two-layer GELU network of a transformer block, `ratio` times as wide inside."""
+class QuickGELU(nn.Module):
+    """The approximation ``x sigmoid(1.702 x)`` of GELU that CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) to the same shape."""
+        return x * torch.sigmoid(1.702 * x)
+
+
+def feed_forward(width: int, ratio: float, dropout: float = 0.0, quick: bool = False) -> nn.Sequential:
+    """Return the two-layer network of a transformer block, `ratio` times as wide inside, with GELU or its quick form."""
     hidden = int(width * ratio)
-    return nn.Sequential(nn.Linear(width, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, width))
+    activation = QuickGELU() if quick else nn.GELU()
+    return nn.Sequential(nn.Linear(width, hidden), activation, Dropout(dropout), nn.Linear(hidden, width))
 
 
 class TemporalPosition(nn.Module):

@@ -59,7 +59,7 @@ NECKS = {
     "bottleneck_proj_temp2": "heads.2.neck",
     "bottleneck_proj_temp": "frame_head.neck",
 }
-# One classifier of theirs serves the clip's temporal feature and its frames.
+# One classifier of theirs serves the clip's temporal feature and its frames, as ours does with `share_classifier`.
 CLASSIFIERS = {
     "classifier": ("heads.0.classifier",),
     "classifier_proj": ("heads.1.classifier",),
@@ -267,7 +267,7 @@ def _names(target: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
         for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
             names[f"{theirs}.{part}"] = (f"{ours}.{part}",)
     for theirs, all_ours in CLASSIFIERS.items():
-        names[f"{theirs}.weight"] = tuple(f"{ours}.weight" for ours in all_ours)
+        names[f"{theirs}.weight"] = tuple(f"{ours}.weight" for ours in all_ours if f"{ours}.weight" in target)
     return names
 
 

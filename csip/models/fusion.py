@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from csip.config import Stage2Settings
 from csip.errors import CsipError
-from csip.models.attention import Attention, InducedAttention, TemporalPosition, feed_forward
+from csip.models.attention import Attention, Dropout, InducedAttention, TemporalPosition, feed_forward
 
 MLP_RATIO = 4  # of the prototypes' decoder and of the token aggregation
 SMALL = 1e-6  # scores may all be zero
@@ -32,23 +32,25 @@ class DecoderLayer(nn.Module):
         self.cross_norm = nn.LayerNorm(width)
         self.cross_attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = feed_forward(width, MLP_RATIO)
+        self.mlp = feed_forward(width, MLP_RATIO, settings.dropout, quick=settings.project_prototypes)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, prototypes: Tensor, tokens: Tensor, mask: Tensor | None) -> Tensor:
         """Update prototypes (1 or B, N, C) from tokens (B, M, C) with mask (B, M); return (B, N, C).
 
         Prototypes that are the same for all clips, (1, N, C), go through self-attention once.
         """
-        x = prototypes + self.self_attention(self.self_norm(prototypes))
-        x = x + self.cross_attention(self.cross_norm(x), tokens, mask)
-        return x + self.mlp(self.mlp_norm(x))
+        x = prototypes + self.dropout(self.self_attention(self.self_norm(prototypes)))
+        x = x + self.dropout(self.cross_attention(self.cross_norm(x), tokens, mask))
+        return x + self.dropout(self.mlp(self.mlp_norm(x)))
 
 
 class PrototypeFusionUpdater(nn.Module):
     """Fuse an identity's visual and skeleton prototypes, then update them from a clip's tokens.
 
     ``P_F = w P_S + (1 - w) P_V`` and ``P' = P_F + Linear(LN(decoder(P_F, clip)))``. The last Linear starts at zero,
-    so that training starts from ``P' = P_F``. Memory is O(B N C): attention keeps no maps.
+    so that training starts from ``P' = P_F``; not so with ``project_prototypes``, where the decoder's inputs are
+    ``Linear(LN(P_F))`` and ``Linear(LN(clip))``. Memory is O(B N C): attention keeps no maps.
 
     Parameters
     ----------
@@ -59,8 +61,9 @@ class PrototypeFusionUpdater(nn.Module):
     settings : Stage2Settings
         ``fusion``: ``w`` is the sigmoid of a learnable weight per identity, or of a small network on both prototypes.
         ``prototype_attention``: prototypes attend to each other, in time quadratic in N, or through 64 learnable points, in
-        time linear in N. ``prototype_heads`` and ``prototype_layers``: of the decoder. ``update_prototypes``: whether a clip
-        changes the prototypes; without, P' = P_F and there is no decoder.
+        time linear in N. ``prototype_heads``, ``prototype_layers`` and ``dropout``: of the decoder. ``project_prototypes``:
+        the decoder's form, as above. ``update_prototypes``: whether a clip changes the prototypes; without, P' = P_F and there
+        is no decoder.
     normalize : bool
         Scale each prototype to a norm of sqrt(C) when it is set, so that neither modality outweighs the other by
         the scale of its encoder; wanted wherever similarities are cosines. False keeps them as they come.
@@ -87,11 +90,16 @@ class PrototypeFusionUpdater(nn.Module):
         if not self.update:
             return
         self.token_norm = nn.LayerNorm(width)
+        self.project_tokens = self.project_fused = None
+        if settings.project_prototypes:
+            self.project_tokens = nn.Linear(width, width)
+            self.project_fused = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
         self.layers = nn.ModuleList(DecoderLayer(width, settings) for _ in range(settings.prototype_layers))
         self.out_norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, width)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        if not settings.project_prototypes:
+            nn.init.zeros_(self.out.weight)
+            nn.init.zeros_(self.out.bias)
 
     @torch.no_grad()
     def set_prototypes(self, visual: Tensor, skeleton: Tensor) -> None:
@@ -141,8 +149,9 @@ class PrototypeFusionUpdater(nn.Module):
         fused = self.fused()
         if not self.update:
             return fused.expand(len(tokens), -1, -1)
-        tokens = self.token_norm(tokens)
-        x = fused[None]
+        tokens, x = self.token_norm(tokens), fused[None]
+        if self.project_tokens is not None and self.project_fused is not None:
+            tokens, x = self.project_tokens(tokens), self.project_fused(x)
         for layer in self.layers:
             x = layer(x, tokens, mask)
         return fused + self.out(self.out_norm(x))
@@ -154,36 +163,38 @@ class PrototypeFusionUpdater(nn.Module):
 class MessageExtraction(nn.Module):
     """MTE: a frame's tokens averaged and projected into one message, messages attending to each other over time."""
 
-    def __init__(self, width: int, heads: int, position: bool) -> None:
+    def __init__(self, width: int, heads: int, settings: Stage2Settings) -> None:
         super().__init__()
         self.project = nn.Linear(width, width)
-        self.position = TemporalPosition(width) if position else None
+        self.position = TemporalPosition(width) if settings.frame_position else None
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
         """Return messages (B, T, D) of tokens (B, T, M, D); frames that are not valid send nothing to others."""
         message = self.project(tokens.mean(dim=2))
         if self.position is not None:
             message = message + self.position(tokens.shape[1])
-        return message + self.attention(self.norm(message), mask=valid)
+        return message + self.dropout(self.attention(self.norm(message), mask=valid))
 
 
 class TokenAggregation(nn.Module):
     """TA: attention and MLP over the tokens of one frame, then attention pooling."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = Attention(width, heads)
         self.mlp_norm = nn.LayerNorm(width)
-        self.mlp = feed_forward(width, MLP_RATIO)
+        self.mlp = feed_forward(width, MLP_RATIO, dropout)
+        self.dropout = Dropout(dropout)
         self.score = nn.Linear(width, 1)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return one vector per frame, (F, D), of F frames' tokens (F, M, D); masked tokens (F, M) do not count."""
-        x = tokens + self.attention(self.norm(tokens), mask=mask)
-        x = x + self.mlp(self.mlp_norm(x))
+        x = tokens + self.dropout(self.attention(self.norm(tokens), mask=mask))
+        x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         weights = self.score(x).float().sigmoid()
         if mask is not None:
             weights = weights * mask[:, :, None]
@@ -202,7 +213,8 @@ class SkeletonGuidedTemporalModel(nn.Module):
     settings : Stage2Settings
         ``temporal_heads``: attention heads, D / 64 by default. ``mte``, ``atd``, ``ta``: message token extraction,
         across-modality temporal distillation (needs ``mte``) and token aggregation; without ``ta`` a frame's vector is its
-        message. ``frame_position``: messages know their place in the clip; without, shuffling the frames changes nothing.
+        message. ``dropout``: of what attention and MLP add. ``frame_position``: messages know their place in the clip;
+        without, shuffling the frames changes nothing.
         ``temporal_residual``: a frame's vector is its CLS token and what the module adds to it, channel by channel, which
         is nothing at the start of training; without, the vector is the module's own and has to be learnt from scratch.
     """
@@ -216,15 +228,16 @@ class SkeletonGuidedTemporalModel(nn.Module):
         if not mte and not ta:
             raise CsipError("temporal modelling without mte and ta has nothing to do")
         self.project_skeleton = nn.Linear(skeleton_width, width) if atd or ta else None
-        self.visual_message = MessageExtraction(width, heads, settings.frame_position) if mte else None
+        self.visual_message = MessageExtraction(width, heads, settings) if mte else None
         # Read by the distillation and by the aggregation; without both, nothing would train it.
         heard = mte and (atd or ta)
-        self.skeleton_message = MessageExtraction(width, heads, settings.frame_position) if heard else None
+        self.skeleton_message = MessageExtraction(width, heads, settings) if heard else None
         self.distil_norm = nn.LayerNorm(width) if atd else None
         self.distil_memory_norm = nn.LayerNorm(width) if atd else None
         self.distil = Attention(width, heads) if atd else None
+        self.dropout = Dropout(settings.dropout)
         self.types = nn.Parameter(torch.randn(4, width) * 0.02) if ta else None
-        self.aggregate = TokenAggregation(width, heads) if ta else None
+        self.aggregate = TokenAggregation(width, heads, settings.dropout) if ta else None
         self.residual = nn.Parameter(torch.zeros(width)) if settings.temporal_residual else None
 
     def forward(self, visual: Tensor, skeleton: Tensor | None = None, valid: Tensor | None = None) -> Tensor:
@@ -256,7 +269,7 @@ class SkeletonGuidedTemporalModel(nn.Module):
                 skeleton_message = self.skeleton_message(skeleton, valid)
             if self.distil is not None and self.distil_norm is not None and self.distil_memory_norm is not None:
                 query, memory = self.distil_norm(message), self.distil_memory_norm(skeleton_message)
-                message = message + self.distil(query, memory, valid)
+                message = message + self.dropout(self.distil(query, memory, valid))
         if self.aggregate is None or self.types is None:
             assert message is not None
             return message

@@ -67,19 +67,25 @@ class ReIDOutput:
 
 
 class Head(nn.Module):
-    """BN neck with a frozen bias, and a classifier without one."""
+    """BN neck with a frozen bias, and a classifier without one, of its own or another head's."""
 
-    def __init__(self, width: int, identities: int) -> None:
+    def __init__(self, width: int, identities: int, own_classifier: bool = True) -> None:
         super().__init__()
         self.neck = nn.BatchNorm1d(width)
         self.neck.bias.requires_grad_(False)
-        self.classifier = nn.Linear(width, identities, bias=False)
-        nn.init.normal_(self.classifier.weight, std=0.001)
+        self.classifier = nn.Linear(width, identities, bias=False) if own_classifier else None
+        if self.classifier is not None:
+            nn.init.normal_(self.classifier.weight, std=0.001)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Return logits (..., N) of features (..., width); every leading entry is one sample of the neck."""
+    def forward(self, features: Tensor, shared: nn.Module | None = None) -> Tensor:
+        """Return logits (..., N) of features (..., width), by the `shared` classifier where the head has none.
+
+        Every leading entry of the features is one sample of the neck.
+        """
         normed = self.neck(features.flatten(0, -2)).view(features.shape)
-        return self.classifier(normed)
+        classifier = shared if self.classifier is None else self.classifier
+        assert classifier is not None
+        return classifier(normed)
 
 
 class ReIDModel(nn.Module):
@@ -95,12 +101,12 @@ class ReIDModel(nn.Module):
         N, the number of training identities.
     settings : Stage2Settings
         Of :class:`PrototypeFusionUpdater`, of :class:`SkeletonGuidedTemporalModel` (without ``mte`` and ``ta`` there is
-        none, and a descriptor is [f1; f2]), and these. ``train_skeleton_encoder``: otherwise it stays as it is.
-        ``update_tokens``: what updates the prototypes, both modalities' CLS tokens of each frame, or all visual tokens and
-        joints averaged over the frames. ``detach_tokens``: what updates the prototypes leaves the encoders alone; otherwise
-        the image encoder learns to tell the update who the clip shows, rather than to be near that person's prototype.
-        ``detach_visual``: temporal modelling leaves the image encoder alone. ``lambda_distill``: above 0, training also runs
-        the branch without skeletons.
+        none, and a descriptor is [f1; f2]), and these. ``share_classifier``: f3 and its frames have one.
+        ``train_skeleton_encoder``: otherwise it stays as it is. ``update_tokens``: what updates the prototypes, both
+        modalities' CLS tokens of each frame, or all visual tokens and joints averaged over the frames. ``detach_tokens``: what
+        updates the prototypes leaves the encoders alone; otherwise the image encoder learns to tell the update who the clip
+        shows, rather than to be near that person's prototype. ``detach_visual``: temporal modelling leaves the image encoder
+        alone. ``lambda_distill``: above 0, training also runs the branch without skeletons.
     normalize : bool
         Cosine similarity to the prototypes, with a learnable temperature; inner product with a fixed one if False.
     tau : float
@@ -137,7 +143,7 @@ class ReIDModel(nn.Module):
         self.sgtm, self.frame_head, sizes = None, None, [width, embed_dim]
         if settings.mte or settings.ta:
             self.sgtm = SkeletonGuidedTemporalModel(width, embed_dim, settings)
-            self.frame_head = Head(width, identities)
+            self.frame_head = Head(width, identities, own_classifier=not settings.share_classifier)
             sizes.append(width)
         self.heads = nn.ModuleList(Head(size, identities) for size in sizes)
         self.train(self.training)
@@ -193,7 +199,7 @@ class ReIDModel(nn.Module):
             output,
             features=(f1, f2, f3),
             logits=(*output.logits, self.heads[2](f3)),
-            frame_logits=self.frame_head(frames),
+            frame_logits=self.frame_head(frames, self.heads[2].classifier),
         )
         if not self.settings.lambda_distill:
             return output
@@ -203,13 +209,17 @@ class ReIDModel(nn.Module):
             output,
             student=student,
             student_logits=self.heads[2](student),
-            student_frame_logits=self.frame_head(student_frames),
+            student_frame_logits=self.frame_head(student_frames, self.heads[2].classifier),
             student_frames=student_frames,
             teacher_frames=frames.detach(),
         )
 
-    def embed(self, images: Tensor, camera: Tensor | None = None) -> Tensor:
-        """Return the descriptors of clips by the visual branch alone.
+    def embed(
+        self, images: Tensor, camera: Tensor | None = None, joints: Tensor | None = None, valid: Tensor | None = None
+    ) -> Tensor:
+        """Return the descriptors of clips by the visual branch alone; with joints by the branch that sees skeletons.
+
+        The latter is no test of the method but its teacher: what the visual branch could know at best.
 
         Parameters
         ----------
@@ -217,6 +227,8 @@ class ReIDModel(nn.Module):
             (B, T, 3, H, W), normalised; T may differ from training's.
         camera : Tensor, optional
             (B,) int64, as in :meth:`forward`.
+        joints, valid : Tensor, optional
+            (B, T, J, 3) and (B, T), as in :meth:`forward`.
 
         Returns
         -------
@@ -226,7 +238,8 @@ class ReIDModel(nn.Module):
         vision, tokens = self._see(images, camera)
         parts = list(self._mean_cls(vision, images.shape[1]))
         if self.sgtm is not None:
-            parts.append(self.sgtm(tokens).float().mean(dim=1))
+            skeleton = None if joints is None else self.skeleton(joints, valid)
+            parts.append(self.sgtm(tokens, skeleton, valid).float().mean(dim=1))
         if not self.part_norm:
             return torch.cat(parts, dim=1)
         return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)

@@ -124,6 +124,7 @@ class SkeletonGraphTransformer(nn.Module):
         ``sign_flips``: training draws the encoding's signs at random, per clip: an eigenvector's sign means nothing.
         ``bones``: a joint also knows its bone: the vector from its parent, and how the bone's length, averaged over the clip,
         differs from the average person's. Bodies differ in lengths by few per cent, which coordinates alone hide.
+        ``projection``: the tokens of the last block go through a linear layer.
 
     Attributes
     ----------
@@ -167,6 +168,7 @@ class SkeletonGraphTransformer(nn.Module):
             SkeletonBlock(width, settings, settings.temporal and index % settings.temporal_every == 0)
             for index in range(settings.depth)
         )
+        self.project = nn.Linear(width, width) if settings.projection else None
 
     def forward(self, joints: Tensor, valid: Tensor | None = None) -> Tensor:
         """Encode clips.
@@ -206,7 +208,7 @@ class SkeletonGraphTransformer(nn.Module):
             tokens = tokens + self.position(tokens.shape[1])[:, None]
         for block in self.blocks:
             tokens = block(tokens, valid)
-        return tokens
+        return tokens if self.project is None else self.project(tokens)
 
     def _inputs(self, joints: Tensor, valid: Tensor | None) -> Tensor:
         """Return what each joint is embedded from, (B, T, J, 3 or 7)."""

@@ -14,13 +14,13 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from csip.config import ClipSettings, Settings
-from csip.data.clips import normalize, read_frames, sample_centres, sample_dense
+from csip.data.clips import normalize, read_frames, sample_centres, sample_dense, sample_firsts
 from csip.data.dataset import Tracklet
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 from csip.runtime import Precision, autocast, loader_options, to_device
 
-Sampling = Literal["dense", "interleaved", "rrs"]
+Sampling = Literal["dense", "interleaved", "rrs", "rrs_first"]
 
 
 class PixelEmbedder(Protocol):
@@ -74,13 +74,16 @@ def clips_of(length: int, frames: int, sampling: Sampling, stride: int | None = 
     Parameters
     ----------
     sampling
-        ``rrs``: one clip. ``dense``: every frame once, in clips with the step `stride`, of consecutive frames without one.
-        ``interleaved``: the same, but without `stride` each clip spreads over the tracklet, as training clips then do.
+        ``rrs``, ``rrs_first``: one clip. ``dense``: every frame once, in clips with the step `stride`, of consecutive frames
+        without one. ``interleaved``: the same, but without `stride` each clip spreads over the tracklet, as training clips
+        then do.
     stride
         Step of the training clips; None where they spread over the tracklet.
     """
     if sampling == "rrs":
         return sample_centres(length, frames, stride)
+    if sampling == "rrs_first":
+        return sample_firsts(length, frames, stride)
     spread = -(-length // frames) if sampling == "interleaved" else 1
     return sample_dense(length, frames, spread if stride is None else stride)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from csip.retrieval.metrics import Ranking, by_camera, chance, confidence_interv
 from csip.retrieval.model import Model, tested
 from csip.retrieval.reranking import rerank
 from csip.retrieval.scores import CONFIDENCE, CameraScores, Evaluation, LookalikeScores, ModelScores, Protocol, Scores
+from csip.retrieval.twins import tell_twins_apart, twin_strata
 from csip.runtime import share
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------
@@ -62,8 +63,11 @@ def evaluate(
     models["trained"] = model
     embedders = [candidate.embedder(dataset.name) for candidate in models.values()]
     found = embed_sides(embedders, dataset.root, query, gallery, monitor, fabric)
-    for label, features in zip(models, found, strict=True):
-        rows[label] = score(*features, query, gallery, groups, settings.evaluation, device)
+    strata = twin_strata(dataset)
+    for label, (asked, ranked) in zip(models, found, strict=True):
+        scores = score(asked, ranked, query, gallery, groups, settings.evaluation, device)
+        twins = tell_twins_apart(asked, query.labels, ranked, gallery.labels, strata)
+        rows[label] = replace(scores, strata=twins.scores())
     descriptors = None
     if settings.evaluation.level == "tracklet":
         everyone = tested(dataset)

@@ -85,6 +85,26 @@ class LookalikeScores:
 
 
 @dataclass(frozen=True)
+class StratumScores:
+    """How well twins are told apart who differ in one trait, see `csip.synthetic.motion`.
+
+    Attributes
+    ----------
+    own_twin
+        Share of queries whose nearest gallery entry of the person or the twin, at another camera, is the person's.
+    interval
+        Its [low, high], bootstrap over pairs of twins.
+    pairs, valid_queries
+        How many there are.
+    """
+
+    own_twin: float
+    interval: tuple[float, float]
+    pairs: int
+    valid_queries: int
+
+
+@dataclass(frozen=True)
 class ModelScores:
     """Metrics of one model, or of chance, which has `scores` and `lookalikes` alone.
 
@@ -94,6 +114,8 @@ class ModelScores:
         Over all valid queries.
     lookalikes
         Where the data set says who looks alike, see `lookalike_groups`.
+    strata
+        By the trait in which twins differ; of a motion world alone.
     queries, valid_queries
         How many there are, and how many have a match in the gallery.
     intervals
@@ -106,6 +128,7 @@ class ModelScores:
 
     scores: Scores
     lookalikes: LookalikeScores | None = None
+    strata: Mapping[str, StratumScores] = field(default_factory=dict)
     queries: int | None = None
     valid_queries: int | None = None
     intervals: Mapping[str, tuple[float, float]] | None = None
@@ -122,12 +145,17 @@ class ModelScores:
             tree["reranked"] = self.reranked.as_dict()
         if self.lookalikes is not None:
             tree["lookalikes"] = self.lookalikes.as_dict()
+        if self.strata:
+            tree["strata"] = {name: asdict(one) for name, one in self.strata.items()}
         return tree
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What was measured, so that metrics can be compared; the fields are those of ``metrics.json``."""
+    """What was measured, so that metrics can be compared; the fields are those of ``metrics.json``.
+
+    ``test_looks``: models of this seed that were scored on this test world, this one included; None for other data.
+    """
 
     gallery: str
     query_tracklets: int
@@ -149,6 +177,7 @@ class Protocol:
     precision: str
     intervals: str | None
     reranking: Mapping[str, float] | None
+    test_looks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -240,8 +269,19 @@ class Evaluation:
             rows.append(_filled([str(camera), str(row.queries), str(row.valid_queries), *shares], len(columns)))
         return TextTable("by the query's camera", columns, tuple(rows))
 
+    def strata_table(self) -> TextTable | None:
+        """Lay out how many twins each model tells apart, in per cent with intervals; None where there are no strata."""
+        if not self.metrics.strata:
+            return None
+        models = {label: row for label, row in self.compared.items() if row.strata} | {"trained": self.metrics}
+        queries = sum(one.valid_queries for one in self.metrics.strata.values())
+        rows = tuple((label, *map(_with_interval, row.strata.values())) for label, row in models.items())
+        title = f"own twin told apart at other cameras [{CONFIDENCE:.0%} interval]; {queries} queries, chance 50%"
+        return TextTable(title, ("twins differ in", *self.metrics.strata), rows)
+
     def __str__(self) -> str:
-        return f"{self.table()}\n\n{self.camera_table()}"
+        tables = (self.table(), self.strata_table(), self.camera_table())
+        return "\n\n".join(str(table) for table in tables if table is not None)
 
 
 def _row(label: str, row: ModelScores, columns: int) -> tuple[str, ...]:
@@ -249,6 +289,11 @@ def _row(label: str, row: ModelScores, columns: int) -> tuple[str, ...]:
     values = [scores.rank1, scores.rank5, scores.map, scores.minp]
     values += [] if alike is None else [alike.scores.rank1, alike.scores.map, alike.pair_rank1]
     return _filled([label, *("" if value is None else f"{value:.1%}" for value in values)], columns)
+
+
+def _with_interval(one: StratumScores) -> str:
+    low, high = one.interval
+    return f"{one.own_twin:.1%} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _filled(cells: list[str], columns: int) -> tuple[str, ...]:

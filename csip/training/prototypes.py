@@ -52,6 +52,8 @@ def skeleton_prototypes(
     """Average the skeleton features (M, C) of the tracklets that have a skeleton, (M,) `known`, by identity.
 
     An identity without any skeleton gets its image prototype, a row of `visual` (N, C): the fusion then changes nothing.
+    Two controls are made here (``stage2.prototypes``): all identities get their image prototypes, or each gets the skeleton
+    prototype of another one.
 
     Returns
     -------
@@ -59,8 +61,13 @@ def skeleton_prototypes(
         Row = label.
     """
     result = visual.clone()
+    if settings.stage2.prototypes == "images":
+        return result
     labels_seen, rows = np.unique(labels[known], return_inverse=True)
     result[labels_seen] = prototypes(features[known], rows, settings)
+    if settings.stage2.prototypes == "shuffled":
+        order = np.random.default_rng(settings.runtime.seed).permutation(len(result))
+        result[order] = result[np.roll(order, 1)]  # one circle through all: nobody keeps their own
     return result
 
 
@@ -96,4 +103,5 @@ def refresh_prototypes(
     now = prototypes(np.stack(share(fabric, train, means)), labels, settings).to(fabric.device)
     # Where directions are compared, the updater keeps prototypes at a norm of its own: mix directions.
     before = nn.functional.normalize(model.pfu.visual, dim=1) if settings.stage1.normalize else model.pfu.visual
-    model.pfu.set_prototypes(momentum * before + (1 - momentum) * now, model.pfu.skeleton)
+    visual = momentum * before + (1 - momentum) * now
+    model.pfu.set_prototypes(visual, visual if settings.stage2.prototypes == "images" else model.pfu.skeleton)

@@ -13,7 +13,7 @@ def cosine(epoch: int, *, epochs: int, warmup: int, floor: float) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def steps(epoch: int, *, warmup: int, milestones: tuple[int, ...]) -> float:
-    """Learning-rate factor: linear warm-up from .1, then a tenth at each milestone."""
-    start = 0.1 + 0.9 * epoch / warmup if epoch < warmup else 1.0
-    return start * 0.1 ** sum(epoch >= milestone for milestone in milestones)
+def steps(epoch: int, *, warmup: int, start: float, milestones: tuple[int, ...]) -> float:
+    """Learning-rate factor: linear warm-up from ``start``, then a tenth at each milestone."""
+    factor = start + (1 - start) * epoch / warmup if epoch < warmup else 1.0
+    return factor * 0.1 ** sum(epoch >= milestone for milestone in milestones)

@@ -161,7 +161,7 @@ def train_epoch(training: Training, epoch: int) -> None:
         refresh_prototypes(
             training.model, training.root, training.train, training.labels, settings, fabric, training.monitor
         )
-    factor = steps(epoch, warmup=chosen.warmup_epochs, milestones=chosen.decay_epochs)
+    factor = steps(epoch, warmup=chosen.warmup_epochs, start=chosen.warmup_start, milestones=chosen.decay_epochs)
     for group, rate in zip(training.optimizer.param_groups, training.rates, strict=True):
         group["lr"] = rate * factor
     training.sampler.set_epoch(epoch, first_batch=keeper.progress.step)
@@ -260,14 +260,20 @@ def total_loss(terms: dict[str, Tensor], settings: Settings) -> Tensor:
 
 
 def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any]]:
-    """Split the parameters by learning rate: pretrained encoders, new modules (x ``new_lr_factor``), biases (x2)."""
+    """Split the parameters by learning rate: pretrained encoders, new modules (x ``new_lr_factor``), biases (x2).
+
+    ``new_lr_modules`` says which new modules are meant; the others learn at the encoders' rate.
+    """
     chosen = settings.stage2
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        pretrained = name.startswith(("vision.", "skeleton.")) and "camera_embedding" not in name
-        rate = chosen.lr * (1 if pretrained else chosen.new_lr_factor)
+        if chosen.new_lr_modules == "authors":
+            new = name.startswith(("pfu.", "sgtm.", "heads.1.classifier."))
+        else:
+            new = "camera_embedding" in name or not name.startswith(("vision.", "skeleton."))
+        rate = chosen.lr * (chosen.new_lr_factor if new else 1)
         rate *= chosen.bias_lr_factor if name.endswith("bias") else 1
         groups.setdefault(rate, []).append(parameter)
     return [{"params": group, "lr": rate, "weight_decay": chosen.weight_decay} for rate, group in groups.items()]

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 
 from csip.errors import CsipError
-from csip.video.box_raw import PEOPLE, BoxesOptions, RawBoxes
+from csip.video.box_raw import PEOPLE, UNIT, BoxesOptions, RawBoxes
 
 _TRACK: Final = ("track_id", "instance_id", "object_id", "tracking_id")
 _FRAME: Final = ("frame_id", "frame_index", "frame_number", "frame", "index")
@@ -120,6 +120,7 @@ def _boxes(
         )
     sizes = {(image["width"], image["height"]) for image in images if "width" in image and "height" in image}
     people = _people(path, categories, options)
+    corners = bool(len(values)) and bool((values[:, 2:] > values[:, :2]).all())
     raw = RawBoxes(
         "coco",
         np.array([frames[one["image_id"]] for one in rows], np.int64),
@@ -129,7 +130,8 @@ def _boxes(
         [f"annotation {one.get('id', at)}" for at, one in enumerate(rows)],
         classes=[categories.get(one.get("category_id"), str(one.get("category_id"))) for one in rows],
         people=people,
-        coordinates=options.coordinates if options.coordinates != "auto" else "xywh",
+        coordinates="" if corners and options.coordinates == "auto" else options.coordinates.replace("auto", "xywh"),
+        normalised=bool(len(values) and np.abs(values).max() <= UNIT),
         size=sizes.pop() if len(sizes) == 1 else None,
         first=0 if min(frames.values()) == 0 else None,
     )

@@ -24,6 +24,10 @@ def evaluate(
             help="Allow a model of another data set (without its camera embedding), or of this one before it changed.",
         ),
     ] = False,
+    second_look: Annotated[
+        bool,
+        typer.Option("--second-look", help="Score another model of the same seed on the test world; reports say so."),
+    ] = False,
 ) -> None:
     """Rank the gallery for every query: Rank-k, mAP, mINP.
 
@@ -37,7 +41,7 @@ def evaluate(
     from pipelines import paths
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
-    stage.run(settings, paths.run_folder(settings, run), cross_dataset)
+    stage.run(settings, paths.run_folder(settings, run), cross_dataset, second_look)
 
 
 @app.command(rich_help_panel=EVALUATE)

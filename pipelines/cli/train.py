@@ -174,12 +174,14 @@ def ablate(
     workers: Annotated[int, typer.Option(help="Trainings in parallel; they share the cores.", min=1)] = 1,
     set_: Set = None,
 ) -> None:
-    """Ablation study: train with parts of the method left out, and compare.
+    """Ablation study: train with parts of the method left out, and compare, with controls.
 
-    An interrupted study resumes when you rerun the command.
+    Writes ablation.md, ablation.svg and ablation.json. An interrupted study resumes when you rerun the command. With {seed} in
+    --root each seed has a data set of its own.
 
     Example:
       csip ablate --dataset ablation --seeds 3 --workers 2
+      csip ablate --dataset ablation --root 'data/motion-{seed}'
     """
     from pipelines import ablate as stage
     from pipelines import paths

@@ -84,6 +84,33 @@ def models_table(scored: Mapping[str, Any]) -> Table:
     return Table(head, body, "Per cent, every model under the same protocol", strong)
 
 
+def strata_table(scored: Mapping[str, Any]) -> Table | None:
+    """Say how many twins each model tells apart, by the trait they differ in; None where the data set has no such twins."""
+    strata = scored["figures"].get("strata", {})
+    if not strata:
+        return None
+    rows = {label: row for label, row in scored["compared"].items() if "strata" in row} | {"trained": scored["figures"]}
+    body = [[label, *(_with_interval(one) for one in row["strata"].values())] for label, row in rows.items()]
+    queries = sum(one["valid_queries"] for one in strata.values())
+    text = f"Own twin told apart at other cameras, per cent with 95 % intervals; {queries} queries, chance 50"
+    return Table(["twins differ in", *strata], body, text, len(body) - 1)
+
+
+def looks_note(protocol: Mapping[str, Any]) -> str:
+    """Say how often a test world was scored with other models, where it was; metrics are then no longer of unseen people."""
+    looks = protocol.get("test_looks") or 1
+    return (
+        f"{looks} models of this seed were scored on this test world: a choice among them is a choice on the test."
+        if looks > 1
+        else ""
+    )
+
+
+def _with_interval(one: Mapping[str, Any]) -> str:
+    low, high = one["interval"]
+    return f"{100 * one['own_twin']:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+
+
 def camera_title(number: int, names: Mapping[int, str]) -> str:
     """Say which camera is meant: by the name that people gave it, where the data set has one."""
     name = names.get(number, str(number))

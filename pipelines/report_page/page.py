@@ -159,9 +159,13 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
             lists.add_attention(content, network, dataset, cameras, descriptors, shown.lists, monitor)
     if scored is not None:
         content.stats = cards.stats(scored["figures"], scored["compared"].get("chance", {}))
-        content.tables = [cards.cameras_table(scored["figures"], cameras), cards.models_table(scored)]
+        tables = (
+            cards.cameras_table(scored["figures"], cameras), cards.strata_table(scored), cards.models_table(scored),
+        )  # fmt: skip
+        content.tables = [table for table in tables if table is not None]
         content.charts = [_cmc_chart(_rows(scored), curve)]
-        content.figures_note = _intervals_note(scored)
+        notes = (_intervals_note(scored), cards.looks_note(scored["protocol"]))
+        content.figures_note = " ".join(note for note in notes if note)
     for stage, title in STAGES.items():
         content.curves += curves.charts(run_folder / stage, title)
     if dataset is not None:

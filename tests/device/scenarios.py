@@ -75,15 +75,15 @@ class Run:
 RUNS: tuple[Run, ...] = (
     Run({"stage2": {
         "batches": "alike", "fusion": "gate", "prototype_attention": "induced", "prototype_layers": 1, "frozen_blocks": 1,
-        "clip_gradient": 0.5, "ema": 0.5,
+        "clip_gradient": 0.5, "ema": 0.5, "project_prototypes": True, "dropout": 0.1,
     }}, "16-mixed", resume=True),
     Run({"stage2": {
         "lambda_distill": 0.0, "detach_tokens": False, "update_tokens": "all", "train_skeleton_encoder": True,
-        "temporal_residual": True,
+        "temporal_residual": True, "share_classifier": True, "new_lr_modules": "authors",
     }, "runtime": {"recompute": True}}, resume=True),
     Run({"stage2": {
         "update_prototypes": False, "prototype_momentum": 0.5, "detach_visual": False, "camera_embedding": False,
-        "frame_position": False,
+        "frame_position": False, "prototypes": "shuffled",
     }}),
     Run({"stage2": {"mte": False, "atd": False, "epochs": 1}}),
     Run({"stage2": {"mte": False, "atd": False, "ta": False, "epochs": 1}}),
@@ -95,8 +95,8 @@ RUNS: tuple[Run, ...] = (
 # Settings of stage 2 that change numbers and sizes alone.
 NUMBERS = {
     "epochs", "ids_per_batch", "tracklets_per_id", "lr", "new_lr_factor", "bias_lr_factor", "weight_decay",
-    "warmup_epochs", "decay_epochs", "smoothing", "margin", "lambda_ce", "lambda_triplet", "lambda_csip", "lambda_frame",
-    "temporal_heads", "prototype_heads", "val_every",
+    "warmup_epochs", "warmup_start", "decay_epochs", "smoothing", "margin",
+    "lambda_ce", "lambda_triplet", "lambda_csip", "lambda_frame", "temporal_heads", "prototype_heads", "val_every",
 }  # fmt: skip
 
 

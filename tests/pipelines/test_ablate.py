@@ -1,16 +1,19 @@
-"""The ablation: rows that add one part at a time, runs that are kept, and a table of what was measured."""
+"""The ablation: rows that add one part at a time, controls, runs that are kept, and tables of what was measured."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from csip.config import Settings
 from csip.errors import CsipError
+from csip.retrieval.outcomes import Outcomes, difference
 from pipelines import ablate
+from pipelines.ablation_table import Study, forest, tables
 
 pytestmark = pytest.mark.slow
 
@@ -27,11 +30,14 @@ def changed(first: Settings, second: Settings) -> set[str]:
 
 
 def test_each_row_adds_its_own_part_and_the_last_is_the_whole_method(settings: Settings) -> None:
-    rows = ablate.rows_of(settings)
-    assert [row.label for row in rows] == [ablate.BASELINE, *(label for label, _ in ablate.PARTS)]
-    assert rows[-1].settings == settings
+    every = {row.label: row.settings for row in ablate.rows_of(settings)}
+    control = every.pop(ablate.SHUFFLED)
+    assert list(every) == [ablate.BASELINE, *(label for label, _ in ablate.PARTS)]
+    rows = list(every.values())
+    assert rows[-1] == settings
     for before, after, (_, off) in zip(rows[:-1], rows[1:], ablate.PARTS, strict=True):
-        assert changed(before.settings, after.settings) == off.keys()
+        assert changed(before, after) == off.keys()
+    assert changed(control, every[ablate.FUSED]) == {"stage2.prototypes"} and control.stage2.prototypes == "shuffled"
 
 
 def test_a_part_that_is_off_already_is_named(settings: Settings) -> None:
@@ -40,23 +46,50 @@ def test_a_part_that_is_off_already_is_named(settings: Settings) -> None:
         ablate.rows_of(without)
 
 
-def test_the_table_has_means_and_spreads_by_hand() -> None:
-    def figures(rank1: float, alike: float) -> dict:
-        return {"rank1": rank1, "map": 0.5, "lookalikes": {"rank1": alike, "map": 0.25}}
+def outcomes(hits: list[int], twins: list[int]) -> Outcomes:
+    values = {"Rank-1": np.array(hits, float), "mAP": np.array(hits) / 2, "body": np.array(twins, float)}
+    people, pairs = np.repeat(np.arange(len(hits) // 2), 2), np.repeat(np.arange(len(twins) // 2), 2)
+    return Outcomes(values, {"Rank-1": people, "mAP": people, "body": pairs})
 
-    found = {
-        ablate.BASELINE: [figures(0.60, 0.3), figures(0.64, 0.1)],
-        "+ all": [figures(0.70, 0.4), figures(0.70, 0.4)],
-    }
-    lines = ablate.table(found, [0, 1]).splitlines()
-    assert lines[0] == "| | Rank-1 | mAP | look-alikes: Rank-1 | look-alikes: mAP |"
-    assert lines[2] == f"| {ablate.BASELINE} | 62.0 ± 2.8 | 50.0 ± 0.0 | 20.0 ± 14.1 | 25.0 ± 0.0 |"
-    assert lines[3] == "| + all | 70.0 ± 0.0 | 50.0 ± 0.0 | 40.0 ± 0.0 | 25.0 ± 0.0 |"
-    assert "Rank-1 +8.0 (+10.0, +6.0)" in lines[-1] and "look-alikes: Rank-1 +20.0 (+10.0, +30.0)" in lines[-1]
+
+def test_the_tables_have_means_spreads_and_paired_differences_by_hand() -> None:
+    worse = [outcomes([1, 1, 0, 0], [0, 0]), outcomes([1, 0, 0, 0], [0, 0])]
+    better = [outcomes([1, 1, 0, 1], [1, 1]), outcomes([1, 1, 0, 0], [1, 1])]
+    study = Study((0, 1), {"one": worse, "+ all": better}, [("+ all", "one")])
+    lines = tables(study).splitlines()
+    assert lines[0] == "| | Rank-1 | mAP | own twin: body |"
+    assert lines[2] == "| one | 37.5 ± 17.7 | 18.8 ± 8.8 | 0.0 ± 0.0 |"
+    assert lines[3] == "| + all | 62.5 ± 17.7 | 31.2 ± 8.8 | 100.0 ± 0.0 |"
+    gain = difference(better, worse, "Rank-1")
+    assert gain.mean == 0.25 and gain.low == 0.0 and gain.high == 0.5 and not gain.excludes_zero
+    row = next(line for line in lines if line.startswith("| + all - one |"))
+    assert "+25.0 (+0.0 to +50.0)" in row and "**+100.0 (+100.0 to +100.0)**" in row
+    picture = ElementTree.fromstring(forest(study))
+    assert picture.tag.endswith("svg") and len(forest(study)) < 100_000
+    assert study.as_dict()["differences"][0]["mean"] == 0.25
+
+
+def test_pairs_share_their_luck() -> None:
+    """The same 40 answers: of 20 people who are wholly better or worse, or each answer on its own."""
+    gains = np.repeat([1, 0, 1, 0, 0] * 4, 2).tolist()
+    nothing = [0] * 40
+    people = difference([outcomes(gains, [0, 0])], [outcomes(nothing, [0, 0])], "Rank-1")
+    each = Outcomes({"Rank-1": np.array(gains, float)}, {"Rank-1": np.arange(40)})
+    alone = difference([each], [Outcomes({"Rank-1": np.zeros(40)}, {"Rank-1": np.arange(40)})], "Rank-1")
+    assert people.mean == alone.mean == pytest.approx(0.4)
+    assert people.high - people.low > 1.2 * (alone.high - alone.low)
+
+
+def test_outcomes_survive_json() -> None:
+    before = outcomes([1, 0], [1, 0])
+    after = Outcomes.from_dict(json.loads(json.dumps(before.as_dict())))
+    for name in before.values:
+        np.testing.assert_array_equal(before.values[name], after.values[name])
+        np.testing.assert_array_equal(before.groups[name], after.groups[name])
 
 
 def test_an_ablation_runs_is_kept_and_goes_on(
-    settings: Settings, walkers: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, whole_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quick = settings.model_copy(
         update={
@@ -67,22 +100,41 @@ def test_an_ablation_runs_is_kept_and_goes_on(
     )
     monkeypatch.setattr(ablate, "PARTS", (*ablate.PARTS[:2], ("+ MTE", {"stage2.mte": False, "stage2.atd": False})))
     out = tmp_path / "ablation"
-    ablate.run(quick, walkers / "skeletons.h5", out, [0, 1], workers=1)
+    ablate.run(quick, whole_cache, out, [0, 1], workers=1)
     result = json.loads((out / "ablation.json").read_text())
-    assert list(result["rows"]) == [ablate.BASELINE, "+ stage 1", "+ PFU", "+ MTE"]
-    assert all(len(row) == 2 and 0 <= one["map"] <= 1 for row in result["rows"].values() for one in row)
-    assert not np.isclose(*(one["map"] for one in result["rows"]["+ MTE"])), "the seed decides"
-    assert ablate.table(result["rows"], [0, 1]) == (out / "ablation.md").read_text()
+    labels = [ablate.BASELINE, ablate.IMAGES, ablate.FUSED, ablate.SHUFFLED, "+ MTE", ablate.REORDERED, ablate.TEACHER]
+    assert list(result["rows"]) == labels and list(result["rows"]["+ MTE"]) == ["Rank-1", "mAP", "look-alikes"]
+    assert all(len(values) == 2 and min(values) >= 0 for row in result["rows"].values() for values in row.values())
+    assert not np.isclose(*result["rows"]["+ MTE"]["mAP"]), "the seed decides"
+    assert result["rows"][ablate.TEACHER]["mAP"] != result["rows"]["+ MTE"]["mAP"], (
+        "skeletons tell the teacher something"
+    )
+    compared = {(one["better"], one["worse"]) for one in result["differences"]}
+    assert {(ablate.FUSED, ablate.SHUFFLED), ("+ MTE", ablate.REORDERED), ("+ MTE", ablate.IMAGES)} <= compared
+    assert "control: skeletons of others" in (out / "ablation.md").read_text()
+    ElementTree.parse(out / "ablation.svg")
 
     models = {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")}
     (out / "seed1" / "mte" / "ablation.json").unlink()
-    ablate.run(quick, walkers / "skeletons.h5", out, [0, 1], workers=1)
+    ablate.run(quick, whole_cache, out, [0, 1], workers=1)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("model.safetensors")} == models
     assert json.loads((out / "ablation.json").read_text()) == result
 
     other = quick.model_copy(update={"stage2": quick.stage2.model_copy(update={"lr": 1e-3})})
     with pytest.raises(CsipError, match="other settings or data"):
-        ablate.run(other, walkers / "skeletons.h5", out, [0, 1], workers=1)
+        ablate.run(other, whole_cache, out, [0, 1], workers=1)
+
+
+def test_each_seed_may_have_a_world_of_its_own(settings: Settings, tmp_path: Path) -> None:
+    dataset = settings.dataset.model_copy(update={"root": Path("data/world-{seed}")})
+    place = ablate.Place(
+        settings.model_copy(update={"dataset": dataset}), Path("data/world-{seed}/skeletons.h5"), tmp_path
+    )
+    third = place.of(2)
+    assert third.settings.dataset.path == Path("data/world-2") and third.skeletons == Path("data/world-2/skeletons.h5")
+    assert third.settings.runtime.seed == 2 and third.out == tmp_path / "seed2"
+    with pytest.raises(CsipError, match=r"world-0/skeletons\.h5: no such"):
+        ablate.run(place.settings, place.skeletons, tmp_path, [0], workers=1)
 
 
 def test_the_skeletons_must_be_there(settings: Settings, tmp_path: Path) -> None:

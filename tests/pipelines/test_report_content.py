@@ -23,6 +23,8 @@ from csip.monitor import Silent
 from csip.retrieval import ranked_lists
 from pipelines.cli import app
 from pipelines.report_page import cards, charts, curves, heat, page, strips
+from pipelines.report_page.cards import looks_note, strata_table
+from pipelines.write_report import _strata
 from pose_cache.store import SkeletonStore
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
@@ -253,6 +255,23 @@ def test_demo_weights_on_real_people_are_told(run: Run) -> None:
         json.dumps({"estimator": "demo", "frames": 5, "invalid": 0, "frames_per_second": 1.0})
     )
     assert any("rendered people alone" in note for note in content(run).notes)
+
+
+def test_twins_are_told_by_the_trait_they_differ_in() -> None:
+    def model(share: float) -> dict[str, object]:
+        return {"strata": {"body": {"own_twin": share, "interval": [0.4, 0.9], "pairs": 3, "valid_queries": 9}}}
+
+    scored = {"figures": model(0.75), "compared": {"chance": {"rank1": 0.1}, "before training": model(0.5)}}
+    table = strata_table(scored)
+    assert table is not None and table.head == ["twins differ in", "body"]
+    assert table.rows == [["before training", "50.0 (40 to 90)"], ["trained", "75.0 (40 to 90)"]]
+    assert "| trained | 75.0 (40 to 90) |" in _strata(scored)
+    assert _strata({"figures": {}, "compared": {}}) == []
+
+
+def test_a_second_look_at_a_test_world_is_told() -> None:
+    assert looks_note({"test_looks": 2}).startswith("2 models of this seed")
+    assert looks_note({"test_looks": 1}) == looks_note({"test_looks": None}) == looks_note({}) == ""
 
 
 def test_backticks_are_code_and_nothing_else_is_markup() -> None:

@@ -75,6 +75,23 @@ def test_an_identity_in_the_index_that_is_not_the_names_is_refused(layout: Mars)
     assert "by its name" in layout.checked()["index"].text
 
 
+def test_a_camera_of_the_index_is_the_whole_number_of_the_name(layout: Mars) -> None:
+    layout.test = [(pid, camera, 1) for pid in (1, 2) for camera in (1, 12)]
+    assert [t.camera for t in mars.load(layout.write()).gallery] == [1, 12, 1, 12]
+    info = layout.root / "info/tracks_test_info.mat"
+    rows = scipy.io.loadmat(info)["track_test_info"]
+    rows[1, 3] = 1  # which C12 begins with
+    scipy.io.savemat(info, {"track_test_info": rows})
+    with pytest.raises(CsipError, match=r"row 2 is identity 1 at camera 1, but holds 0001C12T0001"):
+        mars.load(layout.root)
+
+
+def test_a_list_of_names_may_begin_with_a_byte_order_mark(layout: Mars) -> None:
+    listed = layout.write() / "info/test_name.txt"
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes())
+    assert [t.pid for t in mars.load(layout.root).gallery] == [1, 1, 2, 2, 0]
+
+
 def test_a_list_of_queries_that_counts_from_0_is_recognised(layout: Mars) -> None:
     layout.test = [(0, 1, 1), *layout.test[:4], (-1, 1, 1)]
     layout.query = [1, 2, 3, 4]  # of 0 to 5: from 1 it should be 2 to 5

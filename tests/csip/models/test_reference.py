@@ -209,7 +209,8 @@ def test_heads_and_necks_are_the_authors(state: dict[str, Tensor], paper: Settin
         normed = (feature - state[f"{neck}.running_mean"]) / (state[f"{neck}.running_var"] + 1e-5).sqrt()
         normed = normed * state[f"{neck}.weight"] + state[f"{neck}.bias"]
         with torch.no_grad():
-            torch.testing.assert_close(head(feature), normed @ state[f"{classifier}.weight"].T, rtol=1e-4, atol=1e-4)
+            logits = head(feature, model.heads[2].classifier)  # theirs is shared
+            torch.testing.assert_close(logits, normed @ state[f"{classifier}.weight"].T, rtol=1e-4, atol=1e-4)
 
 
 def test_every_key_is_accounted_for(state: dict[str, Tensor], paper: Settings) -> None:
@@ -218,7 +219,10 @@ def test_every_key_is_accounted_for(state: dict[str, Tensor], paper: Settings) -
     assert fate.keys() == state.keys() | {"novel.weight"}
     assert fate["image_encoder.proj"].status == "used"
     assert fate["cv_embed"].becomes == ("vision.camera_embedding",)
-    assert fate["classifier_proj_temp.weight"].becomes == ("heads.2.classifier.weight", "frame_head.classifier.weight")
+    assert fate["classifier_proj_temp.weight"].becomes == ("heads.2.classifier.weight",)
+    apart = paper.model_copy(update={"stage2": paper.stage2.model_copy(update={"share_classifier": False})})
+    twice = {key.name: key.becomes for key in import_reference(state, apart).keys}
+    assert twice["classifier_proj_temp.weight"] == ("heads.2.classifier.weight", "frame_head.classifier.weight")
     assert fate["novel.weight"].why == UNKNOWN
     left = {name for name, key in fate.items() if key.status == "left over"}
     assert {name.partition(".")[0] for name in left} == {
@@ -321,7 +325,10 @@ def test_the_run_that_is_written_evaluates_as_the_authors_do(
 ) -> None:
     """From the file to descriptors of tracklets on disk: pixels, clips, cameras, mean over clips, norm of the whole."""
     torch.save(state, tmp_path / "authors.pth")
-    paper = paper.model_copy(update={"dataset": settings.dataset, "runtime": settings.runtime})
+    every_frame = paper.evaluation.model_copy(update={"sampling": "dense"})
+    paper = paper.model_copy(
+        update={"dataset": settings.dataset, "runtime": settings.runtime, "evaluation": every_frame}
+    )
     out = tmp_path / "run" / "stage2"
     import_checkpoint.run(tmp_path / "authors.pth", out, paper, [2, 1, 5], overwrite=False)
     printed = capsys.readouterr().out

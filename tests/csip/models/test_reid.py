@@ -138,6 +138,19 @@ def test_the_students_vector_is_what_the_test_embeds(build):
     torch.testing.assert_close(model.embed(images, camera), expected)
 
 
+def test_with_joints_a_clip_is_embedded_as_by_the_teacher(build):
+    model = build().eval()
+    images, joints, valid, camera = draw()
+    with torch.no_grad():
+        output, taught = model(images, joints, valid, camera), model.embed(images, camera, joints, valid)
+        alone = model.embed(images, camera)
+    parts = [f / f.norm(dim=1, keepdim=True) for f in output.features]
+    whole = torch.cat(parts, dim=1)
+    torch.testing.assert_close(taught, whole / whole.norm(dim=1, keepdim=True))
+    assert not torch.allclose(taught[:, -D:], alone[:, -D:], atol=1e-3)
+    torch.testing.assert_close(taught[:, :-D], alone[:, :-D])
+
+
 def test_distillation_can_be_left_out(build):
     model = build(lambda_distill=0)
     output = model(*draw())
