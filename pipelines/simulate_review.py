@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import uvicorn
 
 from csip.config import Settings
 from csip.errors import CsipError
+from csip.files import write_json
 from csip.review.simulate import Annotator, truth_of_scenes
 from pipelines.console import RichMonitor, console
 from pipelines.review_tracklets import HOST, LOCK, Opened, Source, open_data
@@ -22,16 +23,25 @@ from pose_cache.lock import held
 _TOKEN = "simulated"
 
 
+RECORD = "review.json"
+
+
 @dataclass(frozen=True)
 class Simulated:
-    """What has come of it.
+    """What has come of it; ``RUN/review.json`` holds the same, for the report.
 
     Attributes
     ----------
+    rate
+        Share of wrong answers.
+    tracklets
+        How many there are.
     curve
         Adjusted Rand index after each answer, beginning with that of the proposal.
     """
 
+    rate: float
+    tracklets: int
     curve: tuple[float, ...]
 
 
@@ -59,6 +69,7 @@ def run(settings: Settings, source: Source, truth: Path, rate: float = 0.0, most
         if opened.review.version:
             raise CsipError(f"{opened.review.journal.path}: there are answers already; rename the file to simulate")
         result = simulate(opened, Annotator(seen, rate), most)
+    write_json(source.run_folder / RECORD, asdict(result))
     console.print(
         f"simulated: {len(result.curve) - 1:,} answers, {rate:.0%} of them wrong; adjusted Rand index {result.curve[0]:.3f} "
         f"before, {result.curve[-1]:.3f} after -> {opened.labels.path}",
@@ -81,7 +92,7 @@ def simulate(opened: Opened, annotator: Annotator, most: int = 10_000) -> Simula
         finally:
             server.should_exit = True
             thread.join()
-    return Simulated(tuple(curve))
+    return Simulated(annotator.rate, len(opened.review.basis.names), tuple(round(value, 4) for value in curve))
 
 
 def _answer(opened: Opened, annotator: Annotator, address: str, most: int) -> list[float]:

@@ -26,6 +26,7 @@ class Content:
     charts: list[tuple[str, Markup, Markup]] = field(default_factory=list)
     """Title, chart and legend of each."""
     curves: list[tuple[str, Markup, Markup]] = field(default_factory=list)
+    reviews: list[tuple[str, Markup, Markup]] = field(default_factory=list)
     cases: list[dict[str, Any]] = field(default_factory=list)
     data: Card = field(default_factory=Card)
     model: Card = field(default_factory=Card)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -50,6 +52,18 @@ def charts(folder: Path, stage: str) -> list[tuple[str, Markup, Markup]]:
         positive = bool((rest["lr"][1] > 0).all())
         drawn.append(_chart(f"{stage}: learning rate", {"lr": rest["lr"]}, log=positive))
     return drawn
+
+
+def review_charts(record: Mapping[str, Any]) -> list[tuple[str, Markup, Markup]]:
+    """Draw how a simulated review went: the adjusted Rand index after each answer; `record` is the run's ``review.json``."""
+    reached = np.array(record["curve"], dtype=float)
+    wrong = f"{record['rate']:.0%} of the answers wrong"
+    title = f"Simulated review of {record['tracklets']:,} tracklets, {wrong}: adjusted Rand index"
+    lines = [
+        Line(f"after {len(reached) - 1:,} answers: {reached[-1]:.3f}", np.arange(len(reached)), reached, "tone-1"),
+        Line(f"proposal: {reached[0]:.3f}", np.array([0, len(reached) - 1]), reached[[0, 0]], "tone-0", dashed=True),
+    ]
+    return [(title, line_chart(lines, title, "answers"), legend(lines))]
 
 
 def _chart(title: str, series: Scalars, percent: bool = False, log: bool = False) -> tuple[str, Markup, Markup]:

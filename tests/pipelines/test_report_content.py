@@ -30,6 +30,13 @@ from pose_cache.store import SkeletonStore
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
+def test_a_simulated_review_has_its_curve() -> None:
+    ((title, chart, names),) = curves.review_charts({"rate": 0.03, "tracklets": 600, "curve": [0.8, 0.9, 0.985]})
+    assert title == "Simulated review of 600 tracklets, 3% of the answers wrong: adjusted Rand index"
+    assert "polyline" in chart or "<path" in chart
+    assert "after 2 answers: 0.985" in names and "proposal: 0.800" in names
+
+
 @pytest.mark.parametrize("shape", [(256, 128), (64, 64), (300, 60), (10, 200)])
 def test_a_picture_is_fitted_whole(shape: tuple[int, int]) -> None:
     image = np.zeros((*shape, 3), np.uint8)

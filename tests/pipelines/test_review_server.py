@@ -27,7 +27,7 @@ from csip.errors import CsipError
 from csip.files import write_text
 from csip.review.journal import Journal
 from csip.review.review import left_out
-from csip.review.simulate import Annotator, Truth
+from csip.review.simulate import Annotator, Truth, truth_of_scenes
 from pipelines import review_tracklets as stage
 from pipelines import simulate_review
 from pose_cache.errors import PoseCacheError
@@ -35,6 +35,9 @@ from pose_cache.lock import held
 
 TOKEN, PORT = "token-of-a-test", 4321
 HOST = f"127.0.0.1:{PORT}"
+KILLS = int(
+    os.environ.get("CSIP_KILLS", "2")
+)  # a program takes seconds to start; of the journal there are twenty kills
 
 
 @pytest.fixture
@@ -351,6 +354,31 @@ def test_a_model_that_knows_more_asks_less(tmp_path: Path) -> None:
     assert reached[1] == 1.0 > reached[0] >= 0.9
 
 
+def test_a_simulated_review_over_http_is_recorded(hall: Hall, tmp_path: Path) -> None:
+    """From the true boxes of rendered videos; a tracklet of two people is marked, one of nobody, too."""
+    table, names = hall.root / "tracklets.csv", list(hall.people)
+    lines = table.read_text().splitlines()[1:]
+    truth: dict[str, list[str]] = {"cam1": [], "cam2": []}
+    for line in lines:
+        name, _, camera, frame, _, _, number, *box = line.split(",")
+        person = hall.people[name]
+        if name == names[0]:
+            person = 7 + int(frame[-5])  # another person in every frame
+        if name != names[1]:
+            truth[camera].append(",".join([number, str(person), *box]))
+    for camera, boxes in truth.items():
+        write_text(tmp_path / f"gt/{camera}.txt", "".join(f"{line},1,1,1\n" for line in boxes))
+    found = truth_of_scenes(hall.root, tmp_path / "gt")
+    assert found.marks == {names[0]: "mixed", names[1]: "junk"}
+    assert {name: found.people[name] for name in names[2:]} == {name: hall.people[name] for name in names[2:]}
+    result = simulate_review.run(hall.settings, hall.source, tmp_path / "gt")
+    assert result.curve[-1] == 1.0
+    record = json.loads((hall.run / "review.json").read_text())
+    assert record == {"rate": 0.0, "tracklets": len(names), "curve": list(result.curve)}
+    with pytest.raises(CsipError, match="there are answers already"):
+        simulate_review.run(hall.settings, hall.source, tmp_path / "gt")
+
+
 # ---- the journal ------------------------------------------------------------------------------------------------------
 
 
@@ -420,7 +448,7 @@ import sys
 from pathlib import Path
 from csip.review.journal import Journal
 from csip.review.review import left_out
-from csip.review.simulate import Annotator, Truth
+from csip.review.simulate import Annotator, Truth, truth_of_scenes
 journal = Journal(Path(sys.argv[1]), "hall")
 for line in sys.stdin:
     print(journal.add({"do": "compare", "key": line.strip()}), flush=True)
@@ -454,7 +482,7 @@ def test_killed_between_answers_nothing_is_lost_and_none_counts_twice(hall: Hall
     """Killed at random moments, the answer in flight sent again under its key after the restart."""
     chance, names = random.Random(5), list(hall.people)
     told: list[str] = []
-    for number in range(2):  # a program takes seconds to start; twenty kills of the journal are above
+    for number in range(KILLS):
         process, address = start(hall)
         with httpx.Client(base_url=address, timeout=20) as client:
             if told:
