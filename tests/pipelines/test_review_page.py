@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 import uvicorn
 from review_data import Hall, make_hall
 
 from csip.data import folder
+from csip.data.dataset import Tracklet
 from csip.files import write_text
 from pipelines import review_tracklets as stage
 
@@ -44,6 +47,7 @@ class Served:
         self.opened = stage.open_data(hall.settings, hall.source)
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
+        listening.listen()
         port = listening.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}/{TOKEN}/"
         config = uvicorn.Config(self.opened.server.app(TOKEN, port), log_level="error", lifespan="off")
@@ -184,6 +188,97 @@ def test_split_merge_move_and_name(view: Callable[..., Any], served: Served) -> 
     assert people(tab) == start
 
 
+def test_merge_and_split_by_keyboard_alone(view: Callable[..., Any], served: Served) -> None:
+    """From the tab to the people, by arrows, Tab, Space and letters."""
+    tab = view()
+
+    def focus(wanted: str, most: int = 60) -> None:
+        for _ in range(most):
+            if tab.evaluate(
+                "document.activeElement.getAttribute('aria-label') || document.activeElement.textContent"
+            ).startswith(wanted):
+                return
+            tab.keyboard.press("Tab")
+        raise AssertionError(f"{wanted} was not reached")
+
+    focus("Pairs")
+    tab.keyboard.press("ArrowRight")
+    tab.locator("#people .person").first.wait_for()
+    names = next(names for names in people(tab).values() if len(names) > 2)
+    for name in names[:2]:
+        focus(f"{name},")
+        tab.keyboard.press("Space")
+    tab.keyboard.press("x")
+    answers(tab, 1)
+    assert names[:2] in people(tab).values()
+    for name in (names[0], names[2]):
+        for _ in range(120):
+            if tab.evaluate("document.activeElement.getAttribute('aria-label') || ''").startswith(f"{name},"):
+                break
+            tab.keyboard.press("Tab")
+        tab.keyboard.press("Space")
+    tab.keyboard.press("m")
+    answers(tab, 2)
+    assert sorted(names) in [sorted(found) for found in people(tab).values()]
+    tab.keyboard.press("u")
+    answers(tab, 1)
+
+
+def test_any_crop_and_any_picture_is_a_query(
+    view: Callable[..., Any], served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page sends; what a model makes of it is tested with the server."""
+    sent: list[Any] = []
+
+    class Search:
+        def of_crop(self, tracklet: Tracklet, number: int) -> np.ndarray:
+            sent.append((tracklet.name, number))
+            return np.ones(12, np.float32)
+
+        def of_upload(self, data: bytes) -> np.ndarray:
+            sent.append(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape)
+            return np.ones(12, np.float32)
+
+    monkeypatch.setattr(served.opened.server, "_search", Search())
+    tab, names = view(), list(served.hall.people)
+    tab.get_by_role("tab", name="Search").click()
+    tab.get_by_role("combobox", name="Tracklet").fill(names[0])
+    tab.keyboard.press("Enter")
+    frames = tab.get_by_role("group", name="Search with one frame").get_by_role("button")
+    playwright.expect(frames).to_have_count(3)
+    frames.nth(1).click()
+    note = tab.locator("#search .count")
+    playwright.expect(note).to_contain_text("nearest tracklets")
+    playwright.expect(frames.nth(1)).to_have_attribute("aria-pressed", "true")
+    assert tab.locator("#search .cells li").count() == len(names) - 1
+    picture = served.hall.root / f"crops/{names[3]}/001.jpg"
+    tab.get_by_label("Picture").set_input_files(picture)
+    tab.get_by_role("img", name="The picture that is searched for").wait_for()
+    playwright.expect(note).to_contain_text("nearest tracklets")
+    assert tab.get_by_role("button", name="Same person").count() == 0, "a picture is no tracklet"
+    assert tab.locator("#search .cells li").count() == min(24, len(names))
+    cv2.imwrite(str(served.hall.root / "large.png"), np.zeros((3000, 1500, 3), np.uint8))
+    tab.get_by_label("Picture").set_input_files(served.hall.root / "large.png")
+    tab.wait_for_function("document.querySelector('.asked .picture')?.naturalHeight === 512")
+    playwright.expect(note).to_contain_text("nearest tracklets")
+    assert sent == [(names[0], 1), (64, 32, 3), (512, 256, 3)], "large pictures are made small before they are sent"
+    tab.get_by_label("Picture").set_input_files(served.hall.root / "tracklets.csv")
+    playwright.expect(note).to_contain_text("no picture")
+
+
+def test_the_split_shows_what_the_doctor_counts(view: Callable[..., Any], served: Served) -> None:
+    tab = view(390, 844, has_touch=True)
+    tab.get_by_role("tab", name="Split").click()
+    tab.get_by_role("spinbutton", name="People who train (%)").fill("40")
+    tab.get_by_role("spinbutton", name="Seed").fill("1")
+    tab.get_by_role("button", name="Save labels and split").click()
+    tab.locator("#split .findings").wait_for()
+    assert "training identities" in tab.locator("#split .findings").inner_text()
+    assert (served.hall.root.with_name("hall-split") / folder.TABLE).is_file()
+    assert "Written to" in tab.locator("#split [role=status]").inner_text()
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_a_contradiction_is_shown(view: Callable[..., Any], served: Served) -> None:
     tab = view()
     a, b = list(served.hall.people)[:2]
@@ -250,7 +345,7 @@ def test_the_search_and_the_timeline(view: Callable[..., Any], served: Served) -
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_fits_a_phone(view: Callable[..., Any], scheme: str) -> None:
     tab = view(390, 844, color_scheme=scheme, has_touch=True)
-    for name in ("Pairs", "People", "Search", "Timeline"):
+    for name in ("Pairs", "People", "Search", "Timeline", "Split"):
         tab.get_by_role("tab", name=name).click()
         tab.wait_for_timeout(150)
         assert tab.evaluate("document.documentElement.scrollWidth") == 390, name
@@ -267,7 +362,7 @@ def test_everything_has_a_name_aloud(view: Callable[..., Any]) -> None:
     nameless = (
         "all => all.filter(e => !e.labels?.length && !e.ariaLabel && !e.textContent.trim()).map(e => e.outerHTML)"
     )
-    for name in ("Pairs", "People", "Search", "Timeline"):
+    for name in ("Pairs", "People", "Search", "Timeline", "Split"):
         tab.get_by_role("tab", name=name).click()
         tab.wait_for_timeout(150)
         assert tab.locator("button, input, select").evaluate_all(nameless) == []
