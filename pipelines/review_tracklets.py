@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import secrets
 import socket
+import threading
 import webbrowser
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,6 +189,25 @@ def serve(opened: Opened, port: int = 0, browser: bool = True) -> None:
                 uvicorn.Server(config).run(sockets=[listening])
         finally:
             _finish(opened)
+
+
+@contextlib.contextmanager
+def in_background(opened: Opened) -> Iterator[str]:
+    """Serve the page from a thread while the block runs; yields its address."""
+    token = secrets.token_urlsafe(24)
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        listening.listen()  # requests may come before the server is ready
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(opened.server.app(token, port), log_level="error", lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            yield f"http://{HOST}:{port}/{token}/"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 def _greet(opened: Opened, address: str) -> None:

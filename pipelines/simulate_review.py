@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import socket
-import threading
 import urllib.request
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import uvicorn
 
 from csip.config import Settings
 from csip.errors import CsipError
 from csip.files import write_json
 from csip.review.simulate import Annotator, truth_of_scenes
 from pipelines.console import RichMonitor, console
-from pipelines.review_tracklets import HOST, LOCK, Opened, Source, open_data
+from pipelines.review_tracklets import LOCK, Opened, Source, in_background, open_data
 from pose_cache.lock import held
-
-_TOKEN = "simulated"
-
 
 RECORD = "review.json"
 
@@ -80,19 +73,8 @@ def run(settings: Settings, source: Source, truth: Path, rate: float = 0.0, most
 
 def simulate(opened: Opened, annotator: Annotator, most: int = 10_000) -> Simulated:
     """Serve a review and answer its questions; see `run`."""
-    with socket.socket() as listening:
-        listening.bind((HOST, 0))
-        listening.listen()  # the annotator may ask before the server is ready
-        port = listening.getsockname()[1]
-        config = uvicorn.Config(opened.server.app(_TOKEN, port), log_level="error", lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            curve = _answer(opened, annotator, f"http://{HOST}:{port}/{_TOKEN}/", most)
-        finally:
-            server.should_exit = True
-            thread.join()
+    with in_background(opened) as address:
+        curve = _answer(opened, annotator, address, most)
     return Simulated(annotator.rate, len(opened.review.basis.names), tuple(round(value, 4) for value in curve))
 
 

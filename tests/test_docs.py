@@ -331,12 +331,19 @@ def test_pictures_are_small_and_for_light_and_dark_pages() -> None:
     pictures = sorted(path.name for path in PICTURES.iterdir())
     assert pictures == sorted(
         f"{name}-{theme}.{kind}"
-        for name, kind in (("chain", "svg"), ("report-lists", "png"), ("report-metrics", "png"), ("skeletons", "webp"))
+        for name, kind in (
+            ("chain", "svg"),
+            ("report-lists", "png"),
+            ("report-metrics", "png"),
+            ("review-pairs", "png"),
+            ("review-people", "png"),
+            ("skeletons", "webp"),
+        )
         for theme in ("light", "dark")
     )
     for name in pictures:
         assert (PICTURES / name).stat().st_size < 400_000, name
-        assert f"docs/images/{name}" in TEXT["README.md"]
+        assert f"docs/images/{name}" in TEXT["README.md"] or f'"images/{name}"' in TEXT["docs/videos.md"]
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=lambda theme: theme.name)

@@ -9,7 +9,8 @@ Each is made twice, for light and for dark pages. The report needs Playwright an
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -268,22 +269,39 @@ def draw_report(page: Path, part: str, out: Path, theme: Theme, height: int | No
     """
     if not page.exists():
         raise CsipError(f"{page}: no such file; run `make demo`")
-    browser = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
-    if browser is None:
-        raise CsipError("Chromium was not found, which photographs the report: apt-get install chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
-        scheme: Literal["dark", "light"] = "dark" if theme is DARK else "light"
-        tab = started.new_page(viewport={"width": 1200, "height": 1000}, color_scheme=scheme, reduced_motion="reduce")
+    with browser_tab(theme) as tab:
         tab.goto(page.resolve().as_uri())
         box = tab.locator(f"section#{part}").bounding_box()
         if box is None:
             raise CsipError(f"{page}: has no section {part}; run `make demo`")
         size: Any = {"x": 0, "y": box["y"] + 16, "width": 1200, "height": (height or box["height"]) - 16}
         tab.screenshot(path=out, clip=size, full_page=True)
+    return with_few_colours(out)
+
+
+@contextmanager
+def browser_tab(theme: Theme) -> Iterator[Any]:
+    """Open a tab of Chromium, without a window.
+
+    Raises
+    ------
+    CsipError
+        There is no browser.
+    """
+    browser = next((path for name in ("chromium", "google-chrome") if (path := shutil.which(name))), None)
+    if browser is None:
+        raise CsipError("Chromium was not found, which photographs pages: apt-get install chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-gpu"])
+        scheme: Literal["dark", "light"] = "dark" if theme is DARK else "light"
+        yield started.new_page(viewport={"width": 1200, "height": 1000}, color_scheme=scheme, reduced_motion="reduce")
         started.close()
+
+
+def with_few_colours(out: Path) -> Path:
+    """Make a PNG file small."""
     few = Image.open(out).convert("RGB").quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.save(out, optimize=True)
     return out

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import uvicorn
 from review_data import Hall, make_hall
 
 from csip.data import folder
@@ -25,7 +23,6 @@ CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-TOKEN = "token-of-a-test"
 GONE = "ERR_CONNECTION_REFUSED"  # what a browser says itself of a server that has been stopped
 
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"), pytest.mark.slow]
@@ -45,19 +42,11 @@ class Served:
     def __init__(self, hall: Hall) -> None:
         self.hall = hall
         self.opened = stage.open_data(hall.settings, hall.source)
-        listening = socket.socket()
-        listening.bind(("127.0.0.1", 0))
-        listening.listen()
-        port = listening.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}/{TOKEN}/"
-        config = uvicorn.Config(self.opened.server.app(TOKEN, port), log_level="error", lifespan="off")
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [listening]})
-        self.thread.start()
+        self._running = contextlib.ExitStack()
+        self.address = self._running.enter_context(stage.in_background(self.opened))
 
     def stop(self) -> None:
-        self.server.should_exit = True
-        self.thread.join()
+        self._running.close()
 
 
 @pytest.fixture
