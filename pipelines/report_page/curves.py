@@ -54,8 +54,10 @@ def charts(folder: Path, stage: str) -> list[tuple[str, Markup, Markup]]:
     return drawn
 
 
-def review_charts(record: Mapping[str, Any]) -> list[tuple[str, Markup, Markup]]:
+def review_charts(record: Mapping[str, Any] | None) -> list[tuple[str, Markup, Markup]]:
     """Draw how a simulated review went: the adjusted Rand index after each answer; `record` is the run's ``review.json``."""
+    if record is None:
+        return []
     reached = np.array(record["curve"], dtype=float)
     wrong = f"{record['rate']:.0%} of the answers wrong"
     title = f"Simulated review of {record['tracklets']:,} tracklets, {wrong}: adjusted Rand index"

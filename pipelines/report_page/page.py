@@ -168,9 +168,7 @@ def gather(settings: Settings, run_folder: Path, named: Path | None, cache: Path
         content.figures_note = " ".join(note for note in notes if note)
     for stage, title in STAGES.items():
         content.curves += curves.charts(run_folder / stage, title)
-    review = read_json(run_folder / "review.json")
-    if review is not None:
-        content.reviews = curves.review_charts(review)
+    content.reviews = curves.review_charts(read_json(run_folder / "review.json"))
     if dataset is not None:
         content.data = cards.data_card(dataset, None if scored is None else scored["protocol"], skeletons, cameras)
     if description is not None:
