@@ -77,6 +77,7 @@ def simulate(opened: Opened, annotator: Annotator, most: int = 10_000) -> Simula
     """Serve a review and answer its questions; see `run`."""
     with socket.socket() as listening:
         listening.bind((HOST, 0))
+        listening.listen()  # the first question may come before the server is ready
         port = listening.getsockname()[1]
         config = uvicorn.Config(opened.server.app(_TOKEN, port), log_level="error", lifespan="off")
         server = uvicorn.Server(config)
