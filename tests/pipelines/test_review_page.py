@@ -44,6 +44,7 @@ class Served:
         self.opened = stage.open_data(hall.settings, hall.run / "descriptors.h5")
         listening = socket.socket()
         listening.bind(("127.0.0.1", 0))
+        listening.listen()  # a request may come before the server is ready
         port = listening.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}/{TOKEN}/"
         config = uvicorn.Config(self.opened.server.app(TOKEN, port), log_level="error", lifespan="off")
