@@ -95,10 +95,10 @@ def from_sensor(joints: np.ndarray, count: int, source: str) -> np.ndarray:
             f"{source}: a body is {size:,.0f} units from end to end, expected about 2 metres; these look like {_UNITS[factor]}: "
             f"divide all coordinates by {factor}"
         )
-    if size < _SMALLEST:
+    if 0 < size < _SMALLEST:
         raise CsipError(
-            f"{source}: a body is {size:.2g} units from end to end, expected about 2 metres: where the sensor has lost a person, "
-            "leave the frames out; other units have to be made metres"
+            f"{source}: a body is {size:.2g} units from end to end, expected about 2 metres: multiply all coordinates by what "
+            "one unit is in metres"
         )
     return joints * np.array([1, -1, 1], np.float32)
 

@@ -223,10 +223,9 @@ def test_bodies_that_are_not_in_metres_are_refused(tmp_path: Path, scale: float,
     assert unit in finding.text and finding.fix
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-3])
-def test_bodies_of_no_size_are_refused(tmp_path: Path, scale: float) -> None:
+def test_bodies_that_are_far_too_small_are_refused(tmp_path: Path) -> None:
     (tmp_path / "Person001").mkdir()
-    (tmp_path / "Person001/1.txt").write_text(walk_text(scale))
+    (tmp_path / "Person001/1.txt").write_text(walk_text(1e-3))
     with pytest.raises(
         CsipError, match=r"Person001/1\.txt: a body is [\d.e-]+ units from end to end, expected about 2 metres"
     ):
