@@ -19,16 +19,19 @@ import numpy as np
 
 from pose_cache.errors import PoseCacheError, UserError
 from pose_cache.files import atomic, own_temporary
-from pose_cache.hdf5_checks import check_dataset, check_rows
+from pose_cache.hdf5_checks import check_dataset, check_heaps, check_rows
 from pose_cache.joints import joint_set
 from pose_cache.sources import SOURCE, unknown_sources
 
 FORMAT: Final = "csip-skeletons"
 VERSION: Final = 1
 
-_LIBRARY: Final = ("earliest", "v110")
+# From 1.10 on, checksums are over the whole structure: a damaged size is an error and no allocation.
+_LIBRARY: Final = ("v110", "v110")
 # Headers of the file and of its datasets.
 _OVERHEAD: Final = 65536
+# The texts of attributes are among the first bytes, before the arrays.
+_HEAD: Final = 1 << 20
 _REASON: Final = re.compile(r"error message = '([^']*)'")
 
 
@@ -134,6 +137,8 @@ def open_file(path: Path) -> Iterator[h5py.File]:
             f"no skeleton cache at {path}: extract skeletons, or check the path", parameter="skeletons"
         )
     try:
+        if path.stat().st_size:
+            check_heaps(path, _HEAD)
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise PoseCacheError(f"{path} is not a readable HDF5 file ({error}): delete it and make it again") from error

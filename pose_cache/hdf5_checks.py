@@ -1,5 +1,6 @@
 """An HDF5 file from anywhere may lead elsewhere, or promise far more than it holds: what is looked at before it is read."""
 
+import mmap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,41 @@ import numpy as np
 from pose_cache.errors import PoseCacheError
 
 _LINKS: Final = {h5py.ExternalLink: "an external link", h5py.SoftLink: "a soft link"}
+
+_HEAP: Final = b"GCOL\x01\0\0\0"
+
+
+def check_heaps(path: Path, reach: int | None = None) -> None:
+    """Refuse a file in which a heap of texts of variable length is damaged so that HDF5 would walk through it for ever.
+
+    Source: HDF5 File Format Specification 3.0, III.E: a heap is a row of objects, each with its size before it.
+
+    Parameters
+    ----------
+    path : Path
+        The file, which is not empty.
+    reach : int, optional
+        How many of its first bytes are searched; all by default.
+
+    Raises
+    ------
+    PoseCacheError
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        end = len(data) if reach is None else reach
+        heap = data.find(_HEAP, 0, end)
+        while heap >= 0:
+            place, stop = heap + 16, min(heap + int.from_bytes(data[heap + 8 : heap + 16], "little"), len(data))
+            while place + 16 <= stop:
+                size = int.from_bytes(data[place + 8 : place + 16], "little")
+                # What has the number 0 is free space, whose size includes that of its own head.
+                step = 16 + -(-size // 8) * 8 if any(data[place : place + 2]) else size
+                if not 0 < step <= stop - place:
+                    raise PoseCacheError(
+                        f"{path} is damaged: the heap of texts at byte {heap} has no end; delete the file and make it again"
+                    )
+                place += step
+            heap = data.find(_HEAP, heap + 1, end)
 
 
 def check_dataset(group: h5py.Group, key: str, path: Path, *, contiguous: bool = False) -> h5py.Dataset:

@@ -16,8 +16,9 @@
 Those down to "turned" are used, the others are not; a cache holds the kind of every frame (`pose_cache.sources`).
 
 A JPEG has no checksum. Damage is found where the entropy-coded data end too early or too late, or hold an impossible code or a
-misplaced marker; libjpeg mends these with a warning and grey. Damage that leaves as many codes as before goes unnoticed, as
-does damage inside the lossy data of a WebP, AVIF or uncompressed file. A PNG has checksums.
+misplaced marker; libjpeg mends these with a warning and grey. A stretch of zeros, which is what a disk or a copy leaves where
+nothing was written, is damage where the file's codes make noise of it. Other damage that leaves as many codes as before goes
+unnoticed, as does damage inside the lossy data of a WebP, AVIF or uncompressed file. A PNG has checksums.
 """
 
 import os
@@ -65,6 +66,9 @@ _KINDS: Final = {
 # libjpeg's warnings about headers, which leave the picture whole.
 _HARMLESS: Final = re.compile(r"unknown JFIF revision|Unknown Adobe color transform|Invalid SOS parameters")
 _EXTRANEOUS: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_HOLE: Final = bytes(16)
+# What ends a scan: no stuffed byte, no restart.
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _ORIENTATION: Final = 0x0112
 _PNG_EXIF: Final = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _PLAIN: Final = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -243,6 +247,8 @@ def _pixels(picture: Image.Image, data: bytes, kind: FrameKind) -> np.ndarray | 
 
 def _jpeg(data: bytes, kind: FrameKind) -> np.ndarray | None:
     """Decode a JPEG; None where its data are damaged."""
+    if _has_hole(data):
+        return None
     try:
         image: np.ndarray = simplejpeg.decode_jpeg(data, "BGR")
         if kind is not FrameKind.CMYK:  # whose inks are mixed as OpenCV does it
@@ -251,6 +257,33 @@ def _jpeg(data: bytes, kind: FrameKind) -> np.ndarray | None:
         if not _is_harmless(str(error), data):
             return None
     return cv2.imdecode(np.frombuffer(data, np.uint8), _PLAIN)
+
+
+def _has_hole(data: bytes) -> bool:
+    """Whether zeros lie in a scan where they cannot have been written.
+
+    To a baseline decoder they are the shortest code of a block's coefficients, again and again. Where that code does not end
+    the block, as it may in plain pictures, 16 such bytes are more than 40 equal coefficients in a row, which no picture has.
+    Zeros before the end marker are padding. Source: ITU-T T.81, B.1.1.3 and B.2.
+    """
+    first: dict[int, int] = {}  # the symbol of the shortest code of each table of coefficients
+    at, baseline = 2, False
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data) and data[at + 1] != 0xD9:
+        kind, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        body, at = data[at + 4 : at + 2 + size], at + 2 + size
+        baseline |= kind in (0xC0, 0xC1)
+        while kind == 0xC4 and len(body) > 17:
+            if body[0] >> 4 == 1:
+                first[body[0] & 15] = body[17]
+            body = body[17 + sum(body[1:17]) :]
+        if kind == 0xDA:
+            behind = _MARKER.search(data, at)
+            end = behind.start() if behind else len(data)
+            scan, at = data[at:end].rstrip(b"\0"), end
+            tables = [number & 15 for number in body[2:-3:2]]
+            if baseline and _HOLE in scan and any(first.get(table, 0) != 0 for table in tables):
+                return True
+    return False
 
 
 def _is_harmless(warning: str, data: bytes) -> bool:

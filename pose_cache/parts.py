@@ -180,8 +180,8 @@ class Work(Generic[Piece]):
 @contextmanager
 def joined_rows(
     folder: PartsFolder, parts: Sequence[Part[Piece]], spread: Spread, work: Work[Piece], monitor: Monitor
-) -> Iterator[np.ndarray | None]:
-    """Compute the parts that are missing, and yield the rows of all, to be written by the block; then remove the parts.
+) -> Iterator[Iterator[np.ndarray] | None]:
+    """Compute the parts that are missing, and yield the rows of each, to be written by the block; then remove the parts.
 
     Nobody else writes meanwhile. If the block raises, the parts stay.
 
@@ -219,9 +219,9 @@ def joined_rows(
             yield None
 
 
-def read_rows(parts: Sequence[Part[Any]]) -> np.ndarray:
-    """Return the rows of parts, which are finished."""
-    return np.concatenate([np.load(part.path, allow_pickle=False) for part in parts])
+def read_rows(parts: Sequence[Part[Any]]) -> Iterator[np.ndarray]:
+    """Read the rows of parts, which are finished, one part after the other."""
+    return (np.load(part.path, allow_pickle=False) for part in parts)
 
 
 def _make(parts: Sequence[Part[Piece]], spread: Spread, work: Work[Piece], monitor: Monitor) -> None:

@@ -12,10 +12,10 @@ A tracklet without a person is a distractor in the gallery. Where no tracklet ha
 are all tracklets. More columns are welcome; ``video``, ``number`` (of the frame in it) and ``time`` (seconds) tell which
 tracklets were in sight together.
 
-Frames are taken in the natural order of their names (1, 2, 10); in a table in the order of ``number`` (or ``frame number``),
-else of ``time``, else of its lines. Person and camera may have any name; they are numbered in sorted order. A name is the same
-however Unicode writes it. Who is both in train and in test is one person. A camera folder may hold frames and folders of
-tracklets.
+Frames are taken in the natural order of their names (1, 2, 10); in a table in the order of ``number`` (or ``frame number``,
+``frame_id``, ``frame index``), else of ``time`` (or ``timestamp``, ``seconds``), else of its lines. Person and camera may have
+any name; they are numbered in sorted order. A name is the same however Unicode writes it. Who is both in train and in test is
+one person. A camera folder may hold frames and folders of tracklets.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -39,7 +40,17 @@ TABLE = "tracklets.csv"
 COLUMNS = ("tracklet", "person", "camera", "frame")
 MORE = ("part", "video", "number", "time")
 PARTS = ("train", "test", "query", "gallery")
-_NUMBERS = ("number", "frame number", "frame_number", "framenumber", "frame no", "frame_no")
+# Columns of other programs that say the same.
+_SAME = {
+    "number": ("number", "frame number", "framenumber", "frame no", "frame num", "frame id", "frameid", "frame index",
+               "frame idx"),
+    "time": ("time", "timestamp", "time stamp", "seconds"),
+}  # fmt: skip
+# Names of parts of data sets, in small letters: two folders that are called so are no people.
+_PART_NAMES = {
+    *PARTS, "training", "testing", "val", "valid", "validation", "probe", "bbox_train", "bbox_test", "bounding_box_train",
+    "bounding_box_test",
+}  # fmt: skip
 
 
 def load(root: Path, train_share: float = 0.5, seed: int = 0, name: str = "folder") -> Dataset:
@@ -67,6 +78,12 @@ def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
     if {"train", "test"} <= set(tree.folders()):
         parts = {part: _by_name(f"{part}/{person}" for person in tree.folders(part)) for part in ("train", "test")}
     else:
+        parts_of = [name for name in tree.folders() if name.casefold() in _PART_NAMES]
+        if len(parts_of) > 1:
+            raise CsipError(
+                f"{tree.root}: its folders {', '.join(parts_of)} are called as parts of a data set, not as people; expected "
+                f"train and test, in small letters, or a table {TABLE} with the column part"
+            )
         everyone = _by_name(name for name in tree.folders() if not _is_ours(name))
         shares = zip(("train", "test"), _share(sorted(everyone), train_share, seed), strict=True)
         parts = {part: {person: everyone[person] for person in people} for part, people in shares}
@@ -246,7 +263,8 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
     rows = []
     for number, row in parse_table(content, where, COLUMNS):
         cells = {column: row.get(column, "") for column in (*COLUMNS, *MORE)}
-        cells["number"] = next((row[name] for name in _NUMBERS if row.get(name)), "")
+        for column, names in _SAME.items():
+            cells[column] = next((cell for name, cell in row.items() if cell and name.replace("_", " ") in names), "")
         cells |= {column: canonical(cells[column]) for column in ("tracklet", "person", "camera")}
         empty = next((column for column in COLUMNS if column != "person" and not cells[column]), None)
         if empty is not None:
@@ -256,6 +274,7 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
             raise CsipError(
                 f"{where}: line {number} has frame {cells['frame']}; expected a path below {tree.root}, with /"
             )
+        cells["frame"] = str(path)  # ./a//b is a/b
         rows.append((number, cells))
     if not rows:
         raise CsipError(
@@ -272,12 +291,21 @@ def clock_of(rows: Sequence[tuple[int, dict[str, str]]]) -> str:
 
 def _moment(cell: str, column: str, line: int, where: Path) -> float | None:
     try:
-        moment = float(cell) if cell else None
+        moment = None if not cell else _seconds(cell) if column == "time" else float(cell)
     except ValueError as error:
         raise CsipError(f"{where}: line {line} has {column} {cell}; expected a number") from error
     if moment is not None and not math.isfinite(moment):
         raise CsipError(f"{where}: line {line} has {column} {cell}; expected a finite number")
     return moment
+
+
+def _seconds(cell: str) -> float:
+    """Return a time in seconds: a number, or a date and a time as ISO 8601 writes them."""
+    try:
+        return float(cell)
+    except ValueError:
+        date = datetime.fromisoformat(cell)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def _in_time(frames: list[str], moments: list[float | None], what: str, column: str) -> list[str]:

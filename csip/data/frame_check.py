@@ -96,9 +96,9 @@ def decode_frames(root: Path, frames: Sequence[str], threads: int, spread: Sprea
     parts = [Part(folder.path / f"{_key(root, piece)}.npy", piece, len(piece)) for piece in pieces]
     compute = partial(_decode_piece, root)
     work = Work(_TASK, "frames", partial(map, compute), compute)
-    with joined_rows(folder, parts, spread, work, monitor) as found:
-        if found is None:  # of a share, whose parts stay
-            found = read_rows(parts) if parts else np.zeros(0, _FOUND)
+    with joined_rows(folder, parts, spread, work, monitor) as rows:
+        # Of a share, the parts stay.
+        found = np.concatenate([np.zeros(0, _FOUND), *(read_rows(parts) if rows is None else rows)])
     return _decoded([frame for piece in pieces for frame in piece], found)
 
 

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from csip.data.dataset import Dataset, Tracklet, is_image, is_other_picture
-from csip.data.names import natural_order
+from csip.data.names import in_natural_order
 from csip.errors import CsipError
 from csip.files import atomic
 
-FORMAT = 2
+FORMAT = 3
 FOLDER = ".csip-index"
 _COARSE_NS = 2_000_000_000
 _PARTS = ("train", "query", "gallery")
@@ -79,7 +79,7 @@ class Tree:
         """
         files = self.files(path)
         self.unread += [f"{path}/{name}" for name in files if is_other_picture(name)]
-        return sorted(filter(is_image, files), key=natural_order)
+        return in_natural_order(filter(is_image, files))
 
     def has_file(self, path: str) -> bool:
         """Whether there is such a file."""

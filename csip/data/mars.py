@@ -72,7 +72,7 @@ def _identity(file: str) -> int | None:
 def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
     list_path = tree.root / "info" / f"{part}_name.txt"
     expected = f"the names of MARS's {part} frames; info, bbox_train and bbox_test belong into {tree.root}"
-    names = tree.read(f"info/{part}_name.txt", expected).decode(errors="replace").split()
+    names = tree.read(f"info/{part}_name.txt", expected).decode("utf-8-sig", errors="replace").split()
     path = tree.root / "info" / f"tracks_{part}_info.mat"
     info = read_matrix(tree, f"info/tracks_{part}_info.mat", f"track_{part}_info")
     if info.ndim != 2 or info.shape[1] != 4:
@@ -87,7 +87,8 @@ def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
             )
         files = names[start - 1 : end]
         prefix = f"{files[0][:4]}C{camera}"
-        stray = next((file for file in files if not file.startswith(prefix)), None)
+        # A digit behind the prefix is of another camera: C1 is not C12.
+        stray = next((file for file in files if not file.startswith(prefix) or file[len(prefix) :][:1].isdigit()), None)
         if stray is not None:
             raise CsipError(
                 f"{path}: row {row} is identity {pid} at camera {camera}, but holds {stray} (expected {prefix}...)"

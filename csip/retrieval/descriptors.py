@@ -1,7 +1,7 @@
 """Descriptors of a data set's tracklets in one HDF5 file, which search, clustering and reports read.
 
 /features  (tracklets, D)  float32   unit length
-/names     (tracklets,)    string    names of the tracklets
+/names     (tracklets,)    string    names of the tracklets; fixed length
 /pids      (tracklets,)    int64     the identity; 0 where unknown
 /cameras   (tracklets,)    int64     as the data set's reader numbers them
 /query     (tracklets,)    bool      whether the tracklet is a query of the data set's protocol
@@ -12,7 +12,7 @@ attributes: format, dataset, model
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,11 @@ from csip.data.dataset import Dataset, Tracklet
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.files import atomic
-from pose_cache.hdf5_checks import check_dataset
+from pose_cache.hdf5_checks import check_dataset, check_heaps
 
-FORMAT = 1
+FORMAT = 2
+# Format 1 had texts of variable length.
+_READABLE = (1, FORMAT)
 # Tracklets whose pictures are compared before descriptors are used: some seconds on a slow disk.
 _LOOKED_AT = 5000
 # By attribute: the name in the file, and the type.
@@ -120,18 +122,9 @@ class Descriptors:
         pictures
             `csip.data.content.contents_of` the tracklets before the features were made of them; now, where it is not given.
         """
-        query, gallery = ({t.name for t in part} for part in (dataset.query, dataset.gallery))
-        return Descriptors(
-            features,
-            tuple(t.name for t in tracklets),
-            np.array([t.pid for t in tracklets], dtype=np.int64),
-            np.array([t.camera for t in tracklets], dtype=np.int64),
-            np.array([t.name in query for t in tracklets], dtype=np.bool_),
-            np.array([t.name in gallery for t in tracklets], dtype=np.bool_),
-            dataset.name,
-            model,
-            contents_of(dataset.root, tracklets) if pictures is None else pictures,
-        )
+        names, columns = _described(dataset, tracklets)
+        pictures = contents_of(dataset.root, tracklets) if pictures is None else pictures
+        return Descriptors(features, names, **columns, dataset=dataset.name, model=model, pictures=pictures)
 
     def take(self, rows: Sequence[int] | np.ndarray) -> Descriptors:
         """Return the descriptors of some rows, in that order."""
@@ -170,17 +163,71 @@ def check_suffix(path: Path) -> None:
 
 def write_descriptors(path: Path, descriptors: Descriptors) -> None:
     """Write descriptors; a reader sees the old file or the new one, never a part."""
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
-        file["features"] = descriptors.features.astype(np.float32, copy=False)
-        # As bytes: a file's name need not be UTF-8.
-        names = [name.encode(errors="surrogateescape") for name in descriptors.names]
-        file.create_dataset("names", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
+    columns = {attribute: getattr(descriptors, attribute) for attribute in _COLUMNS}
+    texts = {"dataset": descriptors.dataset, "model": descriptors.model}
+    _write(path, [descriptors.features], descriptors.names, columns, descriptors.pictures, texts)
+
+
+def write_in_blocks(
+    path: Path,
+    dataset: Dataset,
+    tracklets: Sequence[Tracklet],
+    blocks: Iterable[np.ndarray],
+    model: str,
+    pictures: np.ndarray,
+) -> None:
+    """Write descriptors whose features need not fit in memory, see `Descriptors.of`.
+
+    Parameters
+    ----------
+    blocks
+        The features, some rows after the other, at least one block.
+    """
+    names, columns = _described(dataset, tracklets)
+    _write(path, blocks, names, columns, pictures, {"dataset": dataset.name, "model": model})
+
+
+def _described(dataset: Dataset, tracklets: Sequence[Tracklet]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+    """Return the names of tracklets, and what the data set says of them by the attributes of `Descriptors`."""
+    query, gallery = ({t.name for t in part} for part in (dataset.query, dataset.gallery))
+    columns = {
+        "identities": [t.pid for t in tracklets],
+        "cameras": [t.camera for t in tracklets],
+        "query": [t.name in query for t in tracklets],
+        "gallery": [t.name in gallery for t in tracklets],
+    }
+    typed: dict[str, np.ndarray] = {
+        attribute: np.array(columns[attribute], dtype=dtype) for attribute, (_, dtype) in _COLUMNS.items()
+    }
+    return tuple(t.name for t in tracklets), typed
+
+
+def _write(
+    path: Path,
+    blocks: Iterable[np.ndarray],
+    names: Sequence[str],
+    columns: Mapping[str, np.ndarray],
+    pictures: np.ndarray | None,
+    texts: Mapping[str, str],
+) -> None:
+    # Neither texts of variable length nor a structure without checksums: where those are damaged, HDF5 may loop for ever.
+    # Mapped features that are not aligned would be copied whole before a row of them is taken.
+    how = {"libver": "latest", "alignment_threshold": 256, "alignment_interval": 64}
+    with atomic(path) as temporary, h5py.File(temporary, "w", **how) as file:
+        stored, start = None, 0
+        for block in blocks:
+            if stored is None:
+                stored = file.create_dataset("features", (len(names), block.shape[1]), np.float32)
+            stored[start : start + len(block)] = block
+            start += len(block)
+        file["names"] = _fixed_length(names)
         for attribute, (column, dtype) in _COLUMNS.items():
-            file[column] = getattr(descriptors, attribute).astype(dtype, copy=False)
-        if descriptors.pictures is not None:
-            file["pictures"] = descriptors.pictures
+            file[column] = columns[attribute].astype(dtype, copy=False)
+        if pictures is not None:
+            file["pictures"] = pictures
         file.attrs["format"] = FORMAT
-        file.attrs["dataset"], file.attrs["model"] = descriptors.dataset, descriptors.model
+        for key, text in texts.items():
+            file.attrs[key] = _fixed_length([text]).reshape(())
 
 
 def write_arrays(path: Path, descriptors: Descriptors) -> None:
@@ -215,8 +262,12 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
         raise CsipError(f"{path}: no such file", parameter="descriptors")
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise CsipError(f"{path}: no descriptors of format {FORMAT}", parameter="descriptors")
+            if file.attrs.get("format") not in _READABLE:
+                raise CsipError(
+                    f"{path}: no descriptors of format {' or '.join(map(str, _READABLE))}", parameter="descriptors"
+                )
+            if file.attrs["format"] == 1:
+                check_heaps(path)
             stored = check_dataset(file, "features", path)
             if stored.ndim != 2 or stored.dtype.kind != "f":
                 raise CsipError(
@@ -232,7 +283,7 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
                         f"{path}: {dataset.name} has the shape {dataset.shape}, expected ({rows},), one per descriptor",
                         parameter="descriptors",
                     )
-            names = tuple(name.decode(errors="surrogateescape") for name in names_of[()])
+            names = tuple(name.decode(errors="surrogateescape") for name in names_of[()].tolist())
             columns = {attribute: listed[attribute][()].astype(dtype) for attribute, (_, dtype) in _COLUMNS.items()}
             pictures = optional[0][()].astype(np.uint64) if optional else None
             offset = stored.id.get_offset()  # None where they are not in one piece
@@ -240,12 +291,23 @@ def read_descriptors(path: Path | str, mapped: bool = False) -> Descriptors:
                 features = np.memmap(path, np.float32, "r", offset, stored.shape)
             else:
                 features = stored[()].astype(np.float32, copy=False)
-            dataset, model = str(file.attrs["dataset"]), str(file.attrs["model"])
+            dataset, model = _text(file.attrs["dataset"]), _text(file.attrs["model"])
     except CsipError:
         raise
     except (OSError, KeyError, AttributeError, RuntimeError, TypeError, ValueError, MemoryError) as error:
         raise CsipError(f"{path}: damaged or no file of descriptors ({error})", parameter="descriptors") from error
     return Descriptors(features, names, **columns, dataset=dataset, model=model, pictures=pictures)
+
+
+def _fixed_length(texts: Sequence[str]) -> np.ndarray:
+    """Return texts as bytes, all of one length; a file's name need not be UTF-8."""
+    encoded = [text.encode(errors="surrogateescape") for text in texts]
+    return np.array(encoded, dtype=f"S{max(map(len, encoded), default=0) or 1}")
+
+
+def _text(value: Any) -> str:
+    """Return the text of an attribute, whose length is fixed or, in format 1, variable."""
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def check_pictures(path: Path, descriptors: Descriptors, settings: DatasetSettings) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from csip.config import ClipSettings
 from csip.data.clips import read_frame
 from csip.data.dataset import is_image, is_other_picture
-from csip.data.names import natural_order
+from csip.data.names import in_natural_order
 from csip.errors import CsipError
 from pose_cache.crops import Frame, as_rgb
 
@@ -31,7 +31,7 @@ def frames_in(folder: Path) -> list[Path]:
             f"{folder}: {len(unread)} pictures are of formats that cannot be read, e.g. {unread[0]}; convert them to JPEG or "
             "PNG, or move them out"
         )
-    frames = sorted((entry for entry in files if is_image(entry.name)), key=lambda entry: natural_order(entry.name))
+    frames = [folder / name for name in in_natural_order(entry.name for entry in files if is_image(entry.name))]
     if not frames:
         raise CsipError(
             f"{folder}: no images in it; expected crops of one person, .jpg or .png, in the order of their names"

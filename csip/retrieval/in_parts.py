@@ -18,7 +18,7 @@ from csip.data.dataset import Dataset, Tracklet, fingerprint
 from csip.errors import CsipError
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor, Silent
-from csip.retrieval.descriptors import Descriptors, check_suffix
+from csip.retrieval.descriptors import Descriptors, check_suffix, read_descriptors, write_in_blocks
 from csip.retrieval.model import Model, pick_device
 from csip.runtime import device_of_worker
 from pose_cache.parts import Part, PartsFolder, Work, joined_rows
@@ -44,7 +44,7 @@ def embed_to_file(
     Returns
     -------
     Descriptors or None
-        What the file holds; None after a share, which leaves parts alone.
+        What the file holds, the features of an ``.h5`` as a memory map; None after a share, which leaves parts alone.
 
     Raises
     ------
@@ -72,12 +72,15 @@ def embed_to_file(
     # Before they are read: what changes meanwhile then shows.
     pictures = contents_of(dataset.root, [tracklet for piece in pieces for tracklet in piece])
     parts = _parts(model, dataset, pieces, pictures, folder)
-    with joined_rows(folder, parts, spread, work, monitor) as features:
-        if features is None:
+    with joined_rows(folder, parts, spread, work, monitor) as rows:
+        if rows is None:
             return None
-        descriptors = Descriptors.of(dataset, tracklets, features, model.digest, pictures)
+        if out.suffix == ".h5":
+            write_in_blocks(out, dataset, tracklets, rows, model.digest, pictures)
+            return read_descriptors(out, mapped=True)
+        descriptors = Descriptors.of(dataset, tracklets, np.concatenate(list(rows)), model.digest, pictures)
         descriptors.save(out)
-    return descriptors
+        return descriptors
 
 
 def _parts(

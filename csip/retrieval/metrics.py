@@ -307,9 +307,9 @@ def _count_others(
     for columns, block in distances.blocks(rows, parts(len(labels.g_ids), gallery_chunk)):
         limit = torch.from_numpy(farthest).to(block)[:, None]
         # What lies behind the last match changes no metric. Of a good model's distances that is nearly everything.
-        near = np.flatnonzero((block <= limit).cpu().numpy())
-        values = block.flatten()[torch.from_numpy(near).to(block.device)].cpu().numpy()
-        row, column = np.divmod(near, block.shape[1])
+        near = (block <= limit).flatten().nonzero()[:, 0]
+        values = block.flatten()[near].cpu().numpy()
+        row, column = np.divmod(near.cpu().numpy(), block.shape[1])
         ids = labels.g_ids[columns][column]
         other = (ids != labels.q_ids[rows][row]) & (ids != JUNK)
         row, values = row[other], values[other]

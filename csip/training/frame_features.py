@@ -109,9 +109,9 @@ class FeatureCache:
         work = Work(
             "embedding frames", "frames", partial(self._here, monitor), partial(_embed_there, elsewhere=elsewhere)
         )
-        with joined_rows(self._folder, spread.mine(self._parts), spread, work, monitor) as features:
-            if features is not None:
-                _write(self._path, features, self._key)
+        with joined_rows(self._folder, spread.mine(self._parts), spread, work, monitor) as rows:
+            if rows is not None:
+                _write(self._path, np.concatenate(list(rows)), self._key)
 
     def _here(self, monitor: Monitor, pieces: Sequence[Frames]) -> Iterator[np.ndarray]:
         for piece in pieces:

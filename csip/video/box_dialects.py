@@ -64,6 +64,11 @@ def _with_header(table: TextTable, options: BoxesOptions) -> RawBoxes:
     }
     whole = [kind for kind, columns in kinds.items() if all(column in header for column in columns)]
     kind = "xywh" if not whole or "xywh" in whole else whole[0]
+    size = None
+    if options.coordinates in whole:
+        kind = options.coordinates
+    elif kind == "xywh" and "xyxy" in whole and table.rows:
+        kind, size = _size_of_box_or_picture(table, header)
     missing = [column for column in ("frame", *kinds[kind]) if column not in header]
     if missing:
         raise CsipError(
@@ -80,11 +85,29 @@ def _with_header(table: TextTable, options: BoxesOptions) -> RawBoxes:
         [f"line {number}" for number in table.lines],
         coordinates=kind if options.coordinates == "auto" else options.coordinates,
         normalised=bool(len(values) and np.abs(values).max() <= UNIT),
+        size=size,
     )
     if "class" in header:
         raw.classes = [plain(text) for text in table.texts(header["class"])]
         raw.people = _people_of_unknown_base(raw.classes, table, options)
     return raw
+
+
+def _size_of_box_or_picture(table: TextTable, header: dict[str, int]) -> tuple[str, tuple[float, float] | None]:
+    """Tell whether a width and a height beside two corners are the box's or the picture's; return coordinates and the latter."""
+    left, top, right, bottom, width, height = (
+        table.numbers(header[name], name) for name in ("x", "y", "right", "bottom", "width", "height")
+    )
+    if (np.abs(right - left - width) <= 1.5).all() and (np.abs(bottom - top - height) <= 1.5).all():
+        return "xywh", None
+    size = float(width[0]), float(height[0])
+    if (width == size[0]).all() and (height == size[1]).all() and (right > left).all() and (bottom > top).all():
+        return "xyxy", size if max(right.max(), bottom.max()) > UNIT else None
+    raise CsipError(
+        f"{table.path}: its head has two corners, a width and a height, which do not agree; {table.example()}; say which to "
+        "read, xywh or xyxy",
+        parameter="reading.coordinates",
+    )
 
 
 def _people_of_unknown_base(classes: Sequence[str], table: TextTable, options: BoxesOptions) -> tuple[str, ...]:

@@ -13,19 +13,21 @@ import numpy as np
 
 from csip.errors import CsipError
 
+# Where a head has several names of one column, the first one here counts: MOTChallenge's x and y are places in the world beside
+# bb_left and bb_top, and id numbers lines beside track_id.
 NAMES: Final = {
     "frame": ("frame", "frame_id", "frameid", "frame_number", "frame_no", "frame_index", "frame_idx"),
-    "track": ("track", "id", "track_id", "trackid", "object_id", "obj_id", "target_id", "instance_id", "identity"),
-    "x": ("x", "left", "bb_left", "bbox_left", "x1", "xmin", "x_min", "xtl", "x_left", "bbox_x"),
-    "y": ("y", "top", "bb_top", "bbox_top", "y1", "ymin", "y_min", "ytl", "y_top", "bbox_y"),
-    "width": ("width", "w", "bb_width", "bbox_width", "bbox_w"),
-    "height": ("height", "h", "bb_height", "bbox_height", "bbox_h"),
-    "right": ("right", "bb_right", "bbox_right", "x2", "xmax", "x_max", "xbr", "x_right"),
-    "bottom": ("bottom", "bb_bottom", "bbox_bottom", "y2", "ymax", "y_max", "ybr", "y_bottom"),
+    "track": ("track", "track_id", "trackid", "object_id", "obj_id", "target_id", "instance_id", "identity", "id"),
+    "x": ("bb_left", "bbox_left", "bbox_x", "bbox_x1", "left", "x_left", "x1", "xmin", "x_min", "xtl", "x"),
+    "y": ("bb_top", "bbox_top", "bbox_y", "bbox_y1", "top", "y_top", "y1", "ymin", "y_min", "ytl", "y"),
+    "width": ("bb_width", "bbox_width", "bbox_w", "width", "w"),
+    "height": ("bb_height", "bbox_height", "bbox_h", "height", "h"),
+    "right": ("bb_right", "bbox_right", "bbox_x2", "right", "x_right", "x2", "xmax", "x_max", "xbr"),
+    "bottom": ("bb_bottom", "bbox_bottom", "bbox_y2", "bottom", "y_bottom", "y2", "ymax", "y_max", "ybr"),
     "cx": ("cx", "xc", "x_center", "xcenter", "center_x", "x_c"),
     "cy": ("cy", "yc", "y_center", "ycenter", "center_y", "y_c"),
     "score": ("score", "confidence", "conf", "prob"),
-    "class": ("class", "class_id", "class_name", "cls", "category", "category_id", "label", "type"),
+    "class": ("class_name", "label", "class", "category", "cls", "class_id", "category_id", "type"),
 }
 _SEPARATORS: Final = ("\t", ";", ",")
 _MARKS: Final = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig"))

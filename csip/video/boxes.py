@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from csip.data.names import canonical
 from csip.errors import CsipError
 from csip.video.box_dialects import interpret
 from csip.video.box_json import holds, read_coco
@@ -36,6 +37,8 @@ _ENDS: Final = (".txt", ".csv", ".tsv", ".json")
 _FOLDERS: Final = ("", "labels", "obj_train_data")
 _BEYOND: Final = 0.05  # share of the picture that boxes of people at its edge may stick out
 _TOLERANCE: Final = 0.02
+_MANY: Final = 20  # boxes that tell per cent from pixels
+_PER_CENT: Final = (50, 100.5)
 _PROOF: Final = 0.2  # share of boxes outside the picture that proves a reading wrong
 
 
@@ -146,7 +149,7 @@ def find_boxes(video: VideoFile, folder: Path | None) -> Path:
         bases = [base, folder / base.name]
     tries = [base.with_name(base.name + end) for base in bases for end in _ENDS]
     tries += [base / inside for base in bases[:1] for inside in ("gt/gt.txt", "det/det.txt")]
-    for file in tries:
+    for file in map(_as_on_disk, tries):
         if file.is_file():
             return file
     for base in bases:
@@ -161,6 +164,14 @@ def find_boxes(video: VideoFile, folder: Path | None) -> Path:
             if holds(file, video.name):
                 return file
     raise CsipError(f"{video.path}: no boxes; looked for {', '.join(map(str, dict.fromkeys(tries)))}")
+
+
+def _as_on_disk(path: Path) -> Path:
+    """Return the path of a file as its folder has it: a name may be written in another of Unicode's forms there."""
+    if path.exists() or path.name.isascii() or not path.parent.is_dir():
+        return path
+    alike = (entry for entry in path.parent.iterdir() if canonical(entry.name) == canonical(path.name))
+    return next(alike, path)
 
 
 def read_boxes(path: Path, options: BoxesOptions | None = None, video: Shown | None = None) -> GivenBoxes:
@@ -287,7 +298,7 @@ def _pixels(raw: RawBoxes, path: Path, video: Shown | None) -> str:
     """Tell xyxy from xywh where both would be boxes: by the picture that one of them leaves."""
     if video is None or not len(raw.values):
         return "xywh"
-    size = np.array(video.geometry.size, float)
+    size = np.ones(2) if raw.normalised else np.array(raw.size or video.geometry.size, float)
     far = raw.values[:, :2] + raw.values[:, 2:]
     out = (far > size * (1 + _BEYOND)).any(axis=1).mean()
     inside = (raw.values[:, 2:] <= size * (1 + _TOLERANCE)).all()
@@ -298,7 +309,7 @@ def _pixels(raw: RawBoxes, path: Path, video: Shown | None) -> str:
     at = int((far / size).max(axis=1).argmax())
     raise CsipError(
         f"{path}: {raw.where[at]} is {', '.join(f'{value:g}' for value in raw.values[at])}: left, top, width, height would leave "
-        f"the picture of {video.geometry.size[0]} x {video.geometry.size[1]}, left, top, right, bottom would not; give "
+        f"the picture of {size[0]:g} x {size[1]:g}, left, top, right, bottom would not; give "
         "the coordinates, xywh or xyxy",
         parameter="reading.coordinates",
     )
@@ -348,6 +359,18 @@ def _measured(path: Path, picture: str, geometry: Geometry) -> tuple[float, floa
 def _proved(boxes: np.ndarray, path: Path, geometry: Geometry) -> tuple[int, int]:
     """Tell which picture boxes were measured on: as shown, with pixels taken for square ones, or as stored, by what they fit."""
     shown, square = geometry.size, geometry.square
+    reach = boxes.max(axis=0, initial=0.0)[2:]
+    if (
+        len(boxes) >= _MANY
+        and _PER_CENT[0] <= reach.min()
+        and reach.max() <= _PER_CENT[1]
+        and min(shown) >= 3 * _PER_CENT[1]
+    ):
+        raise CsipError(
+            f"{path}: all its {len(boxes):,} boxes lie in the upper left {reach[0]:g} x {reach[1]:g} pixels of a picture of "
+            f"{shown[0]} x {shown[1]}: are they per cent? Then divide them by 100; if they are pixels, give display",
+            parameter="reading.picture",
+        )
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     sizes = list(dict.fromkeys((shown, square, geometry.coded)))
     fits = [size for size in sizes if not len(boxes) or (middle > size).any(axis=1).mean() <= _TOLERANCE]

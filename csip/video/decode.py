@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import configparser
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,7 +16,8 @@ from typing import Final, NamedTuple
 import av
 import numpy as np
 
-from csip.data.dataset import is_image
+from csip.data.dataset import is_image, is_other_picture
+from csip.data.names import in_natural_order
 from csip.errors import CsipError
 from csip.video.container_crop import Crop, container_crop
 from csip.video.geometry import Geometry, geometry_of
@@ -229,18 +229,19 @@ def _end(packet: av.Packet) -> float:
 
 def _pictures(folder: Path) -> list[tuple[int, str]]:
     """List the pictures with their numbers: their names where all are numbers, else 1, 2, ... in the order of their names."""
-    names = [entry.name for entry in folder.iterdir() if is_image(entry.name) and not entry.name.startswith(".")]
+    everything = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if unread := sorted(filter(is_other_picture, everything)):
+        raise UnreadableVideo(
+            f"{folder}: {len(unread)} pictures are of formats that cannot be read, e.g. {unread[0]}; convert them to JPEG or "
+            "PNG, or move them out"
+        )
+    names = list(filter(is_image, everything))
     if not names:
         raise UnreadableVideo(f"{folder}: no pictures in it")
     stems = [Path(name).stem for name in names]
     if all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
         return sorted(zip(map(int, stems), names, strict=True))
-    return list(enumerate(sorted(names, key=_counting), start=1))
-
-
-def _counting(name: str) -> list[tuple[int, str]]:
-    """Order names as people count: frame_2 before frame_10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)] + [(-2, name)]
+    return list(enumerate(in_natural_order(names), start=1))
 
 
 def _picture_rate(folder: Path) -> float:

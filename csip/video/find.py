@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from csip.data.dataset import is_image
+from csip.data.dataset import is_image, is_other_picture
 from csip.errors import CsipError
 from csip.monitor import Monitor
 
 VIDEOS: Final = frozenset({
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp",
     ".ogv", ".h264", ".264", ".h265", ".265", ".hevc", ".mjpeg", ".mjpg", ".dav", ".asf", ".divx", ".f4v", ".3g2", ".ivf",
-    ".m2v", ".mpe", ".mxf", ".qt", ".vob", ".y4m",
+    ".m2v", ".mpe", ".mxf", ".qt", ".vob", ".y4m", ".amv", ".dv", ".insv", ".lrv", ".mod", ".mp4v", ".mpv", ".nut", ".obu",
+    ".ogg", ".ogm", ".rm", ".rmvb", ".tod", ".trp", ".wtv",
 })  # fmt: skip
 _PICTURES: Final = "img1"  # MOTChallenge's folder of a sequence's pictures; the sequence has the name
 
@@ -169,7 +170,7 @@ def _search(root: Path) -> tuple[list[Path], int]:
             continue
         names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208
         here = [path / name for name in names if Path(name).suffix.lower() in VIDEOS and not (path / name).is_dir()]
-        if not here and any(is_image(name) for name in names):
+        if not here and any(map(_is_picture, names)):
             found.append(path)
         for entry in (path / name for name in names):
             if entry.is_symlink() and (entry.is_dir() or entry in here):
@@ -187,7 +188,12 @@ def _is_sequence(root: Path) -> bool:
     if (root / _PICTURES).is_dir():
         return True
     names = [entry.name for entry in root.iterdir()]
-    return any(map(is_image, names)) and not any(Path(name).suffix.lower() in VIDEOS for name in names)
+    return any(map(_is_picture, names)) and not any(Path(name).suffix.lower() in VIDEOS for name in names)
+
+
+def _is_picture(name: str) -> bool:
+    # What cannot be read is not passed over here: who reads the folder says so.
+    return is_image(name) or is_other_picture(name)
 
 
 def _pattern(camera: str | None) -> re.Pattern[str] | None:

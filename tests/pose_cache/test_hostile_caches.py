@@ -201,3 +201,16 @@ def test_a_frames_name_that_is_no_text_is_one_error(cache: Path) -> None:
     with pytest.raises(PoseCacheError, match=r"/frames holds .* no UTF-8 text"):
         SkeletonStore(cache).frames("a")
     assert verify_store(cache)
+
+
+@pytest.mark.parametrize("size", [0, 2**64 - 16, 2**64 - 32, 2**40])
+def test_a_heap_of_texts_without_an_end_is_refused(cache: Path, size: int) -> None:
+    data = bytearray(cache.read_bytes())
+    place = data.index(b"GCOL") + 16
+    while not size and any(data[place : place + 2]):  # to the free space behind the texts
+        place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
+    data[place + 8 : place + 16] = size.to_bytes(8, "little")
+    cache.write_bytes(data)
+    with pytest.raises(PoseCacheError, match=r"the heap of texts at byte \d+ has no end"):
+        SkeletonStore(cache)
+    assert verify_store(cache)

@@ -61,6 +61,35 @@ def test_a_jpeg_with_a_damaged_scan_and_an_intact_end_is_damaged(load, options: 
         assert load(broken) == (None, FrameKind.DAMAGED)
 
 
+@pytest.mark.parametrize("options", [{"quality": 75}, {"quality": 90}, {"quality": 90, "restart_marker_rows": 1}])
+def test_no_stretch_of_zeros_in_a_scan_is_a_picture(load, options: dict[str, object]) -> None:
+    whole = encoded(Image.fromarray(cv2.GaussianBlur(colours(128, 256), (5, 5), 2)), "jpeg", **options)
+    scan = whole.rindex(b"\xff\xda") + 14
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        size = int(rng.integers(17, 400))
+        at = int(rng.integers(scan, len(whole) - size - 17))
+        assert load(whole[:at] + bytes(size) + whole[at + size :])[1] is FrameKind.DAMAGED, (at, size)
+
+
+def test_zeros_behind_the_first_picture_of_several_are_no_damage(load) -> None:
+    whole = encoded(Image.fromarray(colours()), "jpeg")
+    second = whole[:2] + b"\xff\xe1\x01\x02" + bytes(256) + whole[2:]
+    assert load(whole + second)[1] is FrameKind.COLOUR
+
+
+@pytest.mark.parametrize("optimize", [False, True])
+@pytest.mark.parametrize("quality", [1, 50, 95])
+def test_plain_pictures_are_no_stretches_of_zeros(load, quality: int, optimize: bool) -> None:
+    steps = np.indices((128, 304)).sum(0)
+    for picture in (
+        np.zeros((600, 800)), np.full((600, 800, 3), 255), steps % 256, steps % 2 * 255, np.dstack([steps % 2 * 255] * 3),
+        np.where(steps % 8 == 0, 255, 0),
+    ):  # fmt: skip
+        image = Image.fromarray(picture.astype(np.uint8))
+        assert load(encoded(image, "jpeg", quality=quality, optimize=optimize))[1].usable
+
+
 def test_grey_and_cmyk_scans_are_looked_at_too(load) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), dtype=np.uint8)
     for mode, kind in (("L", FrameKind.GREY), ("CMYK", FrameKind.CMYK)):

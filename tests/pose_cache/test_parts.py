@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> PartsFolder:
 def join(folder: PartsFolder, spread: Spread) -> tuple[list[int] | None, Heard]:
     heard, work = Heard(), Work("squaring", "numbers", squares, square)
     with joined_rows(folder, spread.mine(parts_in(folder.path)), spread, work, heard) as rows:
-        return None if rows is None else rows.tolist(), heard
+        return None if rows is None else np.concatenate(list(rows)).tolist(), heard
 
 
 @pytest.mark.parametrize("spread", [Spread(), Spread(2, "threading")])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from csip.config import Settings
 from csip.data import folder, health, kinect_frames, lsvid, prid2011
 from csip.data.health import Finding
-from csip.data.names import canonical, natural_order
+from csip.data.names import canonical, in_natural_order, natural_order
 from csip.errors import CsipError
 from csip.monitor import Silent
 from csip.retrieval.frames import frames_in
@@ -64,6 +64,53 @@ def test_a_folder_of_crops_counts_and_refuses_what_it_cannot_read(tmp_path: Path
     frames(tmp_path, "3.heic")
     with pytest.raises(CsipError, match=r"1 pictures are of formats that cannot be read, e\.g\. 3\.heic"):
         frames_in(tmp_path)
+
+
+@given(st.lists(st.integers(-(10**6), 10**6), unique=True, min_size=2))
+def test_names_that_are_numbers_with_a_fraction_or_a_sign_are_in_the_order_of_values(thousandths: list[int]) -> None:
+    names = [f"{n / 1000:.10g}.jpg" for n in sorted(thousandths)]  # as programs write times: 0.1, 0.15, 0.2
+    assert in_natural_order(reversed(names)) == names
+
+
+def test_numbers_of_chapters_are_no_fractions() -> None:
+    names = [f"1.{n}.jpg" for n in range(1, 12)]
+    assert in_natural_order(sorted(names)) == names
+
+
+@pytest.mark.parametrize("parts", [
+    ("Train", "Test"), ("training", "testing"), ("train", "query", "gallery"), ("bbox_train", "bbox_test"), ("TRAIN", "test"),
+])  # fmt: skip
+def test_folders_of_parts_are_no_people(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    frames(tmp_path, *(f"{part}/{person}{part[:2]}/c{c}/1.jpg" for part in parts for person in "ab" for c in (1, 2)))
+    with pytest.raises(CsipError, match=f"{parts[-1]}.* are called as parts of a data set, not as people"):
+        folder.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "column", ["number", "Frame_ID", "frame idx", "frame_number", "frameid", "time", "timestamp", "Seconds"]
+)
+def test_a_table_has_a_clock_under_several_names(tmp_path: Path, column: str) -> None:
+    lines = [f"{p}{c},{p},{c},{p}{c}/{n}.jpg,{n}" for p in "ab" for c in "xy" for n in (10, 9, 100)]
+    (tmp_path / folder.TABLE).write_text("\n".join([f"tracklet,person,camera,frame,{column}", *lines]))
+    assert folder.load(tmp_path).train[0].frames[0].endswith("/9.jpg")
+
+
+def test_times_may_be_dates(tmp_path: Path) -> None:
+    lines = [f"{p}{c},{p},{c},{p}{c}/{n}.jpg,2026-11-25T23:59:{n}" for p in "ab" for c in "xy" for n in (59, 10, 30)]
+    (tmp_path / folder.TABLE).write_text("\n".join(["tracklet,person,camera,frame,timestamp", *lines]))
+    assert [Path(frame).stem for frame in folder.load(tmp_path).train[0].frames] == ["10", "30", "59"]
+    assert {seen.end - seen.start for seen in folder.read_sightings(tmp_path).values()} == {49}
+    (tmp_path / folder.TABLE).write_text("\n".join(["tracklet,person,camera,frame,time", "a,a,x,1.jpg,noon"]))
+    with pytest.raises(CsipError, match="line 2 has time noon; expected a number"):
+        folder.load(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["./ax/9.jpg", "ax//9.jpg", "ax/./9.jpg"])
+def test_one_frame_written_in_two_ways_is_one_frame(tmp_path: Path, other: str) -> None:
+    lines = [f"{p}{c},{p},{c},{p}{c}/9.jpg" for p in "ab" for c in "xy"]
+    (tmp_path / folder.TABLE).write_text("\n".join(["tracklet,person,camera,frame", *lines, f"by,b,y,{other}"]))
+    with pytest.raises(CsipError, match=r"lines 2 and 6 are both frame ax/9\.jpg"):
+        folder.load(tmp_path)
 
 
 def test_padded_names_keep_their_order() -> None:

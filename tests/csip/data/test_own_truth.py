@@ -75,6 +75,23 @@ def test_an_identity_in_the_index_that_is_not_the_names_is_refused(layout: Mars)
     assert "by its name" in layout.checked()["index"].text
 
 
+def test_a_camera_of_the_index_is_the_whole_number_of_the_name(layout: Mars) -> None:
+    layout.test = [(pid, camera, 1) for pid in (1, 2) for camera in (1, 12)]
+    assert [t.camera for t in mars.load(layout.write()).gallery] == [1, 12, 1, 12]
+    info = layout.root / "info/tracks_test_info.mat"
+    rows = scipy.io.loadmat(info)["track_test_info"]
+    rows[1, 3] = 1  # which C12 begins with
+    scipy.io.savemat(info, {"track_test_info": rows})
+    with pytest.raises(CsipError, match=r"row 2 is identity 1 at camera 1, but holds 0001C12T0001"):
+        mars.load(layout.root)
+
+
+def test_a_list_of_names_may_begin_with_a_byte_order_mark(layout: Mars) -> None:
+    listed = layout.write() / "info/test_name.txt"
+    listed.write_bytes(b"\xef\xbb\xbf" + listed.read_bytes())
+    assert [t.pid for t in mars.load(layout.root).gallery] == [1, 1, 2, 2, 0]
+
+
 def test_a_list_of_queries_that_counts_from_0_is_recognised(layout: Mars) -> None:
     layout.test = [(0, 1, 1), *layout.test[:4], (-1, 1, 1)]
     layout.query = [1, 2, 3, 4]  # of 0 to 5: from 1 it should be 2 to 5
@@ -192,7 +209,7 @@ def test_walks_in_a_folder_of_another_name_are_not_dropped(tmp_path: Path) -> No
         kgbd.load(tmp_path, 0)
 
 
-@pytest.mark.parametrize(("scale", "unit"), [(1000, "millimetres"), (100, "centimetres")])
+@pytest.mark.parametrize(("scale", "unit"), [(1000, "millimetres"), (100, "centimetres"), (10, "decimetres")])
 def test_bodies_that_are_not_in_metres_are_refused(tmp_path: Path, scale: float, unit: str) -> None:
     (tmp_path / "Person001").mkdir()
     for number in (1, 2, 3):
@@ -204,6 +221,15 @@ def test_bodies_that_are_not_in_metres_are_refused(tmp_path: Path, scale: float,
     settings = Settings.model_validate({"dataset": {"name": "own", "layout": "kgbd", "root": tmp_path}})
     (finding,) = health.inspect(settings, tmp_path / "none", None, Silent())
     assert unit in finding.text and finding.fix
+
+
+def test_bodies_that_are_far_too_small_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "Person001").mkdir()
+    (tmp_path / "Person001/1.txt").write_text(walk_text(1e-3))
+    with pytest.raises(
+        CsipError, match=r"Person001/1\.txt: a body is [\d.e-]+ units from end to end, expected about 2 metres"
+    ):
+        kgbd.load(tmp_path, 0)
 
 
 def test_numbers_that_float32_does_not_hold_are_refused() -> None:

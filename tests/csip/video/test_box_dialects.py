@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -213,6 +214,24 @@ def test_json_of_something_else(tmp_path: Path, text: str) -> None:
         read(tmp_path / "a.json", text)
 
 
+@pytest.mark.parametrize(("disk", "file"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_boxes_of_a_video_whose_name_is_in_another_form(tmp_path: Path, disk: str, file: str) -> None:
+    on_disk, in_file = (unicodedata.normalize(form, "tür") for form in (disk, file))
+    (tmp_path / f"{on_disk}.mp4").touch()
+    (video,) = find_videos(tmp_path)
+    images = [
+        {"id": 1, "frame_id": 1, "file_name": f"{in_file}/1.jpg"},
+        {"id": 2, "frame_id": 1, "file_name": "b/1.jpg"},
+    ]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "track_id": n, "bbox": [9, 9, 20, 60]} for n in (1, 2)]
+    tree = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "person"}]}
+    (tmp_path / "all.json").write_text(json.dumps(tree))
+    assert find_boxes(video, tmp_path) == tmp_path / "all.json"
+    assert read_boxes(tmp_path / "all.json", None, Shown(Geometry((640, 360)), name=video.name)).tracks.tolist() == [1]
+    (tmp_path / f"{in_file}.txt").write_text("1,1,9,9,20,60,1\n")
+    assert find_boxes(video, None).name == f"{in_file}.txt"
+
+
 # ---- proofs, counts and questions ------------------------------------------------------------------------------------
 
 
@@ -317,6 +336,52 @@ def test_classes_by_name(tmp_path: Path) -> None:
         assert read(tmp_path / "a.txt", text, BoxesOptions(classes=("Car",))).tracks.tolist() == [5]
         with pytest.raises(CsipError, match=r"which of its classes \(car, worker\) are people.*e\.g\. 1"):
             read(tmp_path / "a.txt", text.replace("Person", "worker").replace("pedestrian", "worker"))
+
+
+@pytest.mark.parametrize(("head", "line"), [
+    ("frame,id,bb_left,bb_top,bb_width,bb_height,conf,x,y,z", "1,4,288,144,64,72,1,-1,-1,-1"),  # places in the world
+    ("id,frame,track_id,x,y,w,h", "77,1,4,288,144,64,72"),  # numbers of lines
+    ("frame,id,x,y,w,h,class_id,class_name", "1,4,288,144,64,72,5,person"),
+    ("frame,id,width,height,class,xmin,ymin,xmax,ymax", "1,4,640,360,person,288,144,352,216"),  # of the picture
+    ("frame,id,width,height,class,xmin,ymin,xmax,ymax", "1,4,1280,720,person,576,288,704,432"),  # of a larger one
+    ("frame,id,x1,y1,x2,y2,w,h", "1,4,288,144,352,216,64,72"),
+    ("frame,id,bbox_x1,bbox_y1,bbox_x2,bbox_y2", "1,4,288,144,352,216"),
+])  # fmt: skip
+def test_heads_with_several_names_of_one_column(tmp_path: Path, head: str, line: str) -> None:
+    assert rows_of(read(tmp_path / "a.csv", f"{head}\n{line}\n")) == [(1, 4, 288, 144, 64, 72)]
+
+
+def test_corners_and_sizes_that_do_not_agree_are_asked_for(tmp_path: Path) -> None:
+    text = "frame,id,x1,y1,x2,y2,w,h\n1,4,288,144,352,216,30,40\n2,4,288,144,352,216,31,40\n"
+    with pytest.raises(CsipError, match="two corners, a width and a height, which do not agree") as asked:
+        read(tmp_path / "a.csv", text)
+    assert asked.value.parameter == "reading.coordinates"
+    for coordinates, size in (("xywh", (30, 40)), ("xyxy", (64, 72))):
+        found = read(tmp_path / "a.csv", text, BoxesOptions(coordinates=coordinates))  # type: ignore[arg-type]
+        assert rows_of(found)[0] == (1, 4, 288, 144, *size)
+
+
+def test_per_cent_are_no_pixels(tmp_path: Path) -> None:
+    lines = "".join(f"{f},1,{30 + 2 * f},40,6,{30 + f}\n" for f in range(1, 25))
+    for text in (lines, "frame,id,x,y,w,h\n" + lines):
+        with pytest.raises(
+            CsipError, match=r"upper left 84 x 94 pixels of a picture of 640 x 360: are they per cent\?"
+        ):
+            read(tmp_path / "a.txt", text)
+        assert len(read(tmp_path / "a.txt", text, BoxesOptions(picture="display")).frames) == 24
+    small = Shown(Geometry((120, 100)), 1, FRAMES)
+    assert len(read(tmp_path / "a.txt", lines, None, small).frames) == 24
+
+
+@pytest.mark.parametrize(("bbox", "says"), [
+    ([448, 216, 512, 288], "left, top, right, bottom"), ([0.7, 0.6, 0.1, 0.2], "shares"), ([0.7, 0.6, 0.8, 0.8], "left"),
+])  # fmt: skip
+def test_coco_whose_boxes_are_corners_or_shares(tmp_path: Path, bbox: list[float], says: str) -> None:
+    images = [{"id": f, "frame_id": f, "file_name": f"hall/{f}.jpg", "width": 640, "height": 360} for f in range(1, 31)]
+    boxes = [{"id": f, "image_id": f, "category_id": 1, "track_id": 4, "bbox": bbox} for f in range(1, 31)]
+    tree = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "person"}]}
+    found = read(tmp_path / "a.json", json.dumps(tree))
+    assert rows_of(found)[0] == (1, 4, 448, 216, 64, 72) and says in found.reading
 
 
 def test_lines_that_are_there_twice(tmp_path: Path) -> None:

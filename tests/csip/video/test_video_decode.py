@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from csip.video.decode import UnreadableVideo, VideoReader
+from csip.video.find import find_videos
 
 
 def write_video(
@@ -161,3 +162,16 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(UnreadableVideo, match="no pictures"):
         VideoReader(tmp_path / "none")
+    (folder / "000013.HEIC").touch()
+    with pytest.raises(UnreadableVideo, match=r"1 pictures are of formats that cannot be read, e\.g\. 000013\.HEIC"):
+        VideoReader(folder)
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone/1.heic").touch()
+    assert [video.name for video in find_videos(tmp_path)] == ["phone", "seq"], "nothing is passed over without a word"
+
+
+def test_pictures_named_by_seconds_are_in_the_order_of_time(tmp_path: Path) -> None:
+    for number, name in enumerate(("0.05", "0.1", "0.15", "0.2")):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), pictures(4)[number])
+    images = [frame.image for frame in VideoReader(tmp_path)]
+    assert all(np.array_equal(one, other) for one, other in zip(images, pictures(4), strict=True))
