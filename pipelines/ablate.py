@@ -237,7 +237,11 @@ def _train(
     inputs = {"settings": settings.model_dump(mode="json"), "data": data}
     finished = folder / "ablation.json"
     if finished.exists():
-        if json.loads(finished.read_text())["inputs"] != inputs:
+        try:
+            known = json.loads(finished.read_text())["inputs"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise CsipError(f"{finished}: damaged ({error}); delete it and run again") from error
+        if known != inputs:
             raise CsipError(f"{folder}: a run with other settings or data is here; give another --out")
         return
     dataset = load_dataset(settings.dataset)

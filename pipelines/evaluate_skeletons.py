@@ -75,17 +75,24 @@ def metrics_table(result: dict[str, Any]) -> Table:
 
 def report(result: dict[str, Any], run_folder: Path) -> None:
     """Write ``RUN/report.md`` from ``metrics.json`` and what training left."""
-    trained = json.loads((run_folder / FOLDER / "metrics.json").read_text())
+    told = run_folder / FOLDER / "metrics.json"
+    try:
+        trained = json.loads(told.read_text())
+        chosen = "on held-out training sequences" if trained["validation"] else "as the last one"
+        epoch, seconds = trained["chosen_epoch"], float(trained["seconds"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CsipError(
+            f"{told}: missing or damaged ({error}); train the model again", parameter="overwrite"
+        ) from error
     lines = [f"# {plain(result['dataset'])}: people by their skeletons alone", "", plain(_title(result)) + ".", ""]
     lines += ["| model | " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * len(COLUMNS)]
     lines += [
         f"| {'**trained**' if label == 'trained' else label} | {' | '.join(cells)} |" for label, cells in _rows(result)
     ]
-    chosen = "on held-out training sequences" if trained["validation"] else "as the last one"
     lines += [
         "",
-        f"Windows: {result['protocol']['windows']}. Epoch {trained['chosen_epoch']}, chosen {chosen}. "
-        f"Training {trained['seconds']:.0f} s, evaluation {result['seconds']:.0f} s.",
+        f"Windows: {result['protocol']['windows']}. Epoch {epoch}, chosen {chosen}. "
+        f"Training {seconds:.0f} s, evaluation {result['seconds']:.0f} s.",
         "",
         "Training curves: " + code(f".venv/bin/tensorboard --logdir {shlex.quote(str(run_folder))}"),
         "",

@@ -81,8 +81,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, tree: Any, indent: int = 1) -> None:
-    """Write a tree of plain values as JSON, whole or not at all; JSON has no NaN and no infinity, which become null."""
-    write_text(path, json.dumps(_finite(tree), indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+    """Write a tree of plain values as JSON, whole or not at all; JSON has no NaN and no infinity, which become null.
+
+    What is no Unicode in a file's name is written as JSON's escapes, which every reader of JSON gives back.
+    """
+    text = json.dumps(_finite(tree), indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode(errors="backslashreplace"))
 
 
 def flush(path: Path) -> None:

@@ -26,7 +26,8 @@ from pose_cache.sources import SOURCE, unknown_sources
 FORMAT: Final = "csip-skeletons"
 VERSION: Final = 1
 
-_LIBRARY: Final = ("earliest", "v110")
+# From 1.10 on, checksums are over the whole structure: a damaged size is an error and no allocation.
+_LIBRARY: Final = ("v110", "v110")
 # Headers of the file and of its datasets.
 _OVERHEAD: Final = 65536
 # The texts of attributes are among the first bytes, before the arrays.

@@ -67,6 +67,8 @@ _KINDS: Final = {
 _HARMLESS: Final = re.compile(r"unknown JFIF revision|Unknown Adobe color transform|Invalid SOS parameters")
 _EXTRANEOUS: Final = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
 _HOLE: Final = bytes(16)
+# What ends a scan: no stuffed byte, no restart.
+_MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _ORIENTATION: Final = 0x0112
 _PNG_EXIF: Final = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _PLAIN: Final = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -266,7 +268,7 @@ def _has_hole(data: bytes) -> bool:
     """
     first: dict[int, int] = {}  # the symbol of the shortest code of each table of coefficients
     at, baseline = 2, False
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data) and data[at + 1] != 0xD9:
         kind, size = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
         body, at = data[at + 4 : at + 2 + size], at + 2 + size
         baseline |= kind in (0xC0, 0xC1)
@@ -275,10 +277,12 @@ def _has_hole(data: bytes) -> bool:
                 first[body[0] & 15] = body[17]
             body = body[17 + sum(body[1:17]) :]
         if kind == 0xDA:
-            end = data.rfind(b"\xff\xd9")
-            scan = data[at:end].rstrip(b"\0")
+            behind = _MARKER.search(data, at)
+            end = behind.start() if behind else len(data)
+            scan, at = data[at:end].rstrip(b"\0"), end
             tables = [number & 15 for number in body[2:-3:2]]
-            return baseline and _HOLE in scan and any(first.get(table, 0) != 0 for table in tables)
+            if baseline and _HOLE in scan and any(first.get(table, 0) != 0 for table in tables):
+                return True
     return False
 
 

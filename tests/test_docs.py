@@ -56,7 +56,7 @@ SHORTER = {
         "make --dry-run review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo",
     "csip train-demo-pose --out weights": "csip train-demo-pose --help",  # run by test_demo_pose.py
     "csip train-demo-vision --out weights/demo.safetensors":
-        "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1",
+        "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1 --model vision/appearance.json",
 }  # fmt: skip
 SMALL = """
 extends: {base}

@@ -23,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -290,12 +291,21 @@ def clock_of(rows: Sequence[tuple[int, dict[str, str]]]) -> str:
 
 def _moment(cell: str, column: str, line: int, where: Path) -> float | None:
     try:
-        moment = float(cell) if cell else None
+        moment = None if not cell else _seconds(cell) if column == "time" else float(cell)
     except ValueError as error:
         raise CsipError(f"{where}: line {line} has {column} {cell}; expected a number") from error
     if moment is not None and not math.isfinite(moment):
         raise CsipError(f"{where}: line {line} has {column} {cell}; expected a finite number")
     return moment
+
+
+def _seconds(cell: str) -> float:
+    """Return a time in seconds: a number, or a date and a time as ISO 8601 writes them."""
+    try:
+        return float(cell)
+    except ValueError:
+        date = datetime.fromisoformat(cell)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def _in_time(frames: list[str], moments: list[float | None], what: str, column: str) -> list[str]:

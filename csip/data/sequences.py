@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ import numpy as np
 from csip.errors import CsipError
 
 # Metres from end to end of a body; a sensor that loses a foot may throw it a few metres away.
-_LARGEST = 20.0
+_SMALLEST, _LARGEST = 0.02, 8.0
+_UNITS = {10: "decimetres", 100: "centimetres", 1000: "millimetres"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def from_sensor(joints: np.ndarray, count: int, source: str) -> np.ndarray:
     Raises
     ------
     CsipError
-        Another shape, no frames, numbers that are not finite, or bodies far larger than people in metres.
+        Another shape, no frames, numbers that are not finite, or bodies far larger or smaller than people in metres.
     """
     if joints.ndim != 3 or joints.shape[1:] != (count, 3):
         raise CsipError(f"{source}: expected joints of the shape (frames, {count}, 3), got {joints.shape}")
@@ -88,10 +90,15 @@ def from_sensor(joints: np.ndarray, count: int, source: str) -> np.ndarray:
         raise CsipError(f"{source}: {bad} of {len(joints)} frames have coordinates that are not finite")
     size = float(np.median(np.linalg.norm(np.ptp(joints, axis=1), axis=1)))
     if size > _LARGEST:
-        unit, factor = ("millimetres", 1000) if size > 20 * _LARGEST else ("centimetres", 100)
+        factor = min(_UNITS, key=lambda factor: abs(math.log(size / factor / 2)))
         raise CsipError(
-            f"{source}: a body is {size:,.0f} units from end to end, expected about 2 metres; these look like {unit}: divide all "
-            f"coordinates by {factor}"
+            f"{source}: a body is {size:,.0f} units from end to end, expected about 2 metres; these look like {_UNITS[factor]}: "
+            f"divide all coordinates by {factor}"
+        )
+    if 0 < size < _SMALLEST:
+        raise CsipError(
+            f"{source}: a body is {size:.2g} units from end to end, expected about 2 metres: multiply all coordinates by what "
+            "one unit is in metres"
         )
     return joints * np.array([1, -1, 1], np.float32)
 

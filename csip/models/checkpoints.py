@@ -50,7 +50,12 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
         raise CsipError(f"{path}: damaged or no safetensors file ({error})", parameter=kind) from error
     if "csip" not in metadata:
         raise CsipError(f"{path}: a safetensors file that csip did not write", parameter=kind)
-    description = json.loads(metadata["csip"])
+    try:
+        description = json.loads(metadata["csip"])
+    except (ValueError, RecursionError) as error:
+        raise CsipError(f"{path}: damaged: its description is no JSON ({error})", parameter=kind) from error
+    if not isinstance(description, dict):
+        raise CsipError(f"{path}: damaged: its description is no JSON object", parameter=kind)
     if description.get("kind") != kind:
         raise CsipError(f"{path}: a {description.get('kind')} model, expected one of {kind}", parameter=kind)
     return tensors, description

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from csip.data.names import canonical
 from csip.errors import CsipError
 from csip.video.box_raw import PEOPLE, UNIT, BoxesOptions, RawBoxes
 
@@ -73,21 +74,18 @@ def _images_of(tree: dict[str, Any], video: str, path: Path) -> list[dict[str, A
     """Return the images of a video: by the videos' names, else by the images' folders, else all where there is one video."""
     images = list(tree["images"])
     wanted = PurePosixPath(video)
-    names = {str(wanted), str(wanted.with_suffix("")), wanted.name, wanted.stem}
-    videos = {one["id"]: str(one.get("name", one.get("file_name", ""))) for one in tree.get("videos", [])}
+    names = set(map(canonical, (str(wanted), str(wanted.with_suffix("")), wanted.name, wanted.stem)))
+    videos = {one["id"]: canonical(str(one.get("name", one.get("file_name", "")))) for one in tree.get("videos", [])}
     if videos:
         ids = {key for key, name in videos.items() if {name, str(PurePosixPath(name).with_suffix(""))} & names}
         found = [image for image in images if image.get("video_id") in ids]
         if len(videos) > 1 or found:
-            return found if found or path.stem not in names else _all_of_one(images, path)
+            return found if found or canonical(path.stem) not in names else _all_of_one(images, path)
     folders = {str(PurePosixPath(image["file_name"]).parent) for image in images}
     if len(folders) > 1:
         return [image for image in images if names & {_sequence(image), PurePosixPath(_sequence(image)).name}]
-    return (
-        images
-        if path.stem in names or {PurePosixPath(one).name for one in folders} & names or not folders - {"."}
-        else []
-    )
+    of_one = canonical(path.stem) in names or {canonical(PurePosixPath(one).name) for one in folders} & names
+    return images if of_one or not folders - {"."} else []
 
 
 def _all_of_one(images: list[dict[str, Any]], path: Path) -> list[dict[str, Any]]:
@@ -98,7 +96,7 @@ def _all_of_one(images: list[dict[str, Any]], path: Path) -> list[dict[str, Any]
 
 def _sequence(image: dict[str, Any]) -> str:
     folder = PurePosixPath(image["file_name"]).parent
-    return str(folder.parent if folder.name == "img1" else folder)
+    return canonical(str(folder.parent if folder.name == "img1" else folder))
 
 
 def _boxes(

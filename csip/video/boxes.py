@@ -21,6 +21,7 @@ from typing import Final
 
 import numpy as np
 
+from csip.data.names import canonical
 from csip.errors import CsipError
 from csip.video.box_dialects import interpret
 from csip.video.box_json import holds, read_coco
@@ -148,7 +149,7 @@ def find_boxes(video: VideoFile, folder: Path | None) -> Path:
         bases = [base, folder / base.name]
     tries = [base.with_name(base.name + end) for base in bases for end in _ENDS]
     tries += [base / inside for base in bases[:1] for inside in ("gt/gt.txt", "det/det.txt")]
-    for file in tries:
+    for file in map(_as_on_disk, tries):
         if file.is_file():
             return file
     for base in bases:
@@ -163,6 +164,14 @@ def find_boxes(video: VideoFile, folder: Path | None) -> Path:
             if holds(file, video.name):
                 return file
     raise CsipError(f"{video.path}: no boxes; looked for {', '.join(map(str, dict.fromkeys(tries)))}")
+
+
+def _as_on_disk(path: Path) -> Path:
+    """Return the path of a file as its folder has it: a name may be written in another of Unicode's forms there."""
+    if path.exists() or path.name.isascii() or not path.parent.is_dir():
+        return path
+    alike = (entry for entry in path.parent.iterdir() if canonical(entry.name) == canonical(path.name))
+    return next(alike, path)
 
 
 def read_boxes(path: Path, options: BoxesOptions | None = None, video: Shown | None = None) -> GivenBoxes:

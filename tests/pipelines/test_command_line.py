@@ -195,6 +195,7 @@ NAMES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(name=NAMES, root=NAMES)
 def test_names_and_folders_reach_the_settings_as_they_are(

@@ -10,7 +10,8 @@ from pipelines.maintain import demo_vision
 pytestmark = pytest.mark.slow
 
 
-def test_pretraining_writes_a_tower_that_loads(tmp_path: Path) -> None:
+def test_pretraining_writes_a_tower_that_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_vision, "PAIRS", 4)  # an eighth of the work
     seen: list[tuple[str, int, int]] = []
     figures = demo_vision.train_demo_vision(
         tmp_path / "tower.safetensors", people=2 * demo_vision.PAIRS, walks=2, steps=2, workers=1,

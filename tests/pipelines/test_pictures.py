@@ -12,6 +12,8 @@ from PIL import Image
 from csip.errors import CsipError
 from pipelines.maintain.pictures import DARK, LIGHT, draw_chain, draw_report, draw_walkers
 
+pytestmark = pytest.mark.slow
+
 PAGE = """<style>body { background: #ffffff } @media (prefers-color-scheme: dark) { body { background: #000000 } }</style>
 <section id="one" style="height: 300px"></section><section id="two" style="height: 116px"></section>"""
 needs_browser = pytest.mark.skipif(

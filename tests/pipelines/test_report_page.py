@@ -17,6 +17,8 @@ from csip.monitor import Silent
 from csip.retrieval import projection
 from pipelines.report_page import lists, page
 
+pytestmark = pytest.mark.slow
+
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None

@@ -101,6 +101,12 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     assert json.loads(text, parse_constant=pytest.fail) == {"loss": None, "by": [1.5, None], "name": "Müller"}
 
 
+def test_json_is_unicode_whatever_files_are_called(tmp_path: Path) -> None:
+    tree = {"videos": ["ŀ\udcff.mp4", "é"]}
+    write_json(tmp_path / "m.json", tree)
+    assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8")) == tree
+
+
 def test_hdf5_files_too(tmp_path: Path) -> None:
     with atomic(tmp_path / "f.h5") as temporary, h5py.File(temporary, "w") as file:
         file["x"] = 1

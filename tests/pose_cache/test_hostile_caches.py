@@ -211,6 +211,6 @@ def test_a_heap_of_texts_without_an_end_is_refused(cache: Path, size: int) -> No
         place += 16 + -(-int.from_bytes(data[place + 8 : place + 16], "little") // 8) * 8
     data[place + 8 : place + 16] = size.to_bytes(8, "little")
     cache.write_bytes(data)
-    with pytest.raises(PoseCacheError, match="the heap of texts at byte 2880 has no end"):
+    with pytest.raises(PoseCacheError, match=r"the heap of texts at byte \d+ has no end"):
         SkeletonStore(cache)
     assert verify_store(cache)

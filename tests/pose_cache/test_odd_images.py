@@ -72,6 +72,12 @@ def test_no_stretch_of_zeros_in_a_scan_is_a_picture(load, options: dict[str, obj
         assert load(whole[:at] + bytes(size) + whole[at + size :])[1] is FrameKind.DAMAGED, (at, size)
 
 
+def test_zeros_behind_the_first_picture_of_several_are_no_damage(load) -> None:
+    whole = encoded(Image.fromarray(colours()), "jpeg")
+    second = whole[:2] + b"\xff\xe1\x01\x02" + bytes(256) + whole[2:]
+    assert load(whole + second)[1] is FrameKind.COLOUR
+
+
 @pytest.mark.parametrize("optimize", [False, True])
 @pytest.mark.parametrize("quality", [1, 50, 95])
 def test_plain_pictures_are_no_stretches_of_zeros(load, quality: int, optimize: bool) -> None:

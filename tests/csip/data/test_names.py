@@ -95,6 +95,16 @@ def test_a_table_has_a_clock_under_several_names(tmp_path: Path, column: str) ->
     assert folder.load(tmp_path).train[0].frames[0].endswith("/9.jpg")
 
 
+def test_times_may_be_dates(tmp_path: Path) -> None:
+    lines = [f"{p}{c},{p},{c},{p}{c}/{n}.jpg,2026-11-25T23:59:{n}" for p in "ab" for c in "xy" for n in (59, 10, 30)]
+    (tmp_path / folder.TABLE).write_text("\n".join(["tracklet,person,camera,frame,timestamp", *lines]))
+    assert [Path(frame).stem for frame in folder.load(tmp_path).train[0].frames] == ["10", "30", "59"]
+    assert {seen.end - seen.start for seen in folder.read_sightings(tmp_path).values()} == {49}
+    (tmp_path / folder.TABLE).write_text("\n".join(["tracklet,person,camera,frame,time", "a,a,x,1.jpg,noon"]))
+    with pytest.raises(CsipError, match="line 2 has time noon; expected a number"):
+        folder.load(tmp_path)
+
+
 @pytest.mark.parametrize("other", ["./ax/9.jpg", "ax//9.jpg", "ax/./9.jpg"])
 def test_one_frame_written_in_two_ways_is_one_frame(tmp_path: Path, other: str) -> None:
     lines = [f"{p}{c},{p},{c},{p}{c}/9.jpg" for p in "ab" for c in "xy"]

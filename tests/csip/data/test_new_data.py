@@ -74,6 +74,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     cameras=st.lists(st.integers(0, 99), min_size=2, max_size=3, unique=True).map(sorted),
     joints=st.sampled_from(["h36m17", "kinect20", "kinect25"]),
 )
+@pytest.mark.slow
 @example(people=[1, 2, 3, 8, 9], cameras=[1, 2], joints="h36m17")
 @example(people=[1, 2, 3, 4, 8, 9], cameras=[1, 2], joints="h36m17")
 @example(people=[1, 2, 3, 8, 9], cameras=[0, 2, 7], joints="kinect20")

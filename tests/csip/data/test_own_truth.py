@@ -209,7 +209,7 @@ def test_walks_in_a_folder_of_another_name_are_not_dropped(tmp_path: Path) -> No
         kgbd.load(tmp_path, 0)
 
 
-@pytest.mark.parametrize(("scale", "unit"), [(1000, "millimetres"), (100, "centimetres")])
+@pytest.mark.parametrize(("scale", "unit"), [(1000, "millimetres"), (100, "centimetres"), (10, "decimetres")])
 def test_bodies_that_are_not_in_metres_are_refused(tmp_path: Path, scale: float, unit: str) -> None:
     (tmp_path / "Person001").mkdir()
     for number in (1, 2, 3):
@@ -221,6 +221,15 @@ def test_bodies_that_are_not_in_metres_are_refused(tmp_path: Path, scale: float,
     settings = Settings.model_validate({"dataset": {"name": "own", "layout": "kgbd", "root": tmp_path}})
     (finding,) = health.inspect(settings, tmp_path / "none", None, Silent())
     assert unit in finding.text and finding.fix
+
+
+def test_bodies_that_are_far_too_small_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "Person001").mkdir()
+    (tmp_path / "Person001/1.txt").write_text(walk_text(1e-3))
+    with pytest.raises(
+        CsipError, match=r"Person001/1\.txt: a body is [\d.e-]+ units from end to end, expected about 2 metres"
+    ):
+        kgbd.load(tmp_path, 0)
 
 
 def test_numbers_that_float32_does_not_hold_are_refused() -> None:

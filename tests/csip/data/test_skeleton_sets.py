@@ -182,6 +182,7 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
     assert advice(refused.value.parameter).startswith("; `csip train-skeleton`")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.is_dir(), reason="needs the real KGBD")
 def test_real_kgbd() -> None:
     dataset = kgbd.load(REAL, seed=0)

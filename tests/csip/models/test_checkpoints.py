@@ -32,3 +32,7 @@ def test_wrong_files_are_named(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(CsipError, match="did not write"):
         load_model(path, "stage2")
+    for description in ("", "{", "[1]", "[" * 100_000):
+        save_file({"a": torch.ones(1)}, path, {"csip": description})
+        with pytest.raises(CsipError, match=r"m\.safetensors: damaged: its description is no JSON"):
+            load_model(path, "stage2")

@@ -89,6 +89,7 @@ def test_twins_are_half_of_a_range_apart() -> None:
     assert 1.5 <= everyone.min() < 1.6 and 2.15 < everyone.max() <= 2.25
 
 
+@pytest.mark.slow
 def test_each_trait_tells_its_twins_apart(told: Tell) -> None:
     for cue, frames, name, least in (
         ("proportions", 8, "body", 0.99),
@@ -132,6 +133,7 @@ def test_walks_turn_alike_at_any_tempo() -> None:
     np.testing.assert_array_equal(*turns)
 
 
+@pytest.mark.slow
 def test_the_folder_says_which_world_it_is(rendered: Path) -> None:
     found = load_strata(rendered)
     assert found == strata(SPEC)

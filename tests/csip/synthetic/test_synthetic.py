@@ -59,6 +59,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(rendered: Path, tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     render_mars(tmp_path / "again", SPEC, workers=2, monitor=Told(lambda done, total: seen.append((done, total))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -211,6 +212,24 @@ def test_coco_for_videos(tmp_path: Path, first: int, videos: bool) -> None:
 def test_json_of_something_else(tmp_path: Path, text: str) -> None:
     with pytest.raises(CsipError, match=r"a\.json"):
         read(tmp_path / "a.json", text)
+
+
+@pytest.mark.parametrize(("disk", "file"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_boxes_of_a_video_whose_name_is_in_another_form(tmp_path: Path, disk: str, file: str) -> None:
+    on_disk, in_file = (unicodedata.normalize(form, "tür") for form in (disk, file))
+    (tmp_path / f"{on_disk}.mp4").touch()
+    (video,) = find_videos(tmp_path)
+    images = [
+        {"id": 1, "frame_id": 1, "file_name": f"{in_file}/1.jpg"},
+        {"id": 2, "frame_id": 1, "file_name": "b/1.jpg"},
+    ]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "track_id": n, "bbox": [9, 9, 20, 60]} for n in (1, 2)]
+    tree = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "person"}]}
+    (tmp_path / "all.json").write_text(json.dumps(tree))
+    assert find_boxes(video, tmp_path) == tmp_path / "all.json"
+    assert read_boxes(tmp_path / "all.json", None, Shown(Geometry((640, 360)), name=video.name)).tracks.tolist() == [1]
+    (tmp_path / f"{in_file}.txt").write_text("1,1,9,9,20,60,1\n")
+    assert find_boxes(video, None).name == f"{in_file}.txt"
 
 
 # ---- proofs, counts and questions ------------------------------------------------------------------------------------
