@@ -113,7 +113,8 @@ def truth_of_scenes(root: Path, truth: Path) -> Truth:
             raise CsipError(f"{table}: line {line} is of camera {row['camera']}, of which {truth} has no true boxes")
         seen = votes.setdefault(canonical(row["tracklet"]), [])
         seen.append(-1 if there is None else _nearest(there, [float(row[side]) for side in sides]))
-    people, marks = {}, {}
+    people: dict[str, int] = {}
+    marks: dict[str, Literal["junk", "mixed"]] = {}
     for name, found in votes.items():
         person, count = Counter(found).most_common(1)[0]
         people[name] = person

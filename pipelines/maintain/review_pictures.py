@@ -23,7 +23,11 @@ from pipelines.maintain.pictures import DARK, LIGHT, browser_tab, with_few_colou
 from pipelines.paths import run_folder, settings_for
 from pipelines.review_tracklets import Source, in_background, open_data
 
-VIEWS = {"pairs": 640, "people": 900}  # pixels of each view that are shown
+# Whether all strips above a height have been loaded: pictures are asked for when they come into view.
+SEEN = """height => [...document.querySelectorAll(".view:not([hidden]) .film")]
+  .filter(film => film.getBoundingClientRect().top < height)
+  .every(film => film.complete && film.naturalWidth > 0)"""
+VIEWS = {"pairs": 800, "people": 840}  # pixels of each view that are shown
 
 
 def main(
@@ -50,7 +54,7 @@ def main(
                     for view, height in VIEWS.items():
                         tab.locator(f"#tab-{view}").click()
                         tab.locator(f"#{view} .strip").first.wait_for()
-                        tab.wait_for_load_state("networkidle")
+                        tab.wait_for_function(SEEN, arg=height)
                         path = out / f"review-{view}-{theme.name}.png"
                         tab.screenshot(path=path, clip={"x": 0, "y": 0, "width": 1200, "height": height})
                         console.print(f"{with_few_colours(path)}  {path.stat().st_size / 1000:.0f} kB")
