@@ -238,7 +238,7 @@ def main() -> None:
     crowd = (
         of_scenes(asked.root, asked.run, asked.truth)
         if asked.root
-        else synthetic(*(30, 3, 240) if asked.quick else (60, 4, 600))
+        else synthetic(*(30, 3, 200) if asked.quick else (60, 4, 600))
     )
     basis = Basis(crowd.descriptors, crowd.sightings)
     with tempfile.TemporaryDirectory(dir=MEMORY) as name:
