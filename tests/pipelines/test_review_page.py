@@ -248,7 +248,8 @@ def test_any_crop_and_any_picture_is_a_query(
     assert tab.locator("#search .cells li").count() == min(24, len(names))
     cv2.imwrite(str(served.hall.root / "large.png"), np.zeros((3000, 1500, 3), np.uint8))
     tab.get_by_label("Picture").set_input_files(served.hall.root / "large.png")
-    tab.wait_for_function("document.querySelector('.asked .picture')?.naturalHeight === 512")
+    # Not wait_for_function, whose eval the page's policy may forbid.
+    playwright.expect(tab.locator(".asked .picture")).to_have_js_property("naturalHeight", 512)
     playwright.expect(note).to_contain_text("nearest tracklets")
     assert sent == [(names[0], 1), (64, 32, 3), (512, 256, 3)], "large pictures are made small before they are sent"
     tab.get_by_label("Picture").set_input_files(served.hall.root / "tracklets.csv")

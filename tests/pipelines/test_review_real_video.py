@@ -1,4 +1,4 @@
-"""A real video from `csip ingest` to reviewed labels, a split and a report; the halves of its picture are two cameras."""
+"""A real video from `csip ingest` to reviewed labels, a split and a report; two parts of its picture are two cameras."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ FIRST, LAST, SECOND = (
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not REAL.exists(), reason="needs the real video beside the project")]
 
 
-def halves(out: Path) -> None:
-    """Write the left and the right half of the picture as the videos of two cameras."""
+def two_views(out: Path) -> None:
+    """Write the left and the right two thirds of the picture as the videos of two cameras."""
     left, right = [], []
     with av.open(str(REAL)) as container:
         for number, frame in enumerate(container.decode(video=0), start=1):
@@ -39,8 +39,8 @@ def halves(out: Path) -> None:
                 break
             if number >= FIRST:
                 image = frame.to_ndarray(format="bgr24")
-                left.append(np.ascontiguousarray(image[:, :384]))
-                right.append(np.ascontiguousarray(image[:, 384:]))
+                left.append(np.ascontiguousarray(image[:, :512]))
+                right.append(np.ascontiguousarray(image[:, 256:]))
     write_video(out / "left.mp4", left)
     write_video(out / "right.mp4", right)
 
@@ -49,8 +49,8 @@ def test_from_a_real_video_to_a_split_and_a_report(
     tmp_path: Path, settings: Settings, untrained: Callable[[Settings], Path]
 ) -> None:
     root, run = tmp_path / "data/passage", tmp_path / "runs/passage"
-    halves(tmp_path / "videos")
-    options = IngestOptions(rate=5.0, rules=replace(TrackletRules(), min_frames=8))
+    two_views(tmp_path / "videos")
+    options = IngestOptions(rate=5.0, rules=replace(TrackletRules(), min_frames=4))
     ingest_videos.run(tmp_path / "videos", root, DetectorOptions("hog"), options)
     dataset = paths.settings_for("passage", None, root, [])
     embed_tracklets.run(dataset, run, untrained(settings), part="all")
@@ -71,7 +71,11 @@ def test_from_a_real_video_to_a_split_and_a_report(
             if who[names[row]] == who[names[0]]:
                 client.post("do", json={"do": "merge", "names": [names[0], names[row]]})
         rest = [name for name in names if who[name] != who[names[0]]]
-        client.post("do", json={"do": "merge", "names": rest})
+        # What the distances have joined as well, is told apart.
+        apart = {"do": "compare", "a": names[0], "b": rest[0], "answer": "different"}
+        assert client.post("do", json=apart).status_code == 200
+        if len(rest) > 1:
+            client.post("do", json={"do": "merge", "names": rest})
         assert client.post("do", json={"do": "save"}).status_code == 200
     people = folder.read_people(root)
     assert all((people[a] == people[b]) == (who[a] == who[b]) for a in names for b in names)
@@ -79,4 +83,4 @@ def test_from_a_real_video_to_a_split_and_a_report(
     result = split_dataset.run(dataset)
     assert (result.train, result.tested) == (1, 1)
     write_report.run(dataset, run, untrained(settings), root / "skeletons.h5")
-    assert "2 identities" in (run / "report.html").read_text()
+    assert "<dt>Identities</dt><dd>2</dd>" in (run / "report.html").read_text()
