@@ -42,6 +42,7 @@ from csip.training.stage1 import train_stage1
 from csip.training.stage2 import train_stage2
 from pipelines.ablation_table import Study, forest, tables
 from pipelines.console import RichMonitor, console
+from pipelines.report_page.cards import looks_note
 from pose_cache.store import SkeletonStore
 
 BASELINE = "image branch alone"
@@ -93,13 +94,17 @@ class Place:
         return Place(self.settings.model_copy(update=update), cache, self.out / f"seed{seed}")
 
 
-def run(settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], workers: int) -> None:
+def run(
+    settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], workers: int, second_look: bool = False
+) -> None:
     """Train and score every row with every seed; write ``ablation.md``, ``ablation.svg`` and ``ablation.json`` into ``out``.
 
     Parameters
     ----------
     settings, skeletons
         With ``{seed}`` in both ``dataset.root`` and the cache's path each seed has a world of its own.
+    second_look
+        Allow a test world that something else was scored on with the same seed; the table then says so.
 
     Raises
     ------
@@ -113,6 +118,11 @@ def run(settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], wo
             raise CsipError(f"{place.skeletons}: no such skeleton cache; `csip skeletons` makes it")
     rows = {seed: rows_of(place.settings) for seed, place in places.items()}
     data = {seed: _data(load_dataset(place.settings.dataset), place.skeletons) for seed, place in places.items()}
+    # One study is one look, whatever its rows: they are all in its table. Before hours of training.
+    looks = [
+        look(load_dataset(place.settings.dataset), _study(rows[seed], data[seed]), seed, second_look)
+        for seed, place in places.items()
+    ]
     threads = max(torch.get_num_threads() // workers, 1)
     pool = Parallel(n_jobs=workers, return_as="generator_unordered")
     with RichMonitor() as monitor:
@@ -134,11 +144,11 @@ def run(settings: Settings, skeletons: Path, out: Path, seeds: Sequence[int], wo
         for done, _ in enumerate(pool(train), start=1):
             monitor.progress("stage 2", done, len(jobs))
     study = _collect(rows, places)
-    looks = [_look(load_dataset(place.settings.dataset), data[seed], seed) for seed, place in places.items()]
     write_json(
         out / "ablation.json", {"dataset": settings.dataset.name, "data": data, "looks": looks, **study.as_dict()}
     )
-    text = tables(study)
+    notes = [looks_note({"test_looks": max(count or 1 for count in looks)})]
+    text = "\n".join([tables(study), *(f"{note}\n" for note in notes if note)])
     write_text(out / "ablation.md", text)
     write_text(out / "ablation.svg", forest(study))
     console.print(text, markup=False)
@@ -195,9 +205,10 @@ def _collect(rows: dict[int, list[Row]], places: dict[int, Place]) -> Study:
     return Study(tuple(rows), found, [pair for pair in comparisons() if found.keys() >= set(pair)])
 
 
-def _look(dataset: Dataset, data: str, seed: int) -> int | None:
-    """Count the study as one look at a test world, whatever its rows: they are all in its table."""
-    return look(dataset, f"ablation {data}", seed, again=True)
+def _study(rows: Sequence[Row], data: str) -> str:
+    """Digest of what a seed's trainings are: their settings and data."""
+    parts = [data, *(row.settings.model_dump(mode="json") for row in rows)]
+    return "ablation " + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _changed(settings: Settings, changes: dict[str, Any]) -> Settings:

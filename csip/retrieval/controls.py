@@ -75,9 +75,14 @@ def _embed(
         if skeletons is not None:
             joints = to_device(torch.from_numpy(skeletons.joints[number][clips]), device)
             valid = to_device(torch.from_numpy(skeletons.valid[number][clips]), device)
+        camera, described = torch.full((len(clips),), camera_rows.get(tracklet.camera, -1), device=device), []
+        at_once = max(settings.runtime.embed_batch // settings.clips.frames, 1)
         with torch.inference_mode():
-            pixels = normalize(to_device(torch.from_numpy(images), device), settings.clips)
-            camera = torch.full((len(clips),), camera_rows.get(tracklet.camera, -1), device=device)
-            found.append(tracklet_descriptor(network.embed(pixels, camera, joints, valid)))
+            for first in range(0, len(clips), at_once):
+                part = slice(first, first + at_once)
+                pixels = normalize(to_device(torch.from_numpy(images[part]), device), settings.clips)
+                skeleton = () if joints is None or valid is None else (joints[part], valid[part])
+                described.append(network.embed(pixels, camera[part], *skeleton))
+        found.append(tracklet_descriptor(torch.cat(described)))
         monitor.progress("embedding tracklets", number + 1, len(tracklets))
     return np.stack(found)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from csip.data.dataset import Dataset
 from csip.errors import CsipError
 from csip.files import write_json
-from csip.retrieval.twins import FILE as STRATA
+from csip.retrieval.twins import is_test_world
 
 FILE = "test_looks.json"
 
@@ -23,15 +23,6 @@ class Look:
 
     model: str
     seed: int
-
-
-def is_test_world(dataset: Dataset) -> bool:
-    """Whether the test identities are those for the last word, see `csip.synthetic.world.SyntheticSpec`."""
-    path = dataset.root / STRATA
-    try:
-        return path.exists() and json.loads(path.read_text()).get("part") == "test"
-    except (ValueError, AttributeError) as error:
-        raise CsipError(f"{path}: damaged ({error}); render the data set again") from error
 
 
 def look(dataset: Dataset, model: str, seed: int, again: bool) -> int | None:

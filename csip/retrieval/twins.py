@@ -31,12 +31,23 @@ def twin_strata(dataset: Dataset) -> Pairs:
     CsipError
         The file holds something else.
     """
+    return _read(dataset)[0]
+
+
+def is_test_world(dataset: Dataset) -> bool:
+    """Whether the test identities are those for the last word, see `csip.synthetic.world.SyntheticSpec`."""
+    return _read(dataset)[1] == "test"
+
+
+def _read(dataset: Dataset) -> tuple[Pairs, str | None]:
+    """Return the test's pairs, and which part of a rendered world they are; nothing without the file."""
     path = dataset.root / FILE
     if not path.exists():
-        return {}
+        return {}, None
     try:
-        strata = json.loads(path.read_text())["test"]
-        return {str(name): [[int(a), int(b)] for a, b in pairs] for name, pairs in strata.items()}
+        tree = json.loads(path.read_text())
+        pairs = {str(name): [[int(a), int(b)] for a, b in group] for name, group in tree["test"].items()}
+        return pairs, tree.get("part")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CsipError(f"{path}: expected pairs of identities by stratum under 'test' ({error!r})") from error
 

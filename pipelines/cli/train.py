@@ -173,6 +173,9 @@ def ablate(
     seeds: Annotated[int, typer.Option(help="Number of seeds: 0, 1, ...", min=1)] = 3,
     workers: Annotated[int, typer.Option(help="Trainings in parallel; they share the cores.", min=1)] = 1,
     set_: Set = None,
+    second_look: Annotated[
+        bool, typer.Option("--second-look", help="Allow a test world that was scored before; the table says so.")
+    ] = False,
 ) -> None:
     """Ablation study: train with parts of the method left out, and compare, with controls.
 
@@ -188,7 +191,7 @@ def ablate(
 
     settings = paths.settings_for(dataset, config, root, set_ or [])
     cache = paths.skeleton_file(settings, skeletons)
-    stage.run(settings, cache, paths.run_folder(settings, out), range(seeds), workers)
+    stage.run(settings, cache, paths.run_folder(settings, out), range(seeds), workers, second_look)
 
 
 @app.command(

@@ -137,6 +137,25 @@ def test_each_seed_may_have_a_world_of_its_own(settings: Settings, tmp_path: Pat
         ablate.run(place.settings, place.skeletons, tmp_path, [0], workers=1)
 
 
+def test_a_test_world_is_studied_once(
+    settings: Settings, whole_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused before anything is trained; the same study may go on, another one not."""
+    asked = []
+
+    def remember(dataset: object, study: str, seed: int, again: bool) -> int:
+        asked.append((study, seed, again))
+        raise CsipError("scored already")
+
+    monkeypatch.setattr(ablate, "look", remember)
+    other = settings.model_copy(update={"stage2": settings.stage2.model_copy(update={"lr": 1e-3})})
+    for chosen, again in ((settings, False), (settings, True), (other, False)):
+        with pytest.raises(CsipError, match="scored already"):
+            ablate.run(chosen, whole_cache, tmp_path / "out", [0], workers=1, second_look=again)
+    assert [again for _, _, again in asked] == [False, True, False] and not (tmp_path / "out").exists()
+    assert asked[0][0] == asked[1][0] != asked[2][0], "other settings are another look"
+
+
 def test_the_skeletons_must_be_there(settings: Settings, tmp_path: Path) -> None:
     with pytest.raises(CsipError, match="csip skeletons"):
         ablate.run(settings, tmp_path / "skeletons.h5", tmp_path, [0], workers=1)
