@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -336,12 +337,15 @@ class Sighting:
         The camera and the video; only times of one source can be compared.
     start, end
         The first and the last frame: numbers in the video, or else seconds. None where the table has neither.
+    step
+        From a frame to the next, at the least; 0 of a single frame.
     """
 
     camera: str
     source: tuple[str, str]
     start: float | None
     end: float | None
+    step: float = field(default=1.0, compare=False)
 
 
 def read_sightings(root: Path) -> dict[str, Sighting]:
@@ -365,10 +369,12 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
         moment = _moment(row[column], column, line, tree.root / TABLE)
         if moment is not None:
             moments.setdefault(title, []).append(moment)
-    return {
-        title: Sighting(*place, *((min(seen), max(seen)) if (seen := moments.get(title)) else (None, None)))
-        for title, place in places.items()
-    }
+    found = {}
+    for title, place in places.items():
+        seen = sorted(set(moments.get(title, ())))
+        step = min((after - before for before, after in pairwise(seen)), default=0.0)
+        found[title] = Sighting(*place, *((seen[0], seen[-1]) if seen else (None, None)), step)
+    return found
 
 
 def camera_names(dataset: Dataset) -> dict[int, str]:

@@ -3,7 +3,8 @@
 Answers are votes on pairs of tracklets. A pair whose tracklets are in one group of the tree is a vote on the join that unites
 them: where more say "different" than "same", that join is undone, and so are those above it. The pieces that are left are
 united where votes say "same", kept apart where they say "different" or where one camera saw two at once, and otherwise joined
-again by their mean distance up to the tree's threshold. Votes that contradict each other, directly or over others, are tried
+again by their mean distance up to the tree's threshold. Two that were seen at once for so short a time that it may be an error
+of the tracker are kept apart until a vote says "same". Votes that contradict each other, directly or over others, are tried
 from the most to the least credible; those that no longer fit are returned as contradictions. The result depends on the set of
 the answers, not on their order.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -106,19 +108,26 @@ class Grouping:
 
 
 class _Sets:
-    """Sets of pieces that can be united unless they are kept apart."""
+    """Sets of pieces that can be united unless they are kept apart.
 
-    def __init__(self, apart: Callable[[int], Iterable[int]]) -> None:
+    Parameters
+    ----------
+    apart, doubtful
+        Return the pieces that one is kept apart from: by all means, and until somebody says otherwise.
+    """
+
+    def __init__(self, apart: Callable[[int], Iterable[int]], doubtful: Callable[[int], Iterable[int]]) -> None:
         self._parent: dict[int, int] = {}
         self._apart: dict[int, set[int]] = {}
+        self._doubtful: dict[int, set[int]] = {}
         self._members: dict[int, list[int]] = {}
-        self._seed = apart
+        self._seeds = apart, doubtful
 
     def find(self, piece: int) -> int:
         parent = self._parent.get(piece)
         if parent is None:
             self._parent[piece] = piece
-            self._apart[piece] = set(self._seed(piece))
+            self._apart[piece], self._doubtful[piece] = (set(seed(piece)) for seed in self._seeds)
             self._members[piece] = [piece]
             return piece
         root = piece
@@ -129,10 +138,18 @@ class _Sets:
         return root
 
     def blocked(self, a: int, b: int) -> bool:
+        """Whether two are kept apart by all means."""
+        return self._reaches(self._apart, a, b)
+
+    def doubtful(self, a: int, b: int) -> bool:
+        """Whether two are kept apart until somebody says otherwise."""
+        return self._reaches(self._doubtful, a, b)
+
+    def _reaches(self, kept: dict[int, set[int]], a: int, b: int) -> bool:
         a, b = self.find(a), self.find(b)
-        if len(self._apart[a]) > len(self._apart[b]):
+        if len(kept[a]) > len(kept[b]):
             a, b = b, a
-        return any(self._parent.get(piece, piece) == b or self.find(piece) == b for piece in self._apart[a])
+        return any(self._parent.get(piece, piece) == b or self.find(piece) == b for piece in kept[a])
 
     def separate(self, a: int, b: int) -> None:
         a, b = self.find(a), self.find(b)
@@ -147,6 +164,7 @@ class _Sets:
             a, b = b, a
         self._parent[b] = a
         self._apart[a] |= self._apart.pop(b)
+        self._doubtful[a] |= self._doubtful.pop(b)
         self._members[a] += self._members.pop(b)
 
     def members(self, piece: int) -> list[int]:
@@ -154,6 +172,20 @@ class _Sets:
 
     def roots(self) -> list[int]:
         return list(self._members)
+
+
+class _Partners:
+    """The other tracklet of each pair that one is in."""
+
+    def __init__(self, pairs: np.ndarray, count: int) -> None:
+        both = np.concatenate([pairs, pairs[:, ::-1]])
+        both = both[np.argsort(both[:, 0], kind="stable")]
+        self._others = both[:, 1]
+        self._begins = np.searchsorted(both[:, 0], np.arange(count + 1))
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the partners of some tracklets."""
+        return np.concatenate([self._others[self._begins[row] : self._begins[row + 1]] for row in rows.tolist()])
 
 
 class Grouper:
@@ -169,21 +201,23 @@ class Grouper:
         (pairs, 2) tracklets that were in sight together.
     threshold
         Up to which mean distance pieces are joined without an answer.
+    brief
+        (pairs, 2) tracklets that were in sight together for so short a time that they may be one person.
     """
 
-    def __init__(self, tree: MergeTree, distances: GroupDistances, apart: np.ndarray, threshold: float) -> None:
+    def __init__(
+        self,
+        tree: MergeTree,
+        distances: GroupDistances,
+        apart: np.ndarray,
+        threshold: float,
+        brief: np.ndarray | Sequence[tuple[int, int]] = (),
+    ) -> None:
         self.tree, self.distances, self.threshold = tree, distances, threshold
-        self.apart = np.asarray(apart, dtype=np.int64).reshape(-1, 2)
+        self.apart, self.brief = (np.asarray(pairs, dtype=np.int64).reshape(-1, 2) for pairs in (apart, brief))
         cut = np.unique(tree.roots[: tree.count])
         self._whole = {root: np.sort(tree.below(root)) for root in cut.tolist()}
-        both = np.concatenate([self.apart, self.apart[:, ::-1]])
-        both = both[np.argsort(both[:, 0], kind="stable")]
-        self._others = both[:, 1]
-        self._begins = np.searchsorted(both[:, 0], np.arange(tree.count + 1))
-
-    def in_sight_with(self, tracklet: int) -> np.ndarray:
-        """Return the tracklets that were in sight together with one."""
-        return self._others[self._begins[tracklet] : self._begins[tracklet + 1]]
+        self._in_sight = [_Partners(pairs, tree.count) for pairs in (self.apart, self.brief)]
 
     def group(
         self,
@@ -282,11 +316,11 @@ class Grouper:
         tree = self.tree
         members = self._whole | changed
 
-        def seen_with(piece: int) -> Iterable[int]:
-            others = np.concatenate([self.in_sight_with(row) for row in members[piece].tolist()])
-            return (other for other in np.unique(pieces[others]).tolist() if other not in (-1, piece))
+        def seen_with(partners: _Partners, piece: int) -> Iterable[int]:
+            others = np.unique(pieces[partners.of(members[piece])]).tolist()
+            return (other for other in others if other not in (-1, piece))
 
-        sets = _Sets(seen_with)
+        sets = _Sets(*(partial(seen_with, partners) for partners in self._in_sight))
         result = Grouping(np.full(tree.count, -1, np.int64), [], np.empty(0, np.int64), pieces, opened, node_votes)
         links = self._links(votes, pieces, members)
 
@@ -368,7 +402,7 @@ class Grouper:
             if a not in alive or b not in alive:
                 continue
             now = self.distances.between(np.array([slot_of[a]]), np.array([slot_of[b]]))[0, 0]
-            if float(now) != distance or sets.blocked(a, b):
+            if float(now) != distance or sets.blocked(a, b) or sets.doubtful(a, b):
                 continue
             pair = (a, b)
             rows = np.sort(np.concatenate([(merged if key in merged else whole).pop(key) for key in pair]))

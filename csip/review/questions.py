@@ -32,6 +32,7 @@ _REJOINED = 0.7  # how often what was split off joins the next group, and rightl
 _DOUBT = 0.6  # what is left of a question's stake when nobody could tell
 _SURE = 5.8  # log odds, one in three hundred is otherwise, beyond which they grow like a logarithm: measures mislead
 _FAR = 12.0  # widths beyond the threshold from which two groups are no question
+_BRIEF = 0.4  # answers "different" that being in sight together for a short time counts as
 _MOST = 400  # candidates of a kind that are looked at
 _LEAST = 0.004  # pairs at stake from which a question is one
 
@@ -58,6 +59,8 @@ class Question:
         Mean distance of the two sides.
     measured
         What the probability was computed from.
+    at_once
+        Whether two of the sides were in sight together for a short time.
     """
 
     a: int
@@ -68,6 +71,7 @@ class Question:
     same: float
     distance: float
     measured: tuple[float, ...]
+    at_once: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +233,7 @@ class _Candidate:
     weight: float
     joined: bool
     distance: float
+    at_once: bool = False
 
 
 class Asker:
@@ -314,7 +319,7 @@ class Asker:
                 stakes[place] = 0  # to be told in another way
                 continue
             numbers = float(stakes[place]), int(pairs[place]), float(same[place]), one.distance
-            first.append(Question(a, b, one.kind, *numbers, tuple(measured[place].tolist())))
+            first.append(Question(a, b, one.kind, *numbers, tuple(measured[place].tolist()), one.at_once))
         open_stakes = stakes[order][stakes[order] > _LEAST]
         return Questions(tuple(first), len(open_stakes), open_stakes)
 
@@ -419,25 +424,27 @@ class Asker:
         i, j = i[i < j], j[i < j]
         kept = ~np.isin(i * len(slots) + j, self._apart(grouping))
         i, j = i[kept], j[kept]
+        at_once = np.isin(i * len(slots) + j, self._groups_of(self._grouper.brief, grouping))
         distance = near[i, j].astype(np.float64)
         sizes = np.array([len(rows) for rows in grouping.groups], dtype=np.float64)
         worth = sigmoid((self._grouper.threshold - distance) / self._width) * sizes[i] * sizes[j]
         for place in np.argsort(-worth)[:_MOST].tolist():
             here, there = grouping.groups[i[place]], grouping.groups[j[place]]
-            yield _Candidate("join", here, there, 0.0, False, float(distance[place]))
+            weight = -_BRIEF if at_once[place] else 0.0
+            yield _Candidate("join", here, there, weight, False, float(distance[place]), bool(at_once[place]))
 
     def _apart(self, grouping: Grouping) -> np.ndarray:
         """Return the pairs of groups that are kept apart, as one number each."""
-        people, count = grouping.people, len(grouping.groups)
-        first, second = people[self._grouper.apart[:, 0]], people[self._grouper.apart[:, 1]]
-        known = (first >= 0) & (second >= 0)
-        numbers = [np.stack([first[known], second[known]])]
-        links = [link for link in (*grouping.separated, *grouping.contradictions)]
-        if links:
-            ends = [[self._person(link.pieces[side], grouping) for link in links] for side in (0, 1)]
-            numbers.append(np.array(ends))
-        both = np.concatenate(numbers, axis=1)
-        return np.unique(both.min(axis=0) * count + both.max(axis=0))
+        numbers = self._groups_of(self._grouper.apart, grouping)
+        links = (*grouping.separated, *grouping.contradictions)
+        ends = [sorted(self._person(piece, grouping) for piece in link.pieces) for link in links]
+        return np.concatenate([numbers, np.array([a * len(grouping.groups) + b for a, b in ends], np.int64)])
+
+    def _groups_of(self, pairs: np.ndarray, grouping: Grouping) -> np.ndarray:
+        """Return the groups of pairs of tracklets, as one number each."""
+        ends = grouping.people[pairs]
+        ends = np.sort(ends[(ends >= 0).all(axis=1)], axis=1)
+        return np.unique(ends[:, 0] * len(grouping.groups) + ends[:, 1])
 
     def _person(self, piece: int, grouping: Grouping) -> int:
         return int(grouping.people[self._members(piece, grouping)[0]])

@@ -20,6 +20,7 @@ from csip.review.distances import GroupDistances
 from csip.review.grouping import FIRM, Grouper, Grouping, Vote
 from csip.review.journal import Journal, read_entries
 from csip.review.questions import Answered, Asker, Beliefs, Question, Questions, nearest
+from csip.review.together import brief
 from csip.review.tree import MergeTree
 
 JOURNAL = "review.jsonl"
@@ -81,8 +82,10 @@ class Basis:
         names = descriptors.names
         self.names, self.rows = names, {name: row for row, name in enumerate(names)}
         self.cameras = np.asarray(descriptors.cameras)
-        self.apart = in_sight_together(names, sightings)
-        steps, self.threshold = merge_steps(descriptors.features, names, self.cameras, self.apart, threshold)
+        together = in_sight_together(names, sightings)
+        steps, self.threshold = merge_steps(descriptors.features, names, self.cameras, together, threshold)
+        short = brief(together, names, sightings)
+        self.apart, self.brief = together[~short], together[short]
         self.tree = MergeTree.of(steps, self.threshold)
         self.features = without_cameras(descriptors.features, self.cameras).astype(np.float32)
         self.neighbours = nearest(self.features)
@@ -115,7 +118,7 @@ class Review:
 
     def __init__(self, basis: Basis, journal: Journal) -> None:
         self.basis, self.journal = basis, journal
-        self._grouper = Grouper(basis.tree, GroupDistances(basis.features), basis.apart, basis.threshold)
+        self._grouper = Grouper(basis.tree, GroupDistances(basis.features), basis.apart, basis.threshold, basis.brief)
         self._asker = Asker(self._grouper, basis.neighbours)
         self._lock = threading.RLock()
         self._asked: Questions | None = None
@@ -189,9 +192,9 @@ class Review:
 
     def overlaps(self) -> list[tuple[int, int]]:
         """Return the pairs of tracklets of one person that one camera saw at the same time."""
-        people, apart = self._grouping.people, self.basis.apart
-        same = (people[apart[:, 0]] == people[apart[:, 1]]) & (people[apart[:, 0]] >= 0)
-        return [(a, b) for a, b in apart[same].tolist()]
+        people, together = self._grouping.people, np.concatenate([self.basis.apart, self.basis.brief])
+        same = (people[together[:, 0]] == people[together[:, 1]]) & (people[together[:, 0]] >= 0)
+        return [(a, b) for a, b in together[same].tolist()]
 
     def progress(self) -> Progress:
         """Return how far the review is."""

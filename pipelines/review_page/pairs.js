@@ -31,7 +31,8 @@ export function pairs(page) {
     const hangs = question.together
       ? `${plural(question.pairs, "pair")} of one proposed person`
       : `groups of ${question.sizes[0].toLocaleString("en")} and ${question.sizes[1].toLocaleString("en")}`;
-    const text = `${WHY[question.kind]} Distance ${question.distance.toFixed(2)}, proposed: ${Math.round(100 * question.same)} % the same; ${hangs}.`;
+    const once = question.at_once ? " One camera saw both for a moment, which may be an error of the tracker." : "";
+    const text = `${WHY[question.kind]}${once} Distance ${question.distance.toFixed(2)}, proposed: ${Math.round(100 * question.same)} % the same; ${hangs}.`;
     box.append(title, make("p", "about", text));
     for (const row of [question.a, question.b]) {
       const side = make("div", "side");

@@ -78,6 +78,8 @@ function showContradictions() {
         again.setAttribute("aria-label", `${answer}: ${names.join(" and ")}`);
         note.append(again);
       }
+      // By hand counts more than having been in sight together, and than answers.
+      if (one.answer === "same") note.append(button("Merge all the same", () => page.tell("merge", { names })));
     }
     return note;
   }));

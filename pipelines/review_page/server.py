@@ -160,6 +160,7 @@ class ReviewServer:
             "a": question.a, "b": question.b, "kind": question.kind, "stake": round(question.stake, 2),
             "pairs": question.pairs, "same": round(question.same, 3), "distance": round(question.distance, 3),
             "sizes": [len(groups[side]) for side in sides], "together": bool(sides[0] == sides[1]),
+            "at_once": question.at_once,
         }  # fmt: skip
 
     def people(self, asked: Request) -> dict[str, Any]:

@@ -14,27 +14,40 @@ index reaches .99:
 * nearest first: the nearest pair that no answer decides, over the same constraints as ours.
 With 3 % wrong answers, ours goes on until it expects 1 % of the pairs within groups to be wrong.
 
-The full run also times an answer with 5,000 and 20,000 tracklets.
+The full run also times an answer, and the opening of the page, with 5,000 and 20,000 tracklets.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
+import os
+import resource
+import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
+from csip.data.dataset import Tracklet
 from csip.data.folder import Sighting, read_sightings
 from csip.retrieval.descriptors import Descriptors, read_descriptors
 from csip.review.journal import Journal
+from csip.review.labels import LabelsFile
 from csip.review.review import Basis, Review
 from csip.review.simulate import Annotator, Truth, truth_of_scenes
+from pipelines.review_page.picture_search import PictureSearch
+from pipelines.review_page.pictures import Pictures
+from pipelines.review_page.server import ReviewServer
+from pipelines.review_tracklets import Opened, in_background
 
 GOAL, MOST = 0.99, 3000
 # A journal is flushed at each answer, which is the disk's time.
@@ -198,34 +211,97 @@ def nearest_first(crowd: Crowd, basis: Basis, folder: Path, every: int = 5) -> l
     return curve
 
 
-def until(curve: list[float]) -> int | None:
-    return next((number for number, reached in enumerate(curve) if reached >= GOAL), None)
+def until(curve: list[float], goal: float = GOAL) -> int | None:
+    return next((number for number, reached in enumerate(curve) if reached >= goal), None)
+
+
+def answering(review: Review, crowd: Crowd, tell: Callable[[str, str, str], None]) -> float:
+    """Milliseconds of one answer from the truth; the next question is worked out when it returns."""
+    question = review.questions().first[0]
+    a, b = (crowd.descriptors.names[row] for row in (question.a, question.b))
+    same = crowd.truth.people[a] == crowd.truth.people[b]
+    started = time.perf_counter()
+    tell(a, b, "same" if same else "different")
+    return 1000 * (time.perf_counter() - started)
 
 
 def timed(count: int, answers: int = 20) -> dict[str, float]:
-    """Milliseconds of an answer with the next question, and of what opening the page asks for, with many tracklets."""
+    """Milliseconds of what opening the page asks for, and of an answer, with many tracklets: within the program, and by HTTP."""
     crowd = synthetic(count // 10, 8, count, width=256)
     started = time.perf_counter()
     basis = Basis(crowd.descriptors, crowd.sightings, threshold=0.6)
     built = time.perf_counter() - started
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        review = Review(basis, Journal(Path(folder) / "review.jsonl", "crowd"))
-        started = time.perf_counter()
-        review.progress()
-        first = time.perf_counter() - started
-        times = []
-        for _ in range(answers):
-            question = review.questions().first[0]
-            a, b = (crowd.descriptors.names[row] for row in (question.a, question.b))
-            same = crowd.truth.people[a] == crowd.truth.people[b]
-            started = time.perf_counter()
-            review.compare(a, b, "same" if same else "different")
+    built_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with tempfile.TemporaryDirectory(dir=MEMORY) as name:
+        folder = Path(name)
+        review = Review(basis, Journal(folder / "review.jsonl", "crowd"))
+
+        def tell(a: str, b: str, answer: Any) -> None:
+            review.compare(a, b, answer)
             review.questions()
-            times.append(time.perf_counter() - started)
+
+        within = [answering(review, crowd, tell) for _ in range(answers)]
+        (folder / "crop.jpg").write_bytes(cv2.imencode(".jpg", np.full((128, 64, 3), 90, np.uint8))[1].tobytes())
+        tracklets = [Tracklet(name, 0, 1, ("crop.jpg",) * 6) for name in basis.names]
+        labels = LabelsFile(folder)
+        search = PictureSearch(lambda: None, basis.model, folder, "crowd")
+        server = ReviewServer(
+            review, labels, crowd.sightings, Pictures(tracklets, folder), search, lambda share, seed: {}
+        )
+        with in_background(Opened(review, labels, server)) as address:
+
+            def ask(what: str, told: dict[str, str] | None = None) -> bytes:
+                body = None if told is None else json.dumps(told).encode()
+                request = urllib.request.Request(address + what, body, {"Content-Type": "application/json"})
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.read()
+
+            def tell_server(a: str, b: str, answer: str) -> None:
+                ask("do", {"do": "compare", "a": a, "b": b, "answer": answer})
+                ask("state")  # as the page does after each answer
+                ask("questions")
+
+            opening = {}
+            for what in ("", "review.js", "tracklets", "state", "questions", "people", "near/0"):
+                started = time.perf_counter()
+                size = len(ask(what))
+                opening[what or "page"] = (1000 * (time.perf_counter() - started), size)
+            http = [answering(review, crowd, tell_server) for _ in range(answers)]
+            shown = seen_in_browser(address)
     return {
-        "tracklets": count, "built_s": built, "first_ms": 1000 * first, "answer_ms": 1000 * statistics.median(times),
-        "slowest_ms": 1000 * max(times),
+        "tracklets": count, "built_s": built, "answer_ms": statistics.median(within), "slowest_ms": max(within),
+        "http_answer_ms": statistics.median(http), "http_slowest_ms": max(http),
+        "opening_ms": sum(opening[what][0] for what in ("page", "review.js", "tracklets", "state", "questions")),
+        "people_ms": opening["people"][0], "near_ms": opening["near/0"][0],
+        "bytes": sum(size for _, size in opening.values()), "browser_ms": shown,
+        "built_mb": built_rss / 1024, "kept_mb": resident(),
     }  # fmt: skip
+
+
+def resident() -> float:
+    """Megabytes of memory that this process has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def seen_in_browser(address: str) -> float | None:
+    """Milliseconds until headless Chromium shows the first pair; None where there is no Chromium."""
+    found = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if found is None or importlib.util.find_spec("playwright") is None:
+        return None
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        tab = browser.new_page()
+        begin = time.perf_counter()
+        tab.goto(address)
+        tab.locator(".pair").wait_for()
+        took = 1000 * (time.perf_counter() - begin)
+        browser.close()
+    return took
 
 
 def main() -> None:
@@ -246,26 +322,34 @@ def main() -> None:
         clean, noisy = ours(crowd, basis, 0.0, folder), ours(crowd, basis, 0.03, folder)
         start = Review(basis, Journal(folder / "start.jsonl", "crowd")).grouping.people
         checked, near = tracklet_by_tracklet(crowd, basis, start), nearest_first(crowd, basis, folder)
-    counts = {"ours": until(clean), "tracklet_by_tracklet": until(checked), "nearest_first": until(near)}
+    baselines = {"tracklet_by_tracklet": checked, "nearest_first": near}
+    counts = {"ours": until(clean), **{what: until(curve) for what, curve in baselines.items()}}
+    # Where a baseline does not come to the goal, at the highest that it comes to.
+    tops = {what: (top := max(curve), until(curve, top), until(clean, top)) for what, curve in baselines.items()}
     print(
         f"{len(crowd.descriptors):,} tracklets of {len(set(crowd.truth.people.values()) - {-1})} people; proposal: {clean[0]:.3f}"
     )
     for what, count in counts.items():
         print(f"{what:24}{'not reached' if count is None else count:>12} answers to {GOAL}")
+    for what, (top, theirs, own) in tops.items():
+        print(f"{what:24} highest {top:.4f} after {theirs} answers; ours after {own or 'never'}")
     print(f"3 % wrong answers: {noisy[-1]:.3f} after {len(noisy) - 1} answers")
     result: dict[str, object] = {
         "tracklets": len(crowd.descriptors), "proposal": clean[0], **counts,
         "noisy_ari": noisy[-1], "noisy_answers": len(noisy) - 1,
         "ratio_checked": (counts["tracklet_by_tracklet"] or len(checked)) / (counts["ours"] or len(clean)),
         "ratio_nearest": (counts["nearest_first"] or len(near)) / (counts["ours"] or len(clean)),
+        "highest": {what: [round(top, 4), theirs, own] for what, (top, theirs, own) in tops.items()},
         "curve": [round(value, 4) for value in clean], "noisy_curve": [round(value, 4) for value in noisy],
     }  # fmt: skip
     if not asked.quick:
         rows = [timed(5000), timed(20_000)]
         result["timed"] = rows
         for row in rows:
-            times = f"first {row['first_ms']:.0f} ms, an answer {row['answer_ms']:.0f} ms"
-            print(f"{row['tracklets']:,} tracklets: built in {row['built_s']:.0f} s, {times}")
+            print(
+                f"{row['tracklets']:,} tracklets: "
+                + ", ".join(f"{key} {value:.0f}" for key, value in row.items() if value)
+            )
     print(json.dumps(result))
 
 
