@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,21 +13,20 @@ import numpy as np
 from csip.data.folder import Sighting
 from csip.data.names import canonical
 from csip.errors import CsipError
-from csip.retrieval.clustering import camera_shifts, in_sight_together, merge_steps, without_cameras
 from csip.retrieval.descriptors import Descriptors
+from csip.review.basis import Basis
+from csip.review.beliefs import Beliefs
 from csip.review.distances import GroupDistances
-from csip.review.grouping import FIRM, Grouper, Grouping, Vote
+from csip.review.grouping import Grouper, Grouping, Vote
 from csip.review.journal import Journal, read_entries
-from csip.review.questions import Answered, Asker, Beliefs, Question, Questions, nearest
-from csip.review.together import brief
-from csip.review.tree import MergeTree
+from csip.review.questions import Asker, Questions
+from csip.review.said import Said, State
 
 JOURNAL = "review.jsonl"
 SAFE = 0.01  # share of the pairs within groups that may be expected to be wrong
 
 Answer = Literal["same", "different", "unsure"]
 Mark = Literal["person", "junk", "mixed"]
-State = Literal["confirmed", "implied", "proposed", "junk", "mixed"]
 _LONGEST = 200  # characters of a person's name
 
 
@@ -61,43 +59,6 @@ class Progress:
     contradictions: int
     to_go: int
     wrong: float
-
-
-class Basis:
-    """What a review of a data set starts from: descriptors, their tree, their neighbours.
-
-    Parameters
-    ----------
-    descriptors
-        Of all tracklets.
-    sightings
-        Where and when each was seen.
-    threshold
-        Up to which mean distance tracklets are joined; chosen by the silhouette where it is not given.
-    """
-
-    def __init__(
-        self, descriptors: Descriptors, sightings: Mapping[str, Sighting], threshold: float | None = None
-    ) -> None:
-        names = descriptors.names
-        self.names, self.rows = names, {name: row for row, name in enumerate(names)}
-        self.cameras = np.asarray(descriptors.cameras)
-        together = in_sight_together(names, sightings)
-        steps, self.threshold = merge_steps(descriptors.features, names, self.cameras, together, threshold)
-        short = brief(together, names, sightings)
-        self.apart, self.brief = together[~short], together[short]
-        self.tree = MergeTree.of(steps, self.threshold)
-        self.features = without_cameras(descriptors.features, self.cameras).astype(np.float32)
-        self.neighbours = nearest(self.features)
-        self.model = descriptors.model
-        self._shifts = camera_shifts(descriptors.features, self.cameras)
-
-    def feature_of(self, descriptor: np.ndarray, camera: int | None = None) -> np.ndarray:
-        """Return a descriptor, (D,), of the same model as it is compared with `features`; `camera` is None if unknown."""
-        moved = descriptor.astype(np.float64)
-        if camera in self._shifts:
-            moved += self._shifts[camera]
-        return np.asarray(moved / max(float(np.linalg.norm(moved)), 1e-12), dtype=np.float32)
 
 
 class Review:
@@ -140,13 +101,20 @@ class Review:
     @property
     def votes(self) -> tuple[Vote, ...]:
         """Return what the entries say of pairs of tracklets."""
-        return tuple(self._votes)
+        return tuple(self._said.votes)
+
+    @property
+    def unknown(self) -> int:
+        """Number of entries about tracklets that are not there any more."""
+        return self._said.unknown
 
     def questions(self, count: int = 1) -> Questions:
         """Return the questions that matter most."""
         with self._lock:
             if self._asked is None or len(self._asked.first) < min(count, self._asked.count):
-                self._asked = self._asker.ask(self._grouping, self._votes, self._unsure, self._beliefs, max(count, 3))
+                self._asked = self._asker.ask(
+                    self._grouping, self._said.votes, self._said.unsure, self._beliefs, max(count, 3)
+                )
             return self._asked
 
     def states(self) -> list[State]:
@@ -161,23 +129,23 @@ class Review:
                 for piece in link.pieces:
                     rows = tree.below(piece)
                     states[rows[grouping.pieces[rows] == piece]] = "implied"
-        for vote in self._votes:
+        for vote in self._said.votes:
             if vote.weight > 0 and grouping.people[vote.a] == grouping.people[vote.b]:
                 states[[vote.a, vote.b]] = "confirmed"
-        for row in self._alone - self._left_out.keys():
+        for row in self._said.alone - self._said.left_out.keys():
             states[row] = "confirmed"
-        for row, mark in self._left_out.items():
+        for row, mark in self._said.left_out.items():
             states[row] = mark
         return list(states)
 
     def title(self, person: int) -> str:
         """Return the name of a group: as given, else of the number of its first tracklet."""
         rows = self._grouping.groups[person].tolist()
-        given = [self._titles[row] for row in rows if row in self._titles]
+        given = [self._said.titles[row] for row in rows if row in self._said.titles]
         if given:
             # What most are called; of two as frequent, what was said last.
             return max(given, key=lambda said: (sum(title == said[1] for _, title in given), said[0]))[1]
-        first = next((row for row in rows if row not in self._alone), rows[0])
+        first = next((row for row in rows if row not in self._said.alone), rows[0])
         return f"person-{first + 1:0{max(len(str(self.basis.tree.count)), 3)}d}"
 
     def titles(self) -> list[str]:
@@ -205,7 +173,7 @@ class Review:
             counts = (states.count("confirmed"), states.count("implied"), states.count("proposed"), left_out)
             wrong = float(min(asked.stakes.sum() / max(pairs, 1), 1))
             return Progress(
-                len(self._entries), *counts, len(self._grouping.groups), len(self._grouping.unheld),
+                len(self._said.entries), *counts, len(self._grouping.groups), len(self._grouping.unheld),
                 asked.until(SAFE, pairs), wrong,
             )  # fmt: skip
 
@@ -227,7 +195,7 @@ class Review:
     def spoken_of(self, since: int) -> set[str]:
         """Return the tracklets that entries after a version are about, those that were undone aside."""
         found: set[str] = set()
-        for number, entry in self._entries:
+        for number, entry in self._said.entries:
             if number > since:
                 found.update(entry.get("names", ()), (entry[side] for side in ("a", "b") if side in entry))
         return found
@@ -343,9 +311,9 @@ class Review:
             There is none.
         """
         with self._lock:
-            if not self._entries:
+            if not self._said.entries:
                 raise CsipError("there is nothing to undo")
-            return self._add({"do": "undo", "of": self._entries[-1][0]}, key)
+            return self._add({"do": "undo", "of": self._said.entries[-1][0]}, key)
 
     # ---- inside -------------------------------------------------------------------------------------------------
 
@@ -377,88 +345,16 @@ class Review:
 
     def work_out(self) -> None:
         """Work out everything from the journal."""
-        undone = {entry["of"] for entry in self.journal.entries if entry.get("do") == "undo"}
-        self._entries = [
-            (number, entry)
-            for number, entry in enumerate(self.journal.entries, 1)
-            if entry.get("do") != "undo" and number not in undone
-        ]
-        self._votes: list[Vote] = []
-        self._answered: list[Answered] = []
-        self._unsure: dict[tuple[int, int], int] = {}
-        self._alone: set[int] = set()
-        self._held: set[int] = set()
-        self._left_out: dict[int, State] = {}
-        self._titles: dict[int, tuple[int, str]] = {}
-        self.unknown = 0  # entries about tracklets that are not here any more
-        for number, entry in self._entries:
-            try:
-                getattr(self, f"_on_{entry['do']}")(number, entry)
-            except (KeyError, AttributeError, TypeError, IndexError) as error:
-                if isinstance(error, KeyError) and error.args[0] not in entry:
-                    self.unknown += 1
-                    continue
-                raise CsipError(f"{self.journal.path}: line {number + 1} cannot be understood ({error!r})") from error
-        self._beliefs = Beliefs.fitted(self._answered)
+        self._said = Said.of(self.journal, self.basis)
+        self._beliefs = Beliefs.fitted(self._said.answered)
         self._grouping = self._grouper.group(
-            self._votes,
-            frozenset(self._alone),
-            frozenset(self._left_out),
-            frozenset(self._held),
+            self._said.votes,
+            frozenset(self._said.alone),
+            frozenset(self._said.left_out),
+            frozenset(self._said.held),
             self._asker.credible(self._beliefs),
         )
         self._asked = None
-
-    def _on_compare(self, number: int, entry: dict[str, Any]) -> None:
-        a, b = self.basis.rows[entry["a"]], self.basis.rows[entry["b"]]
-        if entry["answer"] == "unsure":
-            pair = min(a, b), max(a, b)
-            self._unsure[pair] = self._unsure.get(pair, 0) + 1
-            return
-        same = entry["answer"] == "same"
-        self._votes.append(Vote(a, b, 1.0 if same else -1.0, number))
-        if "measured" in entry:
-            self._answered.append(Answered(entry["kind"], tuple(entry["measured"]), same, entry["agrees"]))
-
-    def _on_mark(self, number: int, entry: dict[str, Any]) -> None:
-        for name in entry["names"]:
-            row = self.basis.rows[name]
-            self._left_out.pop(row, None)
-            if entry["as"] != "person":
-                self._left_out[row] = entry["as"]
-
-    def _on_move(self, number: int, entry: dict[str, Any]) -> None:
-        rows = [self.basis.rows[name] for name in entry["names"]]
-        # That they were the same as others no longer holds, nor that they were not the same as whom they are with now.
-        moved = set(rows)
-        beside = {self.basis.rows[name] for name in entry["beside"] if name in self.basis.rows}
-        self._votes = [
-            vote
-            for vote in self._votes
-            if (vote.a in moved) == (vote.b in moved) or (vote.weight < 0 and not {vote.a, vote.b} & beside)
-        ]
-        self._alone |= moved
-        self._held = (self._held | moved) if entry["to"] is None else (self._held - moved)
-        for row in moved:
-            self._titles.pop(row, None)
-        self._votes += [Vote(rows[0], row, FIRM, number) for row in rows[1:]]
-        if entry["to"] is not None:
-            self._votes.append(Vote(rows[0], self.basis.rows[entry["to"]], FIRM, number))
-        self._votes += [Vote(rows[0], self.basis.rows[name], -FIRM, number) for name in entry["from"]]
-
-    def _on_merge(self, number: int, entry: dict[str, Any]) -> None:
-        rows = [self.basis.rows[name] for name in entry["names"]]
-        self._votes += [Vote(rows[0], row, 2 * FIRM, number) for row in rows[1:]]
-
-    def _on_confirm(self, number: int, entry: dict[str, Any]) -> None:
-        rows = [self.basis.rows[name] for name in entry["names"] if name in self.basis.rows]
-        rows.sort(key=lambda row: int(self.basis.tree.starts[row]))
-        self._votes += [Vote(a, b, FIRM, number) for a, b in pairwise(rows)]
-
-    def _on_rename(self, number: int, entry: dict[str, Any]) -> None:
-        for name in entry["names"]:
-            if name in self.basis.rows:
-                self._titles[self.basis.rows[name]] = number, entry["title"]
 
 
 def left_out(root: Path, dataset: str) -> dict[str, str]:
@@ -498,6 +394,3 @@ def open_review(
             f"{root / JOURNAL}: {review.unknown} entries are about tracklets that are not there any more, and do not count"
         )
     return review
-
-
-__all__ = ["Basis", "Progress", "Question", "Review", "open_review"]

@@ -40,9 +40,10 @@ import numpy as np
 from csip.data.dataset import Tracklet
 from csip.data.folder import Sighting, read_sightings
 from csip.retrieval.descriptors import Descriptors, read_descriptors
+from csip.review.basis import Basis
 from csip.review.journal import Journal
 from csip.review.labels import LabelsFile
-from csip.review.review import Basis, Review
+from csip.review.review import Review
 from csip.review.simulate import Annotator, Truth, truth_of_scenes
 from pipelines.review_page.picture_search import PictureSearch
 from pipelines.review_page.pictures import Pictures

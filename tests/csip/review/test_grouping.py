@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from csip.data.folder import Sighting
 from csip.errors import CsipError
 from csip.retrieval.descriptors import Descriptors
+from csip.review.basis import Basis
+from csip.review.beliefs import Answered, Beliefs
 from csip.review.distances import GroupDistances
 from csip.review.grouping import FIRM, Grouper, Vote
 from csip.review.journal import Journal
-from csip.review.questions import Beliefs, nearest
-from csip.review.review import Basis, Review
+from csip.review.neighbours import nearest
+from csip.review.review import Review
 from csip.review.simulate import Annotator, Truth
 from csip.review.split import split
 from csip.review.tree import MergeTree
@@ -78,6 +80,19 @@ def test_by_hand_counts_more_than_having_been_in_sight_together() -> None:
     grouper = grouper_of(features, np.array([[0, 1]]))
     assert grouper.group([Vote(0, 1, 1.0, 0)]).unheld == [0]
     assert grouper.group([Vote(0, 1, FIRM, 0)]).unheld == []
+
+
+def test_one_answer_counts_more_than_a_short_time_in_sight_together() -> None:
+    features = np.ones((4, 2), np.float32) / np.sqrt(2, dtype=np.float32)
+    steps = np.array([[0, 2, 0, 2], [1, 3, 0, 2], [4, 5, 9, 4]], float)
+    tree, nobody, pair = MergeTree.of(steps, 0.5), np.empty((0, 2), np.int64), np.array([[0, 1]])
+    grouper = Grouper(tree, GroupDistances(features), nobody, 0.5, pair)
+    assert [rows.tolist() for rows in grouper.group([]).groups] == [[0, 2], [1, 3]], "near, but not joined unasked"
+    found = grouper.group([Vote(2, 3, 1.0, 0)])
+    assert [rows.tolist() for rows in found.groups] == [[0, 1, 2, 3]] and found.unheld == []
+    assert grouper.group([Vote(2, 3, -1.0, 0)]).unheld == []
+    firm = Grouper(tree, GroupDistances(features), pair, 0.5)
+    assert firm.group([Vote(2, 3, 1.0, 0)]).unheld == [0]
 
 
 def test_mean_distances_of_groups_are_those_of_their_pairs() -> None:
@@ -156,6 +171,29 @@ def test_nobody_is_asked_what_follows(tmp_path: Path) -> None:
         review.compare(a, b, "same" if annotator.same(a, b) else "different")
 
 
+def test_a_short_time_in_sight_together_is_asked_about(tmp_path: Path) -> None:
+    """A tracker leaves two tracklets of one person, which overlap for 2 of 30 frames."""
+    who = np.repeat(np.arange(4), 3)
+    features = np.eye(4, 8, dtype=np.float32)[who] + 0.05 * np.random.default_rng(0).standard_normal((12, 8))
+    features = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32)
+    names, flags = tuple(f"t{row:02d}" for row in range(12)), np.ones(12, bool)
+    spans = {0: (0, 29), 1: (28, 60), 2: (59, 90), 3: (0, 40), 6: (500, 540), 4: (505, 530)}
+    seen = {
+        name: Sighting("c", ("c", ""), *spans.get(row, (1000 * row, 1000 * row + 30))) for row, name in enumerate(names)
+    }
+    described = Descriptors(features, names, np.zeros(12, np.int64), np.ones(12, np.int64), flags, flags, "crowd", "m")
+    basis = Basis(described, seen, 0.5)
+    assert basis.brief.tolist() == [[0, 1], [1, 2]] and len(basis.apart) == 4
+    review = Review(basis, Journal(tmp_path / "review.jsonl", "crowd"))
+    asked = [question for question in review.questions(9).first if question.at_once]
+    assert [{question.a, question.b} < {0, 1, 2} for question in asked] == [True] * len(asked) != []
+    for _ in range(2):
+        question = next(question for question in review.questions(9).first if question.at_once)
+        review.compare(names[question.a], names[question.b], "same")
+    assert review.grouping.groups[0].tolist() == [0, 1, 2]
+    assert review.overlaps() == [(0, 1), (1, 2)], "and it is shown"
+
+
 def test_an_answer_nobody_could_give_is_asked_later(tmp_path: Path) -> None:
     review, _ = review_of(tmp_path, 3)
     question = review.questions().first[0]
@@ -167,8 +205,6 @@ def test_an_answer_nobody_could_give_is_asked_later(tmp_path: Path) -> None:
 
 
 def test_wrong_answers_are_noticed_by_asking_again() -> None:
-    from csip.review.questions import Answered
-
     agreeing = [Answered("again", (0.0,) * 5, True, True)] * 60
     torn = [Answered("again", (0.0,) * 5, True, number % 5 > 0) for number in range(60)]
     assert Beliefs.fitted(agreeing).error < Beliefs.fitted([]).error < Beliefs.fitted(torn).error

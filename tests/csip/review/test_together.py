@@ -1,0 +1,32 @@
+"""Overlaps that an error of the tracker explains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from csip.data.folder import Sighting
+from csip.review.together import brief
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "step", "short"),
+    [
+        ((1, 20), (20, 60), 1, True),  # 1 of 20 frames
+        ((1, 20), (17, 60), 1, True),  # 4
+        ((1, 20), (16, 60), 1, False),
+        ((0.0, 1.9), (1.6, 9.0), 0.1, True),  # the same in seconds
+        ((0.0, 1.9), (1.5, 9.0), 0.1, False),
+        ((1, 100), (50, 52), 1, False),  # all of the shorter one
+        ((5, 5), (5, 5), 0, False),
+    ],
+)
+def test_a_short_overlap(first: tuple[float, float], second: tuple[float, float], step: float, short: bool) -> None:
+    names, source = ("a", "b"), ("c", "v")
+    seen = {name: Sighting("c", source, *span, step) for name, span in zip(names, (first, second), strict=True)}
+    for pair in ([0, 1], [1, 0]):
+        assert brief(np.array([pair]), names, seen).tolist() == [short]
+
+
+def test_nobody_was_in_sight_together() -> None:
+    assert brief(np.empty((0, 2), np.int64), ("a",), {}).shape == (0,)
