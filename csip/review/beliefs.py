@@ -16,6 +16,7 @@ _JOIN = (0.6, 1.0, 0.6, -1.6, -1.7, 3.6)
 _PRIOR = np.array([8.0, 8.0, 8.0, 4.0, 4.0, 1.0])
 _SLIPS = (0.6, 60.0)  # wrong answers among so many, before any was asked again
 _SURE = 5.8  # log odds, one in three hundred is otherwise, beyond which they grow like a logarithm: measures mislead
+_ALIKE = 0.005  # least probability that a join within a group unites two people, who may look alike
 
 Kind = Literal["join", "split", "again", "contradiction"]
 
@@ -28,18 +29,22 @@ class Belief:
     ----------
     weights
         (6,) of the measures and the offset.
+    alike
+        Least probability that they are two people, whatever is measured.
     """
 
     weights: np.ndarray
+    alike: float
 
     def log_odds(self, measured: np.ndarray) -> np.ndarray:
         """Return the log odds of "same", (n,), of (n, 5) measures."""
         plain = measured @ self.weights[:-1] + self.weights[-1]
         beyond = np.maximum(np.abs(plain) - _SURE, 0)
-        return np.asarray(np.sign(plain) * (np.minimum(np.abs(plain), _SURE) + np.log1p(beyond)))
+        found = np.sign(plain) * (np.minimum(np.abs(plain), _SURE) + np.log1p(beyond))
+        return np.asarray(np.minimum(found, np.log((1 - self.alike) / self.alike)))
 
     @staticmethod
-    def fitted(start: Sequence[float], answers: Sequence[tuple[Sequence[float], bool]]) -> Belief:
+    def fitted(start: Sequence[float], answers: Sequence[tuple[Sequence[float], bool]], alike: float) -> Belief:
         """Fit to answers, from where things stand before there are any; a few of them move little.
 
         Parameters
@@ -48,10 +53,12 @@ class Belief:
             The weights without answers.
         answers
             The measures, and whether they were the same.
+        alike
+            As the attribute.
         """
         weights = np.array(start, dtype=np.float64)
         if not answers:
-            return Belief(weights)
+            return Belief(weights, alike)
         x = np.array([[*measured, 1.0] for measured, _ in answers])
         y = np.array([same for _, same in answers], dtype=np.float64)
         begin = weights.copy()
@@ -62,7 +69,7 @@ class Belief:
             weights = weights - np.clip(step, -1, 1)
             if np.abs(step).max() < 1e-6:
                 break
-        return Belief(weights)
+        return Belief(weights, alike)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +99,8 @@ class Beliefs:
         parts = {kind: [(one.measured, one.same) for one in answers if one.kind == kind] for kind in ("split", "join")}
         again = [one.agrees for one in answers if one.kind == "again"]
         error = (_SLIPS[0] + again.count(False)) / (_SLIPS[1] + len(again))
-        return Beliefs(Belief.fitted(_SPLIT, parts["split"]), Belief.fitted(_JOIN, parts["join"]), min(error, 0.2))
+        split, join = Belief.fitted(_SPLIT, parts["split"], _ALIKE), Belief.fitted(_JOIN, parts["join"], _ALIKE)
+        return Beliefs(split, join, min(error, 0.2))
 
 
 @dataclass(frozen=True)

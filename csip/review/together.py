@@ -1,8 +1,8 @@
 """Tracklets that one camera saw at the same time, and which of them may be one person all the same.
 
-A tracker that goes over to somebody else for its last frames, or that finds one person twice, leaves two tracklets of one person
-that overlap a little. Two people who are in sight together overlap for longer, or pass each other as briefly: a short overlap
-tells little, and a person is asked.
+A tracker that goes over to somebody else for some frames, or that finds one person twice, leaves two tracklets of one person that
+overlap. A tracklet is one person's if most of its frames are, so an overlap may be such an error where it is but a small share
+of one of the two. It tells little then, and a person is asked.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from csip.data.folder import Sighting
 
-BRIEF = 0.2  # share of the shorter tracklet up to which an overlap is short
+BRIEF = 0.2  # share of the longer tracklet up to which an overlap is short
 
 
 def brief(pairs: np.ndarray, names: Sequence[str], sightings: Mapping[str, Sighting]) -> np.ndarray:
@@ -35,4 +35,4 @@ def brief(pairs: np.ndarray, names: Sequence[str], sightings: Mapping[str, Sight
             spans[row] = seen.start, seen.end, seen.step
     start, end, step = spans[pairs].transpose(2, 0, 1)
     common = end.min(axis=1) - start.max(axis=1) + step.min(axis=1)
-    return np.asarray(common <= BRIEF * (end - start + step).min(axis=1))
+    return np.asarray(common <= BRIEF * (end - start + step).max(axis=1))

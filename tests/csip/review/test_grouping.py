@@ -183,13 +183,12 @@ def test_a_short_time_in_sight_together_is_asked_about(tmp_path: Path) -> None:
     }
     described = Descriptors(features, names, np.zeros(12, np.int64), np.ones(12, np.int64), flags, flags, "crowd", "m")
     basis = Basis(described, seen, 0.5)
-    assert basis.brief.tolist() == [[0, 1], [1, 2]] and len(basis.apart) == 4
+    assert basis.brief.tolist() == [[0, 1], [1, 2]] and len(basis.apart) == 3
     review = Review(basis, Journal(tmp_path / "review.jsonl", "crowd"))
-    asked = [question for question in review.questions(9).first if question.at_once]
-    assert [{question.a, question.b} < {0, 1, 2} for question in asked] == [True] * len(asked) != []
-    for _ in range(2):
-        question = next(question for question in review.questions(9).first if question.at_once)
-        review.compare(names[question.a], names[question.b], "same")
+    assert review.grouping.groups[0].tolist() == [0, 2], "never joined unasked"
+    (question,) = [question for question in review.questions(9).first if question.at_once]
+    assert {question.a, question.b} < {0, 1, 2}
+    review.compare(names[question.a], names[question.b], "same")
     assert review.grouping.groups[0].tolist() == [0, 1, 2]
     assert review.overlaps() == [(0, 1), (1, 2)], "and it is shown"
 

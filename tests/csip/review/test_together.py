@@ -12,12 +12,13 @@ from csip.review.together import brief
 @pytest.mark.parametrize(
     ("first", "second", "step", "short"),
     [
-        ((1, 20), (20, 60), 1, True),  # 1 of 20 frames
-        ((1, 20), (17, 60), 1, True),  # 4
-        ((1, 20), (16, 60), 1, False),
-        ((0.0, 1.9), (1.6, 9.0), 0.1, True),  # the same in seconds
-        ((0.0, 1.9), (1.5, 9.0), 0.1, False),
-        ((1, 100), (50, 52), 1, False),  # all of the shorter one
+        ((1, 20), (20, 24), 1, True),  # 1 of 20 frames
+        ((1, 20), (17, 24), 1, True),  # 4
+        ((1, 20), (16, 24), 1, False),
+        ((0.0, 1.9), (1.6, 2.3), 0.1, True),  # the same in seconds
+        ((0.0, 1.9), (1.5, 2.3), 0.1, False),
+        ((1, 100), (50, 52), 1, True),  # all of the shorter one
+        ((1, 20), (2, 22), 1, False),
         ((5, 5), (5, 5), 0, False),
     ],
 )
