@@ -35,4 +35,5 @@ def brief(pairs: np.ndarray, names: Sequence[str], sightings: Mapping[str, Sight
             spans[row] = seen.start, seen.end, seen.step
     start, end, step = spans[pairs].transpose(2, 0, 1)
     common = end.min(axis=1) - start.max(axis=1) + step.min(axis=1)
-    return np.asarray(common <= BRIEF * (end - start + step).max(axis=1))
+    longer = (end - start + step).max(axis=1)
+    return np.asarray((common <= BRIEF * longer) & (longer > 0))

@@ -278,6 +278,10 @@ def test_a_contradiction_is_shown(view: Callable[..., Any], served: Served) -> N
     assert a in note.inner_text() and "Contradicts" in note.inner_text(), "both were in sight together"
     tab.keyboard.press("u")
     note.wait_for(state="detached")
+    served.opened.review.compare(a, b, "same")
+    note.get_by_role("button", name="Merge all the same").click()
+    note.wait_for(state="detached")
+    assert served.opened.review.overlaps() == [(0, 1)]
 
 
 def test_a_conflict_with_a_spreadsheet(view: Callable[..., Any], served: Served) -> None:

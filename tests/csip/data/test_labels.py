@@ -101,6 +101,7 @@ def test_sightings(tmp_path: Path) -> None:
     sightings = read_sightings(tmp_path)
     assert sightings["a1"] == Sighting("left", ("left", "one.mp4"), 10, 12)
     assert sightings["b2"] == Sighting("right", ("right", "two.mp4"), 9, 9)
+    assert sightings["b2"].step == 0 < sightings["a1"].step <= 2, "from a frame to the next"
     head = UNKNOWN.splitlines()[0]
     lines = [line.split(",") for line in UNKNOWN.splitlines()[1:]]
     (tmp_path / "tracklets.csv").write_text("\n".join([head, *(",".join([*x[:6], "", x[7]]) for x in lines)]), "utf-8")
