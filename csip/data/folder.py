@@ -20,6 +20,7 @@ one person. A camera folder may hold frames and folders of tracklets.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -339,6 +340,8 @@ class Sighting:
         The first and the last frame: numbers in the video, or else seconds. None where the table has neither.
     step
         From a frame to the next, at the least; 0 of a single frame.
+    second
+        What is a second in the unit of `start` and `end`; nan where the table does not tell.
     """
 
     camera: str
@@ -346,6 +349,7 @@ class Sighting:
     start: float | None
     end: float | None
     step: float = field(default=1.0, compare=False)
+    second: float = field(default=math.nan, compare=False)
 
 
 def read_sightings(root: Path) -> dict[str, Sighting]:
@@ -360,6 +364,7 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
     if not tree.has_file(TABLE):
         return {}
     moments: dict[str, list[float]] = {}
+    times: dict[str, list[float]] = {}
     places: dict[str, tuple[str, tuple[str, str]]] = {}
     rows = _rows(tree)
     column = clock_of(rows)
@@ -369,11 +374,15 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
         moment = _moment(row[column], column, line, tree.root / TABLE)
         if moment is not None:
             moments.setdefault(title, []).append(moment)
+            with contextlib.suppress(ValueError):  # without a time that can be read, too, numbers do
+                times.setdefault(title, []).append(moment if column == "time" else _seconds(row["time"]))
     found = {}
     for title, place in places.items():
         seen = sorted(set(moments.get(title, ())))
         step = min((after - before for before, after in pairwise(seen)), default=0.0)
-        found[title] = Sighting(*place, *((seen[0], seen[-1]) if seen else (None, None)), step)
+        passed = max(times.get(title, (0.0,))) - min(times.get(title, (0.0,)))
+        second = (seen[-1] - seen[0]) / passed if passed > 0 else math.nan
+        found[title] = Sighting(*place, *((seen[0], seen[-1]) if seen else (None, None)), step, second)
     return found
 
 

@@ -44,8 +44,10 @@ class Belief:
         return np.asarray(np.minimum(found, np.log((1 - self.alike) / self.alike)))
 
     @staticmethod
-    def fitted(start: Sequence[float], answers: Sequence[tuple[Sequence[float], bool]], alike: float) -> Belief:
-        """Fit to answers, from where things stand before there are any; a few of them move little.
+    def fitted(
+        start: Sequence[float], answers: Sequence[tuple[Sequence[float], bool]], alike: float, error: float
+    ) -> Belief:
+        """Fit to answers, from where things stand before there are any; a few of them move little, and wrong ones less.
 
         Parameters
         ----------
@@ -55,6 +57,8 @@ class Belief:
             The measures, and whether they were the same.
         alike
             As the attribute.
+        error
+            Share of the answers that are wrong.
         """
         weights = np.array(start, dtype=np.float64)
         if not answers:
@@ -62,10 +66,13 @@ class Belief:
         x = np.array([[*measured, 1.0] for measured, _ in answers])
         y = np.array([same for _, same in answers], dtype=np.float64)
         begin = weights.copy()
-        for _ in range(25):  # Newton's steps
+        for _ in range(25):  # Fisher's scoring
             p = sigmoid(np.clip(x @ weights, -30, 30))
-            gradient = x.T @ (p - y) + _PRIOR * (weights - begin)
-            step = np.linalg.solve((x * (p * (1 - p))[:, None]).T @ x + np.diag(_PRIOR), gradient)
+            said = error + (1 - 2 * error) * p  # how likely the answer is "same"
+            slope = (1 - 2 * error) * p * (1 - p)
+            spread = said * (1 - said)
+            gradient = x.T @ ((said - y) * slope / spread) + _PRIOR * (weights - begin)
+            step = np.linalg.solve((x * (slope**2 / spread)[:, None]).T @ x + np.diag(_PRIOR), gradient)
             weights = weights - np.clip(step, -1, 1)
             if np.abs(step).max() < 1e-6:
                 break
@@ -99,8 +106,11 @@ class Beliefs:
         parts = {kind: [(one.measured, one.same) for one in answers if one.kind == kind] for kind in ("split", "join")}
         again = [one.agrees for one in answers if one.kind == "again"]
         error = (_SLIPS[0] + again.count(False)) / (_SLIPS[1] + len(again))
-        split, join = Belief.fitted(_SPLIT, parts["split"], _ALIKE), Belief.fitted(_JOIN, parts["join"], _ALIKE)
-        return Beliefs(split, join, min(error, 0.2))
+        error = min(error, 0.2)
+        split, join = (
+            Belief.fitted(start, parts[kind], _ALIKE, error) for kind, start in (("split", _SPLIT), ("join", _JOIN))
+        )
+        return Beliefs(split, join, error)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ WIDTH = 0.12  # of the threshold
 LEAST = 0.004  # pairs at stake from which a question is one
 _FAR = 12.0  # widths beyond the threshold from which two groups are no question
 _BRIEF = 0.4  # answers "different" that being in sight together for a short time counts as
+_SETTLED = 2.0  # answers by which one side outweighs the other, from which a contradiction is none
 _MOST = 400  # candidates of a kind that are looked at
 
 
@@ -176,12 +177,13 @@ class Candidates:
             here, there = grouping.groups[first], grouping.groups[second]
             slots = grouping.slots[[first, second]]
             distance = float(self._grouper.distances.between(slots[:1], slots[1:])[0, 0])
-            if same and different:
+            if same and different and total > -_SETTLED:
                 yield self._torn(here, there, same, different, grouping) or Candidate(
                     "contradiction", here, there, total, False, distance
                 )
             elif total > -FIRM:
-                yield Candidate("contradiction" if same else "again", here, there, total, False, distance)
+                kind: Kind = "contradiction" if same and not different else "again"
+                yield Candidate(kind, here, there, total, False, distance)
         for link in grouping.contradictions:
             here, there = (self._members(piece, grouping) for piece in link.pieces)
             if grouping.people[here[0]] == grouping.people[there[0]]:

@@ -39,6 +39,8 @@ class Question:
         Mean distance of the two sides.
     measured
         What the probability was computed from.
+    said
+        What earlier answers say of the two sides, in answers: "same" above 0.
     at_once
         Whether two of the sides were in sight together for a short time.
     """
@@ -51,6 +53,7 @@ class Question:
     same: float
     distance: float
     measured: tuple[float, ...]
+    said: float = 0.0
     at_once: bool = False
 
 
@@ -65,7 +68,7 @@ class Questions:
     count
         How many there are.
     stakes
-        (count,) of all, falling: pairs of tracklets that are expected to be put right by each.
+        (count,) of all in order: pairs of tracklets that are expected to be put right by each.
     """
 
     first: tuple[Question, ...]
@@ -142,10 +145,12 @@ class Asker:
         small = np.array([min(len(one.here), len(one.there)) for one in candidates])
         stakes = np.where(joined, (1 - same) * (pairs + _REJOINED * small * after), same * pairs)
         torn = np.array([one.kind == "contradiction" for one in candidates])
-        stakes[torn] = (np.minimum(same, 1 - same) * pairs + 1)[torn]  # to be settled, even where little hangs on it
+        stakes[torn] = (np.minimum(same, 1 - same) * pairs)[torn]
         self._doubt(candidates, stakes, unsure)
-        order = np.argsort(-stakes, kind="stable")
-        order = order[stakes[order] > LEAST]
+        order = np.argsort(
+            -(stakes + torn), kind="stable"
+        )  # a contradiction is to be settled, even where little hangs on it
+        order = order[(stakes[order] > LEAST) | torn[order]]
         first: list[Question] = []
         for place in order.tolist():
             if len(first) == count:
@@ -156,8 +161,8 @@ class Asker:
                 stakes[place] = 0  # to be told in another way
                 continue
             numbers = float(stakes[place]), int(pairs[place]), float(same[place]), one.distance
-            first.append(Question(a, b, one.kind, *numbers, tuple(measured[place].tolist()), one.at_once))
-        open_stakes = stakes[order][stakes[order] > LEAST]
+            first.append(Question(a, b, one.kind, *numbers, tuple(measured[place].tolist()), one.weight, one.at_once))
+        open_stakes = stakes[order[stakes[order] > 0]]
         return Questions(tuple(first), len(open_stakes), open_stakes)
 
     def _doubt(

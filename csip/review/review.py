@@ -244,7 +244,7 @@ class Review:
                 if {question.a, question.b} == {first, second}:
                     measured = [round(value, 4) for value in question.measured]
                     entry |= {"kind": question.kind, "measured": measured}
-                    entry["agrees"] = (question.same > 0.5) == (answer == "same")
+                    entry["agrees"] = ((question.said or question.same - 0.5) > 0) == (answer == "same")
             return self._add(entry, key)
 
     def mark(self, names: Sequence[str], mark: Mark, key: str | None = None) -> int:

@@ -29,5 +29,14 @@ def test_a_short_overlap(first: tuple[float, float], second: tuple[float, float]
         assert brief(np.array([pair]), names, seen).tolist() == [short]
 
 
+@pytest.mark.parametrize("end", [20, 26])
+def test_an_overlap_of_a_second(end: float) -> None:
+    seen = {"a": Sighting("c", ("c", "v"), 1, 20, 1, 8.0), "b": Sighting("c", ("c", "v"), 13, end, 1)}
+    pair = np.array([[0, 1]])
+    assert brief(pair, ("a", "b"), seen).tolist() == [True], "8 frames at 8 frames per second"
+    seen["b"] = Sighting("c", ("c", "v"), 12, end, 1)
+    assert brief(pair, ("a", "b"), seen).tolist() == [False]
+
+
 def test_nobody_was_in_sight_together() -> None:
     assert brief(np.empty((0, 2), np.int64), ("a",), {}).shape == (0,)
