@@ -375,7 +375,8 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
         if moment is not None:
             moments.setdefault(title, []).append(moment)
             with contextlib.suppress(ValueError):  # without a time that can be read, too, numbers do
-                times.setdefault(title, []).append(moment if column == "time" else _seconds(row["time"]))
+                time = moment if column == "time" else _seconds(row["time"])
+                times.setdefault(title, []).append(time)
     found = {}
     for title, place in places.items():
         seen = sorted(set(moments.get(title, ())))

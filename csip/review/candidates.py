@@ -124,20 +124,21 @@ class Candidates:
         return rows[grouping.pieces[rows] >= self._tree.count]
 
     def _joins(self, grouping: Grouping) -> Iterator[Candidate]:
-        slots = grouping.slots
-        near = self._grouper.distances.between(slots, slots)
-        i, j = np.nonzero(near <= self._grouper.threshold + _FAR * self._width)
-        i, j = i[i < j], j[i < j]
-        kept = ~np.isin(i * len(slots) + j, self._apart(grouping))
-        i, j = i[kept], j[kept]
-        at_once = np.isin(i * len(slots) + j, self._groups_of(self._grouper.brief, grouping))
-        distance = near[i, j].astype(np.float64)
-        sizes = np.array([len(rows) for rows in grouping.groups], dtype=np.float64)
-        worth = sigmoid((self._grouper.threshold - distance) / self._width) * sizes[i] * sizes[j]
-        for place in np.argsort(-worth)[:_MOST].tolist():
-            here, there = grouping.groups[i[place]], grouping.groups[j[place]]
-            weight = -_BRIEF if at_once[place] else 0.0
-            yield Candidate("join", here, there, weight, False, float(distance[place]), bool(at_once[place]))
+        """Yield the groups that are not joined, those first that are near and large."""
+        count, threshold = len(grouping.slots), self._grouper.threshold
+        near = self._grouper.distances.between(grouping.slots, grouping.slots)
+        near.flat[self._apart(grouping)] = np.inf
+        sizes = np.array([len(rows) for rows in grouping.groups], dtype=np.float32)
+        beyond = np.clip((near - threshold) / self._width, -_FAR, 2 * _FAR)
+        worth = np.triu(sizes * sizes[:, None] / (1 + np.exp(beyond)), 1).ravel()
+        best = np.argpartition(-worth, _MOST)[:_MOST] if len(worth) > _MOST else np.arange(len(worth))
+        best = best[np.lexsort((best, -worth[best]))]
+        best = best[(worth[best] > 0) & (near.ravel()[best] <= threshold + _FAR * self._width)]
+        at_once = np.isin(best, self._groups_of(self._grouper.brief, grouping))
+        for place, once in zip(best.tolist(), at_once.tolist(), strict=True):
+            here, there = grouping.groups[place // count], grouping.groups[place % count]
+            weight = -_BRIEF if once else 0.0
+            yield Candidate("join", here, there, weight, False, float(near.ravel()[place]), once)
 
     def _apart(self, grouping: Grouping) -> np.ndarray:
         """Return the pairs of groups that are kept apart, as one number each."""

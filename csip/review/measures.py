@@ -32,7 +32,7 @@ class Measures:
         lengths = np.array([len(rows) for rows in small])
         starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
         means = np.add.reduceat(distances.features[np.concatenate(small)], starts, axis=0) / lengths[:, None]
-        far = 1 - means @ distances.means(grouping.slots).T
+        far = 1 - means.astype(np.float32) @ distances.means(grouping.slots).T
         rows = np.arange(len(candidates))
         for side in ("here", "there"):
             far[rows, [people[getattr(one, side)[0]] for one in candidates]] = 9.0

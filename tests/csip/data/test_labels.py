@@ -102,10 +102,15 @@ def test_sightings(tmp_path: Path) -> None:
     assert sightings["a1"] == Sighting("left", ("left", "one.mp4"), 10, 12)
     assert sightings["b2"] == Sighting("right", ("right", "two.mp4"), 9, 9)
     assert sightings["b2"].step == 0 < sightings["a1"].step <= 2, "from a frame to the next"
+    assert sightings["a1"].second == pytest.approx(20) and math.isnan(sightings["b2"].second)
     head = UNKNOWN.splitlines()[0]
     lines = [line.split(",") for line in UNKNOWN.splitlines()[1:]]
     (tmp_path / "tracklets.csv").write_text("\n".join([head, *(",".join([*x[:6], "", x[7]]) for x in lines)]), "utf-8")
     assert read_sightings(tmp_path)["a1"] == Sighting("left", ("left", "one.mp4"), 0.4, 0.5), "seconds, without numbers"
+    assert read_sightings(tmp_path)["a1"].second == pytest.approx(1)
+    without = [line.rpartition(",")[0] + "," for line in UNKNOWN.splitlines()[1:]]
+    (tmp_path / "tracklets.csv").write_text("\n".join([head, *without]), "utf-8")
+    assert math.isnan(read_sightings(tmp_path)["a1"].second), "numbers alone"
     (tmp_path / "tracklets.csv").write_text("tracklet,person,camera,frame\na1,,left,v/1.jpg\n")
     assert read_sightings(tmp_path) == {"a1": Sighting("left", ("left", ""), None, None)}
     (tmp_path / "tracklets.csv").write_text(UNKNOWN.replace(",12,", ",x,", 1))
