@@ -102,10 +102,10 @@ class Beliefs:
 
     @staticmethod
     def fitted(answers: Sequence[Answered]) -> Beliefs:
-        """Fit all of it to the answers; `error` to those that were asked again."""
+        """Fit all of it to the answers; `error` is the share that was found to be otherwise when asked again."""
         parts = {kind: [(one.measured, one.same) for one in answers if one.kind == kind] for kind in ("split", "join")}
         again = [one.agrees for one in answers if one.kind == "again"]
-        error = (_SLIPS[0] + again.count(False)) / (_SLIPS[1] + len(again))
+        error = (_SLIPS[0] + again.count(False)) / (_SLIPS[1] + len(answers))  # doubtful ones are asked again, not any
         error = min(error, 0.2)
         split, join = (
             Belief.fitted(start, parts[kind], _ALIKE, error) for kind, start in (("split", _SPLIT), ("join", _JOIN))
