@@ -230,7 +230,7 @@ def _pixels(picture: Image.Image, data: bytes, kind: FrameKind) -> np.ndarray | 
     if kind is FrameKind.DEEP:
         image = _deep(picture, data)
     elif kind is FrameKind.ALPHA:
-        image = _composed(np.asarray(picture.convert("RGBA"))[..., [2, 1, 0, 3]])
+        image = composed(np.asarray(picture.convert("RGBA"))[..., [2, 1, 0, 3]])
     elif picture.format in ("JPEG", "MPO"):
         image = _jpeg(data, kind)
     elif picture.format in ("TIFF", "AVIF", "PPM"):
@@ -308,11 +308,11 @@ def _deep(picture: Image.Image, data: bytes) -> np.ndarray | None:
     if image.shape[2] == 4:
         alpha = np.round(image[..., 3:].astype(np.float64) * (255 / 65535)).astype(np.uint8)
         seen = np.where(image[..., 3:] > 0, image[..., :3], 0)  # hidden colours have no say in the range
-        return _composed(np.concatenate([to_8_bits(seen), alpha], axis=2))
+        return composed(np.concatenate([to_8_bits(seen), alpha], axis=2))
     return to_8_bits(image[..., :3])
 
 
-def _composed(image: np.ndarray) -> np.ndarray:
+def composed(image: np.ndarray) -> np.ndarray:
     """Put (H, W, 4) BGRA on the plain background."""
     alpha = image[..., 3:].astype(np.float32) / 255
     return np.ascontiguousarray(np.round(image[..., :3] * alpha + BACKGROUND * (1 - alpha)).astype(np.uint8))

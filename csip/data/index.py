@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from csip.data.dataset import Dataset, Tracklet, is_image, is_other_picture
-from csip.data.names import in_natural_order
+from csip.data.names import in_natural_order, is_hidden
 from csip.errors import CsipError
 from csip.files import atomic
 
@@ -218,7 +218,7 @@ def _names(path: Path) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
+                if not is_hidden(entry.name):
                     (folders if _is_folder(entry) else files).append(entry.name)
     except (FileNotFoundError, NotADirectoryError):
         pass

@@ -1,6 +1,5 @@
 """The image encoder: OpenCLIP's vision transformer at the input size of people, with camera embeddings."""
 
-import json
 import math
 import pickle
 import zipfile
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.errors import CsipError
+from csip.files import parse_json
 from csip.models.attention import ImageAttention
 from pose_cache.compat import guard_torchvision
 from pose_cache.shipped import CONFIGS
@@ -23,6 +23,9 @@ NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers
 QUICK = "-quickgelu"
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 HUB = "hf-hub:"
+# What a tower's config counts, and the most of it: layers without end would be a damaged file.
+_COUNTS = ("layers", "width", "head_width", "patch_size")
+_LARGEST = 16_384
 # Scalars beside the parameters, which only OpenAI's own archives of CLIP hold.
 OPENAI_MARKS = frozenset({"input_resolution", "context_length", "vocab_size"})
 
@@ -167,12 +170,15 @@ def create_vision(
         quick_gelu = source.get("quick_gelu", False)
         weights_file = _download(known, pretrained, source) if load else None
 
-    visual = open_clip.CLIP(
-        embed_dim=config["embed_dim"],
-        vision_cfg={**vision, "image_size": tuple(size)},
-        text_cfg=NO_TEXT,
-        quick_gelu=quick_gelu,
-    ).visual
+    try:
+        visual = open_clip.CLIP(
+            embed_dim=config["embed_dim"],
+            vision_cfg={**vision, "image_size": tuple(size)},
+            text_cfg=NO_TEXT,
+            quick_gelu=quick_gelu,
+        ).visual
+    except (TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
+        raise CsipError(f"{model}: no vision transformer can be made of its vision_cfg ({error})") from error
     if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
         raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
     if weights_file is not None:
@@ -240,10 +246,10 @@ def _read_config(model: str) -> dict[str, Any]:
 
     if model.endswith(".json"):
         try:
-            config = json.loads(_shipped(model).read_text())
+            config = parse_json(_shipped(model).read_bytes())
         except FileNotFoundError as error:
             raise CsipError(f"vision.model: there is no model file {model}") from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise CsipError(f"{model}: not a JSON file: {error}") from error
         if not isinstance(config, dict):
             raise CsipError(f"{model}: expected a mapping with embed_dim and vision_cfg")
@@ -258,8 +264,17 @@ def _read_config(model: str) -> dict[str, Any]:
     missing = {"embed_dim", "vision_cfg"} - set(config)
     if missing:
         raise CsipError(f"{model}: not an OpenCLIP model config, it lacks {', '.join(sorted(missing))}")
-    if "timm_model_name" in config["vision_cfg"] or not isinstance(config["vision_cfg"].get("layers", 12), int):
+    tower = config["vision_cfg"]
+    if not isinstance(tower, dict):
+        raise CsipError(f"{model}: vision_cfg: expected a mapping, found {type(tower).__name__}")
+    if "timm_model_name" in tower or isinstance(tower.get("layers", 12), list):
         raise CsipError(f"vision.model: {model} is no plain vision transformer; choose one, e.g. ViT-B-16")
+    for name, value in {
+        "embed_dim": config["embed_dim"],
+        **{name: tower[name] for name in _COUNTS if name in tower},
+    }.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+            raise CsipError(f"{model}: {name}: expected a whole number from 1 to {_LARGEST:,}, found {value!r:.40}")
     return config
 
 
@@ -282,7 +297,7 @@ def _from_hub(model: str, name: str, quick_gelu: bool) -> Path:
     repository = name.removeprefix(HUB)
     try:
         described = Path(download_pretrained_from_hf(repository, filename="open_clip_config.json"))
-        content = json.loads(described.read_text())
+        content = parse_json(described.read_bytes())
         weights = Path(download_pretrained_from_hf(repository))
     except Exception as error:
         raise _offline(name, _hub_address(repository), model, error) from error

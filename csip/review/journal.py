@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from csip.errors import CsipError
-from csip.files import flush
+from csip.files import flush, parse_json
+from csip.review.entries import check_entry
 
 FORMAT = 1
 
@@ -93,10 +94,12 @@ def _parsed(path: Path, dataset: str) -> tuple[list[dict[str, Any]], int]:
     entries: list[dict[str, Any]] = []
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if not isinstance(entry, dict):
                 raise ValueError("no JSON object")
-        except (ValueError, RecursionError) as error:
+            if entries:
+                check_entry(entry)
+        except ValueError as error:
             raise CsipError(
                 f"{path}: line {number} is damaged ({error}); restore the file, or delete the line to lose that answer"
             ) from error

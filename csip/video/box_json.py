@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -16,7 +15,9 @@ from typing import Any, Final
 import numpy as np
 
 from csip.data.names import canonical
+from csip.data.numerals import whole
 from csip.errors import CsipError
+from csip.files import parse_json
 from csip.video.box_raw import PEOPLE, UNIT, BoxesOptions, RawBoxes
 
 _TRACK: Final = ("track_id", "instance_id", "object_id", "tracking_id")
@@ -41,16 +42,16 @@ def read_coco(path: Path, video: str, options: BoxesOptions) -> RawBoxes:
         It is no such JSON, holds nothing of this video, or no category is known to be people.
     """
     try:
-        tree = json.loads(path.read_bytes().decode("utf-8-sig"))
+        tree = parse_json(path.read_bytes())
         images, annotations = tree["images"], tree["annotations"]
         categories = {one["id"]: str(one["name"]) for one in tree.get("categories", [])}
         mine = _images_of(tree, video, path)
         return _boxes(path, mine, annotations, categories, options) if images else _nothing(path)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CsipError):
-            raise
+    except CsipError:
+        raise
+    except ValueError as error:
         raise CsipError(f"{path}: not a JSON file of boxes ({error})") from error
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise CsipError(
             f"{path}: not COCO's JSON for videos: expected images with id and frame_id or numbered file names, annotations with "
             f"image_id, category_id and bbox, and categories with id and name; {type(error).__name__}: {error}"
@@ -60,9 +61,9 @@ def read_coco(path: Path, video: str, options: BoxesOptions) -> RawBoxes:
 def holds(path: Path, video: str) -> bool:
     """Whether a JSON file has images of a video."""
     try:
-        tree = json.loads(path.read_bytes().decode("utf-8-sig"))
+        tree = parse_json(path.read_bytes())
         return bool(_images_of(tree, video, path))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return False
 
 
@@ -157,7 +158,7 @@ def _people(path: Path, categories: dict[Any, str], options: BoxesOptions) -> tu
 def _number(image: dict[str, Any], order: int) -> int:
     for name in _FRAME:
         if image.get(name) is not None:
-            return int(image[name])
+            return whole(image[name])
     digits = re.findall(r"\d+", PurePosixPath(str(image.get("file_name", ""))).stem)
     return int(digits[-1]) if digits else order + 1
 
@@ -167,5 +168,5 @@ def _track(annotation: dict[str, Any]) -> int:
     for place in (annotation, inside):
         for name in _TRACK:
             if place.get(name) is not None:
-                return int(place[name])
+                return whole(place[name])
     return -1

@@ -13,7 +13,6 @@ from __future__ import annotations
 import csv
 import filecmp
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -27,7 +26,7 @@ from csip.data.csv_table import format_rows, parse_table
 from csip.data.labels import LABELS
 from csip.data.names import canonical
 from csip.errors import CsipError
-from csip.files import atomic, flush, write_bytes, write_json, write_text
+from csip.files import atomic, flush, parse_json, write_bytes, write_json, write_text
 from csip.video.find import VideoFile
 from csip.video.one_video import COLUMNS, BoxesFile, VideoSummary
 from pose_cache.errors import PoseCacheError
@@ -286,7 +285,7 @@ def _said(value: Any) -> str:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -451,7 +451,7 @@ from csip.review.review import left_out
 from csip.review.simulate import Annotator, Truth, truth_of_scenes
 journal = Journal(Path(sys.argv[1]), "hall")
 for line in sys.stdin:
-    print(journal.add({"do": "compare", "key": line.strip()}), flush=True)
+    print(journal.add({"do": "compare", "a": "x", "b": "y", "answer": "same", "key": line.strip()}), flush=True)
 """
 
 
