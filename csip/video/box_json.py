@@ -46,7 +46,7 @@ def read_coco(path: Path, video: str, options: BoxesOptions) -> RawBoxes:
         images, annotations = tree["images"], tree["annotations"]
         categories = {one["id"]: str(one["name"]) for one in tree.get("categories", [])}
         mine = _images_of(tree, video, path)
-        return _boxes(path, mine, annotations, categories, options) if images else _nothing(path)
+        return _boxes(path, mine, images, annotations, categories, options) if images else _nothing(path)
     except CsipError:
         raise
     except ValueError as error:
@@ -103,6 +103,7 @@ def _sequence(image: dict[str, Any]) -> str:
 def _boxes(
     path: Path,
     images: list[dict[str, Any]],
+    everything: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
     categories: dict[Any, str],
     options: BoxesOptions,
@@ -110,7 +111,7 @@ def _boxes(
     if not images:
         raise CsipError(f"{path}: it has no images of this video")
     frames = {image["id"]: _number(image, order) for order, image in enumerate(images)}
-    rows = [one for one in annotations if one["image_id"] in frames]
+    rows, orphans = _annotations_of(frames, everything, annotations, path)
     values = np.array([[float(value) for value in one["bbox"]] for one in rows], float).reshape(-1, 4)
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
@@ -118,6 +119,8 @@ def _boxes(
             f"{path}: annotation {rows[bad].get('id', bad)}: its bbox is {rows[bad]['bbox']}; expected finite numbers"
         )
     sizes = {(image["width"], image["height"]) for image in images if "width" in image and "height" in image}
+    if len(sizes) > 1 and len(values) and np.abs(values).max() > UNIT:
+        values = _shares(values, rows, images, path)
     people = _people(path, categories, options)
     corners = bool(len(values)) and bool((values[:, 2:] > values[:, :2]).all())
     raw = RawBoxes(
@@ -137,9 +140,42 @@ def _boxes(
     numbers = sorted(frames.values())
     if numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] in (0, 1):
         raw.length = len(numbers)
+    if orphans:
+        raw.dropped["boxes: of an image that is not listed"] = orphans
     crowd = np.array([bool(one.get("iscrowd") or one.get("ignore")) for one in rows], bool)
     raw.select(~crowd, "boxes: a crowd, or marked to be ignored")
     return raw
+
+
+def _annotations_of(
+    frames: dict[Any, int], images: list[dict[str, Any]], annotations: list[dict[str, Any]], path: Path
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the annotations of a video's images, and how many there are of no image at all."""
+    listed = {image["id"] for image in images}
+    rows = [one for one in annotations if one["image_id"] in frames]
+    orphans = sum(one["image_id"] not in listed for one in annotations)
+    if orphans and orphans == len(annotations):
+        raise CsipError(
+            f"{path}: none of its annotations is of an image that it lists: the first image_id is "
+            f"{annotations[0]['image_id']!r}, the first image's id {images[0]['id']!r}"
+        )
+    wrong = next((one for one in rows if len(one["bbox"]) != 4), None)
+    if wrong is not None:
+        raise CsipError(
+            f"{path}: annotation {wrong.get('id')}: its bbox has {len(wrong['bbox'])} numbers; expected left, top, width, height"
+        )
+    return rows, orphans
+
+
+def _shares(values: np.ndarray, rows: list[dict[str, Any]], images: list[dict[str, Any]], path: Path) -> np.ndarray:
+    """Return boxes of images of several sizes as shares of theirs."""
+    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in images}
+    own = np.array([sizes[one["image_id"]] for one in rows], float)
+    if not (own >= 1).all():
+        raise CsipError(
+            f"{path}: its images are of several sizes, and some have none; expected a width and a height of each"
+        )
+    return values / np.tile(own, 2)
 
 
 def _people(path: Path, categories: dict[Any, str], options: BoxesOptions) -> tuple[str, ...]:

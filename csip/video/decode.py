@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,6 +26,9 @@ from pose_cache.images import composed, read_frame
 
 PICTURE_RATE: Final = 25.0
 """Pictures a second of a folder without a seqinfo.ini that says it."""
+
+RATES: Final = "seqinfo.ini"
+"""MOTChallenge's notes of a sequence, in its folder or beside that of its pictures."""
 
 MAX_PIXELS: Final = 100_000_000
 """A few kilobytes can unpack to gigabytes."""
@@ -178,15 +182,22 @@ class VideoReader:
         self.problem = "; ".join(problems)
 
     def _from_pictures(self, pictures: list[tuple[int, str]]) -> Iterator[Frame]:
-        damaged = 0
+        damaged = fitted = 0
+        size: tuple[int, int] | None = None
         for number, name in pictures:
             image = read_frame(self.path / name)
             if image is None:
                 damaged += 1
                 continue
+            shape = (image.shape[1], image.shape[0])
+            size = size or shape
+            if shape != size:
+                fitted, image = fitted + 1, fit(image, size)
             yield Frame(number, (number - self.first) / self.rate, image)
-        if damaged:
-            self.problem = f"{damaged} of {len(pictures)} pictures cannot be read"
+        problems = [f"{damaged} of {len(pictures)} pictures cannot be read"] if damaged else []
+        if fitted and size is not None:
+            problems.append(f"{fitted} of {len(pictures)} pictures are not {size[0]} x {size[1]}, and fitted into that")
+        self.problem = "; ".join(problems)
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -270,8 +281,14 @@ def _pictures(folder: Path) -> list[tuple[int, str]]:
     if not names:
         raise UnreadableVideo(f"{folder}: no pictures in it")
     stems = [Path(name).stem for name in names]
-    if all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
-        return sorted(zip(map(int, stems), names, strict=True))
+    if all(stem.isdecimal() for stem in stems):
+        listed = sorted(zip(map(int, stems), names, strict=True))
+        twice = next(((one, other) for one, other in pairwise(listed) if one[0] == other[0]), None)
+        if twice is not None:
+            raise UnreadableVideo(
+                f"{folder}: {twice[0][1]} and {twice[1][1]} are both frame {twice[0][0]}; move one of them out"
+            )
+        return listed
     return list(enumerate(in_natural_order(names), start=1))
 
 
@@ -279,7 +296,7 @@ def _picture_rate(folder: Path) -> float:
     """Return what MOTChallenge's seqinfo.ini beside the folder says, or the usual rate."""
     parser = configparser.ConfigParser()
     try:
-        parser.read([folder / "seqinfo.ini", folder.parent / "seqinfo.ini"], encoding="utf-8")
+        parser.read([folder / RATES, folder.parent / RATES], encoding="utf-8")
         rate = parser.getfloat("Sequence", "frameRate", fallback=PICTURE_RATE)
     except (configparser.Error, ValueError, UnicodeDecodeError):
         return PICTURE_RATE

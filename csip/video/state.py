@@ -27,6 +27,7 @@ from csip.data.labels import LABELS
 from csip.data.names import canonical
 from csip.errors import CsipError
 from csip.files import atomic, flush, parse_json, write_bytes, write_json, write_text
+from csip.video.decode import RATES
 from csip.video.find import VideoFile
 from csip.video.one_video import COLUMNS, BoxesFile, VideoSummary
 from pose_cache.errors import PoseCacheError
@@ -264,6 +265,9 @@ def source_of(video: VideoFile, boxes: BoxesFile | None) -> dict[str, Any]:
         "digest": _short(names.encode("utf-8", "surrogateescape")),
         "boxes": None,
     }
+    notes = [place / RATES for place in (video.path, video.path.parent)] if video.path.is_dir() else []
+    if rates := [file.read_bytes() for file in notes if file.is_file()]:
+        source["rates"] = _short(b"\0".join(rates))
     if boxes is not None:
         text = b"\0".join(file.name.encode("utf-8", "surrogateescape") + file.read_bytes() for file in boxes.files())
         source["boxes"] = {"name": boxes.path.name, "digest": _short(text), **asdict(boxes.options)}
