@@ -296,6 +296,7 @@ def test_cached_features_equal_computed_ones_and_a_stale_cache_is_not_used(setti
     assert again.calls == 0
     assert all(np.array_equal(a, b) for a, b in zip(computed, cached, strict=True))
     assert [len(f) for f in cached] == [len(t.frames) for t in dataset.train]
+    assert not any(f.flags.owndata or f.flags.writeable for f in cached), "mapped from the file"
     with torch.no_grad():
         vision.visual.proj.mul_(2)
     doubled = frame_features(tmp_path / "f.h5", *arguments, again)

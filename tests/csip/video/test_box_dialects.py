@@ -518,7 +518,7 @@ def test_commas_of_fractions_and_of_thousands(tmp_path: Path) -> None:
         read(tmp_path / "a.csv", f"{head}1;1;987;20;30;60\n2;1;1,234;20;30;60\n", video=None)
 
 
-def coco(images: list[dict[str, object]], boxes: list[dict[str, object]]) -> str:
+def coco_of(images: list[dict[str, object]], boxes: list[dict[str, object]]) -> str:
     return json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "person"}]})
 
 
@@ -530,25 +530,25 @@ def test_coco_whose_images_have_several_sizes(tmp_path: Path) -> None:
         {"id": n, "image_id": n, "category_id": 1, "track_id": 1, "bbox": [100 / n, 50 / n, 40 / n, 80 / n]}
         for n in (1, 2)
     ]
-    found = read(tmp_path / "hall.json", coco(images, boxes))
+    found = read(tmp_path / "hall.json", coco_of(images, boxes))
     assert np.allclose(found.boxes, [[100, 50, 140, 130]] * 2)
     del images[1]["width"]
     images.append({"id": 3, "frame_id": 3, "file_name": "a/1.jpg", "width": 5, "height": 5})
     with pytest.raises(CsipError, match="expected a width and a height of each"):
-        read(tmp_path / "hall.json", coco(images, boxes))
+        read(tmp_path / "hall.json", coco_of(images, boxes))
 
 
 def test_coco_whose_annotations_are_of_no_image(tmp_path: Path) -> None:
     images: list[dict[str, object]] = [{"id": 1, "frame_id": 1, "file_name": "a/1.jpg"}]
     box: dict[str, object] = {"category_id": 1, "track_id": 1, "bbox": [100, 50, 40, 80]}
-    found = read(tmp_path / "hall.json", coco(images, [box | {"image_id": 1}, box | {"image_id": 7}]))
+    found = read(tmp_path / "hall.json", coco_of(images, [box | {"image_id": 1}, box | {"image_id": 7}]))
     assert len(found.boxes) == 1 and found.dropped == {"boxes: of an image that is not listed": 1}
     with pytest.raises(
         CsipError, match="none of its annotations is of an image that it lists: the first image_id is '1'"
     ):
-        read(tmp_path / "hall.json", coco(images, [box | {"image_id": "1"}]))
+        read(tmp_path / "hall.json", coco_of(images, [box | {"image_id": "1"}]))
     with pytest.raises(CsipError, match="its bbox has 5 numbers"):
-        read(tmp_path / "hall.json", coco(images, [box | {"image_id": 1, "bbox": [1, 2, 3, 4, 5]}] * 4))
+        read(tmp_path / "hall.json", coco_of(images, [box | {"image_id": 1, "bbox": [1, 2, 3, 4, 5]}] * 4))
 
 
 @pytest.mark.parametrize("frame", [0.04, True, 10**30, float("inf"), [1]])
@@ -556,4 +556,4 @@ def test_coco_whose_frames_are_no_whole_numbers(tmp_path: Path, frame: object) -
     images: list[dict[str, object]] = [{"id": 1, "frame_id": frame, "file_name": "a/1.jpg"}]
     box: dict[str, object] = {"image_id": 1, "category_id": 1, "track_id": 1, "bbox": [100, 50, 40, 80]}
     with pytest.raises(CsipError, match="expected a whole number, found"):
-        read(tmp_path / "hall.json", coco(images, [box]))
+        read(tmp_path / "hall.json", coco_of(images, [box]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import av
@@ -108,6 +109,22 @@ def test_folders_that_systems_make_are_no_cameras(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [video.name for video in find_videos(tmp_path)] == ["hall/a.mp4"]
+
+
+def test_a_video_of_the_same_size_and_time_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "a.avi"
+    sources = []
+    for level in (60, 61):
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("rawvideo", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for _ in range(3):
+                image = np.full((48, 64, 3), level, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
+        os.utime(path, (10**9, 10**9))
+        sources.append(source_of(*find_videos(tmp_path), None))
+    assert sources[0]["bytes"] == sources[1]["bytes"] and sources[0]["digest"] == sources[1]["digest"]
+    assert sources[0] != sources[1]
 
 
 def test_another_rate_of_a_folder_of_pictures_makes_its_times_anew(tmp_path: Path) -> None:
