@@ -44,7 +44,17 @@ class Journal:
             flush(path.parent)
 
     def add(self, entry: dict[str, Any]) -> int:
-        """Append an entry and return its number, from 1; it is on the disk when this returns."""
+        """Append an entry and return its number, from 1; it is on the disk when this returns.
+
+        Raises
+        ------
+        CsipError
+            It is no entry that could be read again.
+        """
+        try:
+            check_entry(entry)
+        except ValueError as error:
+            raise CsipError(f"expected an entry of a review: {error}") from error
         self._append(entry)
         self.entries.append(entry)
         return len(self.entries)

@@ -158,8 +158,10 @@ class IngestState:
         if record is None or not self._record(video).with_suffix(".csv").is_file():
             return None
         known = record.get("source")
+        if record.get("video") != _identity(video) or not isinstance(known, dict) or not known:
+            return None
         # What an earlier version did not note has no say.
-        if record.get("video") != _identity(video) or not known or known != {key: source.get(key) for key in known}:
+        if known != {key: source.get(key) for key in known}:
             return None
         try:
             return VideoSummary(**record["summary"])
