@@ -264,6 +264,16 @@ def test_descriptions_of_image_encoders(tower: Path, tmp_path: Path) -> None:
     survives(path, tower.read_bytes(), lambda: create_vision(str(path), None, (64, 32), 0), anything, inputs)
 
 
+@pytest.mark.parametrize("name", ["clip.safetensors", "clip.pt"])
+def test_weights_of_image_encoders(name: str, tower: Path, tmp_path: Path) -> None:
+    weights, path = create_vision(str(tower), None, (64, 32)).visual.state_dict(), tmp_path / name
+    if path.suffix == ".pt":
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+    assert survives(path, path.read_bytes(), lambda: create_vision(str(tower), str(path), (64, 32)), anything) > 10
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
 def test_weights_of_pose_networks(name: str, tmp_path: Path) -> None:
     network, path = nn.Linear(3, 2), tmp_path / name

@@ -17,7 +17,6 @@ from pathlib import Path
 from csip.errors import CsipError
 
 _SEPARATORS = (",", ";", "\t")
-_CALLED = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 # The last four are wide = + - @: formulas to spreadsheets in Chinese and Japanese.
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
@@ -87,10 +86,10 @@ def parse_table(content: bytes, where: Path, needed: Sequence[str]) -> Iterator[
             cells = [_unguarded(cell) for cell in row]
             if names is None:
                 names = _columns(cells, where, needed)
-            elif any(cells[len(names) :]):
+            elif separator == "," and any(cells[len(names) :]):  # a name such as Doe, John would be cut
                 raise CsipError(
                     f"{where}: line {line} has {len(cells)} cells, the head has {len(names)} columns; put a cell that holds "
-                    f"{_CALLED[separator]} in quotation marks"
+                    "a comma in quotation marks"
                 )
             elif any(cells):
                 yield line, dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))

@@ -83,7 +83,7 @@ def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
         parts_of = [name for name in tree.folders() if name.casefold() in _PART_NAMES]
         if len(parts_of) > 1 or not _PEOPLE_TOO.issuperset(name.casefold() for name in parts_of):
             raise CsipError(
-                f"{tree.root}: folders called as parts of a data set, not as people: {', '.join(parts_of)}; expected "
+                f"{tree.root}: the folders {', '.join(parts_of)} are called as parts of a data set, not as people; expected "
                 f"train and test, in small letters, or a table {TABLE} with the column part"
             )
         everyone = _by_name(name for name in tree.folders() if not _is_ours(name))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -344,7 +343,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
             f"{path}: holds more than tensors, which could run code as they are read, and is not loaded; write the weights "
             "alone: torch.save(model.state_dict(), ...)"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torch, pickle and zipfile raise whatever they stumble over
         raise CsipError(f"{path}: damaged, or not a file of weights: {error}") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(

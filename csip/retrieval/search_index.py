@@ -16,6 +16,7 @@ import faiss
 import numpy as np
 import torch
 
+from csip.data.numerals import whole
 from csip.errors import CsipError
 from csip.files import atomic, digest, parse_json, write_json
 from csip.monitor import Monitor, Silent
@@ -191,7 +192,8 @@ def load(path: Path, features: np.ndarray, source: str) -> Index | None:
         codes = faiss.read_index(str(path))
         if codes.ntotal != len(features) or codes.d != features.shape[1]:
             return None
-        return Index(features, codes, Effort(**notes["effort"]))
+        candidates, recall = notes["effort"]["candidates"], notes["effort"]["recall"]
+        return Index(features, codes, Effort(whole(candidates), float(recall)))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 

@@ -284,7 +284,8 @@ def _corners(raw: RawBoxes, path: Path, video: Shown | None, found: list[str]) -
     if kind != "xywh":
         found.append({"xyxy": "left, top, right, bottom", "cxcywh": "centre, width, height"}[kind])
     sides = second - first if kind == "xyxy" else second
-    wrong = np.flatnonzero((sides <= 0).any(axis=1))
+    # Beside a number without end a width is nothing.
+    wrong = np.flatnonzero(((sides <= 0) | (first + sides <= first)).any(axis=1))
     if len(wrong):
         at = int(wrong[0])
         raise CsipError(

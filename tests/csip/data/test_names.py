@@ -301,7 +301,7 @@ def test_a_folder_of_unknown_people_is_no_person(tmp_path: Path) -> None:
 
 def test_a_folder_called_as_a_part_is_no_person(tmp_path: Path) -> None:
     people(tmp_path, "train/ann", "notes")
-    with pytest.raises(CsipError, match="folders called as parts of a data set, not as people: train"):
+    with pytest.raises(CsipError, match="the folders train are called as parts of a data set, not as people"):
         folder.load(tmp_path)
 
 

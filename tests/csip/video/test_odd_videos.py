@@ -55,8 +55,9 @@ def test_pictures_that_change_their_size_on_the_way_are_fitted_into_the_first(
 def test_of_two_video_streams_the_first_is_read_and_the_other_named(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "a.mkv"), "w") as container:
         streams = [container.add_stream("mpeg4", rate=25) for _ in range(2)]
-        for stream, level in zip(streams, (60, 200), strict=True):
+        for stream in streams:
             stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for stream, level in zip(streams, (60, 200), strict=True):
             for _ in range(3):
                 image = np.full((48, 64, 3), level, np.uint8)
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="bgr24")))
@@ -69,7 +70,7 @@ def test_of_two_video_streams_the_first_is_read_and_the_other_named(tmp_path: Pa
 def test_colours_behind_the_alpha_of_a_video_do_not_matter(tmp_path: Path) -> None:
     images = []
     for hidden in (0, 255):
-        path = tmp_path / f"{hidden}.mkv"
+        path = tmp_path / f"{hidden}.mov"
         image = np.full((48, 64, 4), hidden, np.uint8)
         image[..., 3] = 0
         image[10:30, 20:40] = (10, 20, 200, 255)
