@@ -21,6 +21,7 @@ one person. A camera folder may hold frames and folders of tracklets.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,8 +110,21 @@ def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
             t for person, paths in people.items() for path in paths for t in _person(tree, path, pids[person], cameras)
         )
 
-    test = read(parts["test"])
-    return Dataset(name, tree.root, read(parts["train"]), test, test)
+    train, test = read(parts["train"]), read(parts["test"])
+    if tree.links:
+        _refuse_one_folder_twice(tree, (*train, *test))
+    return Dataset(name, tree.root, train, test, test)
+
+
+def _refuse_one_folder_twice(tree: Tree, tracklets: Iterable[Tracklet]) -> None:
+    """Refuse links that make two people, or two cameras, of one folder."""
+    owners: dict[str, str] = {}
+    for tracklet in tracklets:
+        real = os.path.realpath(tree.root / tracklet.name)
+        if owners.setdefault(real, tracklet.name) != tracklet.name:
+            raise CsipError(
+                f"{tree.root}: {owners[real]} and {tracklet.name} are one folder, by a link, and would count twice"
+            )
 
 
 def unread_parts(root: Path) -> list[str]:

@@ -176,7 +176,7 @@ def save(index: Index, path: Path, source: str) -> None:
     _notes(path).unlink(missing_ok=True)
     with atomic(path) as temporary:
         faiss.write_index(codes, str(temporary))
-        content = digest(temporary)
+        content = _content(temporary, source, index.effort)
     write_json(_notes(path), {"format": FORMAT, "source": source, "content": content, "effort": asdict(index.effort)})
 
 
@@ -186,14 +186,14 @@ def load(path: Path, features: np.ndarray, source: str) -> Index | None:
         notes = parse_json(_notes(path).read_bytes())
         if notes["format"] != FORMAT or notes["source"] != source:
             return None
+        effort = Effort(whole(notes["effort"]["candidates"]), float(notes["effort"]["recall"]))
         # Of codes that are damaged faiss makes wrong neighbours, or ends the process.
-        if notes["content"] != digest(path):
+        if notes["content"] != _content(path, source, effort):
             return None
         codes = faiss.read_index(str(path))
         if codes.ntotal != len(features) or codes.d != features.shape[1]:
             return None
-        candidates, recall = notes["effort"]["candidates"], notes["effort"]["recall"]
-        return Index(features, codes, Effort(whole(candidates), float(recall)))
+        return Index(features, codes, effort)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 
@@ -223,6 +223,11 @@ def open_index(path: Path, descriptors: Descriptors, monitor: Monitor) -> Index:
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
     """Return the share of the true neighbours, (Q, k), that are among those found, (Q, k)."""
     return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in zip(found, truth, strict=True)]))
+
+
+def _content(path: Path, source: str, effort: Effort) -> str:
+    """Digest of an index and of what its notes say of it."""
+    return hashlib.sha256(f"{digest(path)} {source} {effort}".encode()).hexdigest()[:16]
 
 
 def _digest(features: np.ndarray) -> str:

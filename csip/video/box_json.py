@@ -111,6 +111,13 @@ def _boxes(
     if not images:
         raise CsipError(f"{path}: it has no images of this video")
     frames = {image["id"]: _number(image, order) for order, image in enumerate(images)}
+    numbers: dict[int, Any] = {}
+    for key, number in frames.items():
+        if numbers.setdefault(number, key) != key:
+            raise CsipError(
+                f"{path}: its images {numbers[number]!r} and {key!r} are both frame {number}; expected a frame_id of "
+                "each, or a video_id or a folder in file_name that tells videos apart"
+            )
     rows, orphans = _annotations_of(frames, everything, annotations, path)
     values = np.array([[float(value) for value in one["bbox"]] for one in rows], float).reshape(-1, 4)
     if not np.isfinite(values).all():
@@ -135,10 +142,10 @@ def _boxes(
         coordinates="" if corners and options.coordinates == "auto" else options.coordinates.replace("auto", "xywh"),
         normalised=bool(len(values) and np.abs(values).max() <= UNIT),
         size=sizes.pop() if len(sizes) == 1 else None,
-        first=0 if min(frames.values()) == 0 else None,
+        first=0 if min(numbers) == 0 else None,
     )
-    numbers = sorted(frames.values())
-    if numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] in (0, 1):
+    first = min(numbers)
+    if sorted(numbers) == list(range(first, first + len(numbers))) and first in (0, 1):
         raw.length = len(numbers)
     if orphans:
         raw.dropped["boxes: of an image that is not listed"] = orphans

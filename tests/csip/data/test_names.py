@@ -351,3 +351,19 @@ def test_a_comma_in_a_name_does_not_cut_it(tmp_path: Path) -> None:
         folder.load(tmp_path)
     (tmp_path / "labels.csv").write_text('tracklet,person\nt0,"Doe, Jane"\nt1,"Doe, John",\n')
     assert folder.read_people(tmp_path)["t1"] == "Doe, John"
+
+
+@pytest.mark.parametrize(("link", "to"), [("eve", "ann"), ("bob/c3", "bob/c1"), ("bob/c4", "ann/c1")])
+def test_a_link_makes_no_second_person_and_no_second_camera(tmp_path: Path, link: str, to: str) -> None:
+    people(tmp_path, "ann", "bob")
+    (tmp_path / link).symlink_to(tmp_path / to)
+    with pytest.raises(CsipError, match=rf"{to}.* are one folder, by a link"):
+        folder.load(tmp_path)
+
+
+def test_folders_that_are_links_to_elsewhere_are_read(tmp_path: Path) -> None:
+    people(tmp_path / "disk", "ann", "bob")
+    (tmp_path / "own").mkdir()
+    for name in ("ann", "bob"):
+        (tmp_path / "own" / name).symlink_to(tmp_path / "disk" / name)
+    assert len({t.pid for t in (*folder.load(tmp_path / "own").train, *folder.load(tmp_path / "own").gallery)}) == 2

@@ -557,3 +557,20 @@ def test_coco_whose_frames_are_no_whole_numbers(tmp_path: Path, frame: object) -
     box: dict[str, object] = {"image_id": 1, "category_id": 1, "track_id": 1, "bbox": [100, 50, 40, 80]}
     with pytest.raises(CsipError, match="expected a whole number, found"):
         read(tmp_path / "hall.json", coco_of(images, [box]))
+
+
+def test_coco_whose_images_are_one_frame_twice(tmp_path: Path) -> None:
+    images: list[dict[str, object]] = [{"id": n, "file_name": f"cam{n}_000001.jpg"} for n in (1, 2)]
+    boxes: list[dict[str, object]] = [{"image_id": n, "category_id": 1, "bbox": [9, 9, 20, 60]} for n in (1, 2)]
+    with pytest.raises(CsipError, match="its images 1 and 2 are both frame 1; expected a frame_id"):
+        read(tmp_path / "hall.json", coco_of(images, boxes))
+
+
+def test_two_files_of_boxes_of_one_video_are_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "hall.mp4").touch()
+    (video,) = find_videos(tmp_path)
+    (tmp_path / "hall.txt").write_text("1,1,9,9,20,60,1\n")
+    assert find_boxes(video, None) == tmp_path / "hall.txt"
+    (tmp_path / "hall.csv").write_text("1,1,9,9,20,60,1\n")
+    with pytest.raises(CsipError, match=r"hall\.csv beside it may be the boxes of hall\.mp4, too"):
+        find_boxes(video, None)
