@@ -154,8 +154,8 @@ def find_boxes(video: VideoFile, folder: Path | None) -> Path:
     rivals = [file for file in rivals if file.suffix != ".json" or holds(file, video.name)]
     if rivals:
         raise CsipError(
-            f"{there[0]}: {rivals[0].name} beside it may be the boxes of {video.name}, too; move one of them out, or name a folder "
-            "that has one"
+            f"{there[0]}: {rivals[0].name} beside it may be the boxes of {video.name}, too; move one of them out, or name "
+            "a folder that has one"
         )
     if there:
         return there[0]
