@@ -169,17 +169,7 @@ def create_vision(
         quick_gelu = source.get("quick_gelu", False)
         weights_file = _download(known, pretrained, source) if load else None
 
-    try:
-        visual = open_clip.CLIP(
-            embed_dim=config["embed_dim"],
-            vision_cfg={**vision, "image_size": tuple(size)},
-            text_cfg=NO_TEXT,
-            quick_gelu=quick_gelu,
-        ).visual
-    except (TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
-        raise CsipError(f"{model}: no vision transformer can be made of its vision_cfg ({error})") from error
-    if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
-        raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
+    visual = _tower(model, config, size, quick_gelu)
     if weights_file is not None:
         weights, from_openai = _read_weights(weights_file)
         if from_openai and not quick_gelu:
@@ -196,6 +186,24 @@ def create_vision(
         except (CsipError, RuntimeError) as error:
             raise CsipError(f"{weights_file}: these are not weights of {model}: {error}") from error
     return VisionEncoder(visual, cameras)
+
+
+def _tower(model: str, config: dict[str, Any], size: tuple[int, int], quick_gelu: bool) -> nn.Module:
+    """Build the visual tower of a config, with random weights."""
+    import open_clip
+
+    try:
+        visual = open_clip.CLIP(
+            embed_dim=config["embed_dim"],
+            vision_cfg={**config["vision_cfg"], "image_size": tuple(size)},
+            text_cfg=NO_TEXT,
+            quick_gelu=quick_gelu,
+        ).visual
+    except (TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
+        raise CsipError(f"{model}: no vision transformer can be made of its vision_cfg ({error})") from error
+    if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
+        raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
+    return visual
 
 
 def resize_positions(
