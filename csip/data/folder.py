@@ -418,9 +418,10 @@ def names_in(root: Path) -> tuple[set[str], set[str]]:
     """Return the names of all people and of all cameras, of the table and the labels or of the folders."""
     tree = Tree(Path(root))
     if tree.has_file(TABLE):
-        rows = _rows(tree)
-        people = {row["person"] for _, row in rows} | set(read_people(root).values())
-        return people - {""}, {row["camera"] for _, row in rows}
+        rows = [row for _, row in _rows(tree)]
+        named = {row["tracklet"]: row["person"] for row in rows}
+        people = {*named.values(), *_labels(tree, named).values()}
+        return people - {""}, {row["camera"] for row in rows}
     parts = [part for part in ("train", "test") if {"train", "test"} <= set(tree.folders())] or [""]
     paths = [f"{part}/{person}".lstrip("/") for part in parts for person in tree.folders(part) if not _is_ours(person)]
     return (

@@ -367,3 +367,10 @@ def test_folders_that_are_links_to_elsewhere_are_read(tmp_path: Path) -> None:
     for name in ("ann", "bob"):
         (tmp_path / "own" / name).symlink_to(tmp_path / "disk" / name)
     assert len({t.pid for t in (*folder.load(tmp_path / "own").train, *folder.load(tmp_path / "own").gallery)}) == 2
+
+
+def test_names_of_a_table_and_its_labels_are_compared(tmp_path: Path) -> None:
+    rows = "".join(f"t{n},{person},c{n % 2},{n}.jpg\n" for n, person in enumerate(("001", "001", "002", "")))
+    (tmp_path / "tracklets.csv").write_text("tracklet,person,camera,frame\n" + rows)
+    (tmp_path / "labels.csv").write_text("tracklet,person\nt3,1\n")
+    assert "001, 1" in checked(tmp_path)["names of people"].text
