@@ -27,7 +27,7 @@ from csip.data.names import in_natural_order, is_hidden
 from csip.errors import CsipError
 from csip.files import atomic
 
-FORMAT = 3
+FORMAT = 4
 FOLDER = ".csip-index"
 _COARSE_NS = 2_000_000_000
 _PARTS = ("train", "query", "gallery")
