@@ -188,7 +188,7 @@ def create_vision(
     return VisionEncoder(visual, cameras)
 
 
-def _tower(model: str, config: dict[str, Any], size: tuple[int, int], quick_gelu: bool) -> nn.Module:
+def _tower(model: str, config: dict[str, Any], size: tuple[int, int], quick_gelu: bool) -> Any:
     """Build the visual tower of a config, with random weights."""
     import open_clip
 

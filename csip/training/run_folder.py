@@ -95,6 +95,7 @@ class RunFolder:
 
     def _claim(self, overwrite: bool) -> dict[str, Any] | None:
         if self.model.exists() and not overwrite:
+            self._forget_state()  # killed when it had just finished
             raise CsipError(
                 f"{self.model}: this run has finished; overwrite it to train it again, or choose another folder",
                 parameter="overwrite",
@@ -172,6 +173,9 @@ class RunFolder:
             tensors,
             {**description, "settings": self.settings.model_dump(mode="json"), "revision": code_revision()},
         )
+        self._forget_state()
+
+    def _forget_state(self) -> None:
         for name in (STATE, BEST):
             (self.path / name).unlink(missing_ok=True)
 

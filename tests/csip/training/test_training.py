@@ -31,6 +31,7 @@ from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.runtime import make_fabric
 from csip.training.frame_features import frame_features
+from csip.training.run_folder import RunFolder
 from csip.training.prototypes import prototypes, refresh_prototypes
 from csip.training.run_folder import skeletons_of
 from csip.training.stage1 import TrainingArrays, train_stage1
@@ -192,6 +193,20 @@ train_stage2(dataset, settings.dataset.path / "skeletons.h5", Path({str(whole / 
     one, _ = load_model(whole / "stage2" / "model.safetensors", "stage2")
     two, _ = load_model(tmp_path / "killed" / "model.safetensors", "stage2")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_run_killed_as_it_finished_loses_its_state_to_the_next_start(settings: Settings, tmp_path: Path) -> None:
+    fabric = make_fabric(settings.runtime)
+    run = RunFolder(tmp_path / "run", settings, {})
+    run.open(overwrite=False, fabric=fabric)
+    run.save_state({"progress": {}})
+    run.finish({"weight": torch.zeros(2)}, {"kind": "stage1"}, {})
+    run.save_state({"progress": {}})  # as if it had been killed before this was removed
+    with pytest.raises(CsipError, match="this run has finished"):
+        run.open(overwrite=False, fabric=fabric)
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "config.yaml", "inputs.json", "metrics.json", "model.safetensors"
+    ]  # fmt: skip
 
 
 def test_a_run_is_not_overwritten_by_accident(trained, settings: Settings, tmp_path: Path) -> None:
