@@ -31,9 +31,8 @@ from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.runtime import make_fabric
 from csip.training.frame_features import frame_features
-from csip.training.run_folder import RunFolder
 from csip.training.prototypes import prototypes, refresh_prototypes
-from csip.training.run_folder import skeletons_of
+from csip.training.run_folder import RunFolder, skeletons_of
 from csip.training.stage1 import TrainingArrays, train_stage1
 from csip.training.stage2 import prepare, train_stage2, train_step
 from pipelines import evaluate_run
