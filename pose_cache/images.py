@@ -76,6 +76,7 @@ _HOLE: Final = bytes(16)
 # What ends a scan: no stuffed byte, no restart.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _ORIENTATION: Final = 0x0112
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
 _PHOTOMETRIC: Final = 262
 # Behind the magic number of a PGM: width, height, largest value; comments between them.
 _MAXVAL: Final = re.compile(rb"P[25](?:\s+(?:#[^\n]*\n\s*)*\d+){2}\s+(?:#[^\n]*\n\s*)*(\d{1,5})\s")
@@ -211,6 +212,8 @@ def _decode(data: bytes) -> tuple[np.ndarray | None, FrameKind]:
     for start, end in _ENDS.items():
         if data.startswith(start) and end not in data[-_TAIL:]:
             return None, FrameKind.TRUNCATED
+    if data.startswith(_PNG) and not _has_whole_chunks(data):
+        return None, FrameKind.DAMAGED
     try:
         picture = Image.open(BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError:
@@ -226,6 +229,16 @@ def _decode(data: bytes) -> tuple[np.ndarray | None, FrameKind]:
         except Exception:  # the same, and OpenCV's
             image = None
     return (None, FrameKind.DAMAGED) if image is None else (image, kind)
+
+
+def _has_whole_chunks(data: bytes) -> bool:
+    """Whether the chunks of a PNG end before the file does: OpenCV takes as much memory for one as its length says."""
+    at = len(_PNG)
+    while at + 8 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
 
 
 def _kind(picture: Image.Image, data: bytes) -> FrameKind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -121,6 +122,15 @@ def test_other_formats_cut_short_are_not_used(load, kind: str) -> None:
     assert load(data)[1] is FrameKind.COLOUR
     image, found = load(data[: len(data) * 2 // 3])
     assert image is None and not found.usable
+
+
+def test_a_chunk_of_a_png_that_promises_gigabytes_takes_no_memory(load) -> None:
+    data = bytearray(encoded(Image.fromarray(colours()), "png"))
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = (2**31 - 64).to_bytes(4, "big")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load(bytes(data)) == (None, FrameKind.DAMAGED)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "KiB"
 
 
 def test_a_png_whose_checksum_differs_is_damaged(load) -> None:
