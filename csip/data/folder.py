@@ -419,7 +419,8 @@ def read_sightings(root: Path) -> dict[str, Sighting]:
         step = min((after - before for before, after in pairwise(seen)), default=0.0)
         passed = max(times.get(title, (0.0,))) - min(times.get(title, (0.0,)))
         second = (seen[-1] - seen[0]) / passed if passed > 0 else math.nan
-        found[title] = Sighting(*place, *((seen[0], seen[-1]) if seen else (None, None)), step, second)
+        start, end = (seen[0], seen[-1]) if seen else (None, None)
+        found[title] = Sighting(*place, start, end, step, second)
     return found
 
 

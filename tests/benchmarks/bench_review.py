@@ -12,7 +12,7 @@ index reaches .99:
 * tracklet by tracklet: the proposed groups, largest first; each tracklet is compared with its group; one that does not belong is
   compared with the nearest other groups until one fits, with five at most; groups are then compared with their five nearest;
 * nearest first: the nearest pair that no answer decides, over the same constraints as ours.
-With 3 % wrong answers, ours goes on until it expects 1 % of the pairs within groups to be wrong.
+With 3 % wrong answers, ours goes on until it expects few of the pairs within groups to be wrong, `csip.review.review.SAFE`.
 
 The full run also times an answer, and the opening of the page, with 5,000 and 20,000 tracklets.
 """
