@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from csip.errors import CsipError
-from pose_cache.files import atomic, flush, write_bytes, write_json, write_text
+from pose_cache.files import atomic, flush, parse_json, write_bytes, write_json, write_text
 
-__all__ = ["atomic", "digest", "flush", "whole_folder", "write_bytes", "write_json", "write_text"]
+__all__ = ["atomic", "digest", "flush", "parse_json", "whole_folder", "write_bytes", "write_json", "write_text"]
 
 
 def digest(path: Path) -> str:

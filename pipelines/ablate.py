@@ -29,7 +29,7 @@ from csip.data.fingerprints import TrainingData, evaluation_data
 from csip.data.readers import load_dataset
 from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
-from csip.files import atomic, write_json, write_text
+from csip.files import atomic, parse_json, write_json, write_text
 from csip.monitor import Silent
 from csip.retrieval.controls import embed_shuffled, embed_with_skeletons
 from csip.retrieval.evaluation import Side, lookalike_groups, side
@@ -202,7 +202,7 @@ def _collect(rows: dict[int, list[Row]], places: dict[int, Place]) -> Study:
     found: dict[str, list[Outcomes]] = {}
     for seed, its_rows in rows.items():
         for row in its_rows:
-            written = json.loads((places[seed].out / row.folder / "ablation.json").read_text())
+            written = parse_json((places[seed].out / row.folder / "ablation.json").read_bytes())
             for control, outcomes in written["outcomes"].items():
                 found.setdefault(control or row.label, []).append(Outcomes.from_dict(outcomes))
     return Study(tuple(rows), found, [pair for pair in comparisons() if found.keys() >= set(pair)])
@@ -253,8 +253,8 @@ def _train(
     finished = folder / "ablation.json"
     if finished.exists():
         try:
-            known = json.loads(finished.read_text())["inputs"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            known = parse_json(finished.read_bytes())["inputs"]
+        except (ValueError, KeyError, TypeError) as error:
             raise CsipError(f"{finished}: damaged ({error}); delete it and run again") from error
         if known != inputs:
             raise CsipError(f"{folder}: a run with other settings or data is here; give another --out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from dataclasses import replace
@@ -14,7 +13,7 @@ from rich.table import Table
 from csip.config import Settings
 from csip.data.skeleton_readers import load_skeleton_set
 from csip.errors import CsipError
-from csip.files import write_text
+from csip.files import parse_json, write_text
 from csip.retrieval.skeletons_alone import evaluate_skeletons, load_skeleton_model
 from csip.runtime import make_fabric
 from pipelines.console import console
@@ -77,10 +76,10 @@ def report(result: dict[str, Any], run_folder: Path) -> None:
     """Write ``RUN/report.md`` from ``metrics.json`` and what training left."""
     told = run_folder / FOLDER / "metrics.json"
     try:
-        trained = json.loads(told.read_text())
+        trained = parse_json(told.read_bytes())
         chosen = "on held-out training sequences" if trained["validation"] else "as the last one"
         epoch, seconds = trained["chosen_epoch"], float(trained["seconds"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CsipError(
             f"{told}: missing or damaged ({error}); train the model again", parameter="overwrite"
         ) from error

@@ -89,6 +89,20 @@ def write_json(path: Path, tree: Any, indent: int = 1) -> None:
     write_bytes(path, text.encode(errors="backslashreplace"))
 
 
+def parse_json(content: bytes | str) -> Any:
+    """Return what a JSON text holds; bytes are UTF-8, with or without a byte-order mark.
+
+    Raises
+    ------
+    ValueError
+        It is no JSON, or its lists are nested so deeply that nobody meant it.
+    """
+    try:
+        return json.loads(content.decode("utf-8-sig") if isinstance(content, bytes) else content)
+    except RecursionError as error:
+        raise ValueError("its lists are nested too deeply") from error
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or the entries of a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -19,6 +19,12 @@ A JPEG has no checksum. Damage is found where the entropy-coded data end too ear
 misplaced marker; libjpeg mends these with a warning and grey. A stretch of zeros, which is what a disk or a copy leaves where
 nothing was written, is damage where the file's codes make noise of it. Other damage that leaves as many codes as before goes
 unnoticed, as does damage inside the lossy data of a WebP, AVIF or uncompressed file. A PNG has checksums.
+
+What that comes to, over 600 crops of 128 x 256 each: 1,024 random bytes within the scan pass in 0.3 %, 64 in 24 %, 8 in 57 %,
+one in 73 %, one flipped bit in 81 % of the files. Visibly wrong among all (a hundredth of the pixels off by 24 levels) are
+0.3, 18, 18, 9 and 7 %: most of what passes changes a block's coefficient, which nobody can tell from another picture. A
+second decoder that is strict with runs of coefficients, FFmpeg's, finds a third of what is visible and passes, and doubles the
+time of decoding: it is not used.
 """
 
 import os
@@ -70,6 +76,10 @@ _HOLE: Final = bytes(16)
 # What ends a scan: no stuffed byte, no restart.
 _MARKER: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _ORIENTATION: Final = 0x0112
+_PNG: Final = b"\x89PNG\r\n\x1a\n"
+_PHOTOMETRIC: Final = 262
+# Behind the magic number of a PGM: width, height, largest value; comments between them.
+_MAXVAL: Final = re.compile(rb"P[25](?:\s+(?:#[^\n]*\n\s*)*\d+){2}\s+(?:#[^\n]*\n\s*)*(\d{1,5})\s")
 _PNG_EXIF: Final = (b"eXIf", b"Raw profile type", b"XML:com.adobe.xmp")
 _PLAIN: Final = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 _DEPTHS: Final = (8, 10, 12, 14, 16)
@@ -142,7 +152,7 @@ def decoding_mark() -> bytes:
     return f"decoding {DECODING}".encode() if DECODING > 1 else b""
 
 
-def to_8_bits(deep: np.ndarray) -> np.ndarray:
+def to_8_bits(deep: np.ndarray, white: float | None = None) -> np.ndarray:
     """Scale pixels of more than 8 bits to 8, by the range that the file uses.
 
     Sensors of 10, 12 or 14 bits save the low bits of 16: the least of these depths that holds the largest value is taken for
@@ -155,6 +165,8 @@ def to_8_bits(deep: np.ndarray) -> np.ndarray:
     ----------
     deep : np.ndarray
         (H, W) or (H, W, C) of any numbers; what is not finite counts as the least.
+    white : float, optional
+        The whole range, where the file says it.
 
     Returns
     -------
@@ -168,7 +180,7 @@ def to_8_bits(deep: np.ndarray) -> np.ndarray:
     values[~finite] = values[finite].min()
     low, high = float(values.min()), float(values.max())
     depth = next((bits for bits in _DEPTHS if high < 2**bits), 32)
-    top = 1.0 if deep.dtype.kind == "f" else 2.0**depth - 1
+    top = white or (1.0 if deep.dtype.kind == "f" else 2.0**depth - 1)
     begin, end = np.percentile(values, (0.1, 99.9))
     if low < 0 or high > top or (end - begin) * 256 < _FEW_LEVELS * top:
         low, top = (float(begin), float(end)) if end > begin else (low, high)
@@ -200,6 +212,8 @@ def _decode(data: bytes) -> tuple[np.ndarray | None, FrameKind]:
     for start, end in _ENDS.items():
         if data.startswith(start) and end not in data[-_TAIL:]:
             return None, FrameKind.TRUNCATED
+    if data.startswith(_PNG) and not _has_whole_chunks(data):
+        return None, FrameKind.DAMAGED
     try:
         picture = Image.open(BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError:
@@ -217,6 +231,16 @@ def _decode(data: bytes) -> tuple[np.ndarray | None, FrameKind]:
     return (None, FrameKind.DAMAGED) if image is None else (image, kind)
 
 
+def _has_whole_chunks(data: bytes) -> bool:
+    """Whether the chunks of a PNG end before the file does: OpenCV takes as much memory for one as its length says."""
+    at = len(_PNG)
+    while at + 8 <= len(data):
+        if data[at + 4 : at + 8] == b"IEND":
+            return True
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return False
+
+
 def _kind(picture: Image.Image, data: bytes) -> FrameKind:
     """Tell the kind of a picture from its header."""
     if picture.mode.startswith("I;16") or (picture.format == "PNG" and data[24] == 16):
@@ -230,7 +254,11 @@ def _pixels(picture: Image.Image, data: bytes, kind: FrameKind) -> np.ndarray | 
     if kind is FrameKind.DEEP:
         image = _deep(picture, data)
     elif kind is FrameKind.ALPHA:
-        image = _composed(np.asarray(picture.convert("RGBA"))[..., [2, 1, 0, 3]])
+        pixels = np.asarray(picture.convert("RGBA"))[..., [2, 1, 0, 3]]
+        # Programs that know of no alpha leave the fourth byte of a BMP's pixels empty.
+        image = (
+            composed(pixels) if picture.format not in ("BMP", "DIB") or pixels[..., 3].any() else pixels[..., :3].copy()
+        )
     elif picture.format in ("JPEG", "MPO"):
         image = _jpeg(data, kind)
     elif picture.format in ("TIFF", "AVIF", "PPM"):
@@ -304,15 +332,28 @@ def _deep(picture: Image.Image, data: bytes) -> np.ndarray | None:
             return np.ascontiguousarray(np.asarray(picture.convert("RGB"))[..., ::-1])
         image = np.asarray(picture)
     if image.ndim == 2:
-        return cv2.cvtColor(to_8_bits(image), cv2.COLOR_GRAY2BGR)
+        return _deep_grey(image, picture, data)
     if image.shape[2] == 4:
         alpha = np.round(image[..., 3:].astype(np.float64) * (255 / 65535)).astype(np.uint8)
         seen = np.where(image[..., 3:] > 0, image[..., :3], 0)  # hidden colours have no say in the range
-        return _composed(np.concatenate([to_8_bits(seen), alpha], axis=2))
+        return composed(np.concatenate([to_8_bits(seen), alpha], axis=2))
     return to_8_bits(image[..., :3])
 
 
-def _composed(image: np.ndarray) -> np.ndarray:
+def _deep_grey(image: np.ndarray, picture: Image.Image, data: bytes) -> np.ndarray:
+    """Scale (H, W) of more than 8 bits, as the file says that its numbers are meant."""
+    transparent = picture.info.get("transparency")
+    hidden = image == transparent if isinstance(transparent, int) else np.zeros(image.shape, bool)
+    image = np.where(hidden, 0, image)  # hidden colours have no say in the range
+    stated = _MAXVAL.match(data) if picture.format == "PPM" else None
+    # A whole range of 16 bits says nothing: sensors of fewer save theirs in it.
+    grey = to_8_bits(image, float(stated[1]) if stated and int(stated[1]) < 65535 else None)
+    if picture.format == "TIFF" and picture.tag_v2.get(_PHOTOMETRIC) == 0:  # type: ignore[attr-defined]
+        grey = 255 - grey  # 0 is white, which Pillow and OpenCV heed in 8 bits alone
+    return composed(np.dstack([grey, grey, grey, np.where(hidden, 0, 255).astype(np.uint8)]))
+
+
+def composed(image: np.ndarray) -> np.ndarray:
     """Put (H, W, 4) BGRA on the plain background."""
     alpha = image[..., 3:].astype(np.float32) / 255
     return np.ascontiguousarray(np.round(image[..., :3] * alpha + BACKGROUND * (1 - alpha)).astype(np.uint8))

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from pose_cache.errors import PoseCacheError
+from pose_cache.files import parse_json
 from pose_cache.joints import H36M17
 
 FOLDER_NAME: Final = "skeleton_3d"  # or longer, as skeleton_3d_hmr2.0
@@ -227,9 +228,9 @@ def read_points(paths: Sequence[str | None]) -> tuple[np.ndarray, list[str | Non
 def _read_into(target: np.ndarray, path: str) -> str | None:
     try:
         with open(path, "rb") as file:  # noqa: PTH123  twice as fast as through Path
-            content = json.loads(file.read())
+            content = parse_json(file.read())
         points = np.array(content["keypoints"], np.float32)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as error:
         return f'{path} does not hold {{"keypoints": [[x, y, z], ...]}}: {type(error).__name__} {error}'
     if points.shape != target.shape:
         return f"{path} has keypoints of the shape {points.shape}, expected {target.shape}"

@@ -1,6 +1,5 @@
 """The result of an extraction: frames counted by outcome."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from pose_cache.errors import PoseCacheError
-from pose_cache.files import write_json
+from pose_cache.files import parse_json, write_json
 from pose_cache.merge import Piece
 from pose_cache.pieces import Share
 from pose_cache.sources import FrameKind
@@ -101,11 +100,11 @@ class ExtractSummary:
 def read_record(cache: Path) -> dict[str, Any] | None:
     """Read what `ExtractSummary.write_record` wrote beside a cache; None where it is missing, damaged, or of another one."""
     try:
-        record = json.loads(cache.with_suffix(".json").read_text(encoding="utf-8"))
+        record = parse_json(cache.with_suffix(".json").read_bytes())
         # Records of earlier versions do not say which skeletons they are of.
         of = record.get("skeletons")
         return record if of is None or not cache.exists() or of == SkeletonStore(cache).digest else None
-    except (OSError, ValueError, AttributeError, RecursionError, PoseCacheError):
+    except (OSError, ValueError, AttributeError, PoseCacheError):
         return None
 
 

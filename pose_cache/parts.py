@@ -11,13 +11,14 @@ A run that was killed loses the pieces it was in. The next one keeps every finis
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+import h5py
 import numpy as np
 
 from pose_cache.errors import PoseCacheError
@@ -217,6 +218,26 @@ def joined_rows(
         else:
             folder.finish(spread.share)
             yield None
+
+
+def write_rows(file: h5py.File, key: str, count: int, blocks: Iterable[np.ndarray]) -> None:
+    """Write blocks of rows, (n, D) float32, as one dataset (`count`, D): one block is in memory at a time.
+
+    Raises
+    ------
+    ValueError
+        There are fewer rows than `count`, or more.
+    """
+    stored: h5py.Dataset | None = None
+    start = 0
+    for block in blocks:
+        if stored is None:
+            stored = file.create_dataset(key, (count, block.shape[1]), np.float32)
+        if start + len(block) <= count:
+            stored[start : start + len(block)] = block
+        start += len(block)
+    if stored is None or start != count:
+        raise ValueError(f"{file.filename}: expected {count} rows of {key}, found {start}")
 
 
 def read_rows(parts: Sequence[Part[Any]]) -> Iterator[np.ndarray]:

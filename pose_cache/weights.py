@@ -105,7 +105,7 @@ def _read_state(path: Path) -> Mapping[str, torch.Tensor]:
             f"{str(error).splitlines()[0]} Training checkpoints of MMEngine are like that. If you trust the file, load it "
             f'yourself with torch.load(..., weights_only=False) and save its "state_dict" as .safetensors'
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # torch and pickle raise whatever they stumble over
         raise PoseCacheError(f"{path} is damaged: {error}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import math
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +29,12 @@ _EXTREMES = (
     b"-1",
     b"9" * 20,
 )
+# What a place in a JSON tree may hold instead of what belongs there.
+_STRANGERS: tuple[Any, ...] = (
+    None, True, 0, -1, 3.7, 10**30, 1e308, math.nan, math.inf, "", "x", "1", "../../x", "\x1b[2J", "\ud800", [], {}, [[]],
+    [1, "a"], {"id": 1},
+)  # fmt: skip
+DEEP = "[" * 100_000
 
 
 def damaged(data: bytes, count: int = INPUTS, seed: int = 0) -> Iterator[bytes]:
@@ -58,12 +68,60 @@ def damaged(data: bytes, count: int = INPUTS, seed: int = 0) -> Iterator[bytes]:
         yield bytes(changed)
 
 
+def damaged_json(tree: Any, count: int = INPUTS, seed: int = 0) -> Iterator[bytes]:
+    """Yield a JSON text with one to three of its values replaced, taken out or put in twice; every other one is `damaged`."""
+    rng = np.random.default_rng(seed)
+    whole = json.dumps(tree).encode()
+    yield DEEP.encode()
+    for number, cut in enumerate(damaged(whole, count - 1, seed)):
+        if number % 2:
+            yield cut
+            continue
+        changed = copy.deepcopy(tree)
+        for _ in range(int(rng.integers(1, 4))):
+            places = list(_places(changed))
+            if not places:
+                break
+            holder, key = places[int(rng.integers(len(places)))]
+            match int(rng.integers(4)):
+                case 0:
+                    del holder[key]
+                case 1 if isinstance(holder, list):
+                    holder.insert(key, copy.deepcopy(holder[key]))
+                case _:
+                    holder[key] = copy.deepcopy(_STRANGERS[int(rng.integers(len(_STRANGERS)))])
+        yield json.dumps(changed).encode()
+
+
+def _places(tree: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the places of all values: what holds it, and its key or number there."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in list(items):
+        yield tree, key
+        yield from _places(value)
+
+
 def survives(
-    path: Path, data: bytes, read: Callable[[], object], is_right: Callable[[object], bool], count: int = INPUTS
+    path: Path,
+    data: bytes,
+    read: Callable[[], object],
+    is_right: Callable[[object], bool],
+    inputs: Iterable[bytes] | None = None,
 ) -> int:
     """Write damaged files to `path` and read each: a right answer or an error that its user can mend.
 
     Time and memory are bounded: `SECONDS` of the processor for each, and `BYTES` for all.
+
+    Parameters
+    ----------
+    path, data
+        The file and its right content.
+    read
+        Reads it.
+    is_right
+        Whether what was read from a damaged file may be said of it.
+    inputs
+        The damaged contents; `damaged` by default.
 
     Returns
     -------
@@ -71,7 +129,7 @@ def survives(
         How many were refused.
     """
     refused, before = 0, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for number, changed in enumerate(damaged(data, count)):
+    for number, changed in enumerate(damaged(data) if inputs is None else inputs):
         path.write_bytes(changed)
         started = time.process_time()
         try:

@@ -1,6 +1,6 @@
-"""Files of every format of this project, damaged: a right answer or a clear error, never a traceback, never a hang.
+"""Files of pictures, videos, data sets and caches, damaged: a right answer or a clear error, never a traceback, never a hang.
 
-``CSIP_FUZZ_INPUTS=2000 pytest --timeout=3600 tests/test_fuzz.py`` is the nightly form.
+``CSIP_FUZZ_INPUTS=2000 pytest --timeout=3600 tests/test_fuzz.py tests/test_fuzz_records.py`` is the nightly form.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
-from fuzzing import survives
+from fuzzing import damaged, damaged_json, survives
 from PIL import Image
 
 from csip.config import DatasetSettings, Settings
@@ -199,6 +199,7 @@ def test_json_trees_and_splits(tmp_path: Path) -> None:
         return bool(np.isnan(points).all() if problem else np.isfinite(points).all())
 
     survives(path, text, read, is_right)
+    survives(path, text, read, is_right, damaged_json(json.loads(text)))
     for camera in ("cam_a", "cam_b"):
         for person in ("person_0001", "person_0002"):
             place = tmp_path / "prid_2011/multi_shot" / camera / person
@@ -211,8 +212,10 @@ def test_json_trees_and_splits(tmp_path: Path) -> None:
         shutil.rmtree(tmp_path / FOLDER, ignore_errors=True)
         return prid2011.load(tmp_path)
 
-    divisions = json.dumps([{"train": ["person_0001"], "test": ["person_0002"]}]).encode()
+    tree = [{"train": ["person_0001"], "test": ["person_0002"]}]
+    divisions = json.dumps(tree).encode()
     assert survives(splits, divisions, load, anything) > 10
+    assert survives(splits, divisions, load, anything, damaged_json(tree)) > 10
 
 
 def test_skeletons_of_depth_sensors(tmp_path: Path) -> None:
@@ -263,29 +266,52 @@ def finite(dataset: object) -> bool:
     return all(np.isfinite(sequence.joints).all() for sequence in sequences)
 
 
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "bmp", "avif", "ppm"])
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
-def test_pictures(tmp_path: Path, kind: str, mode: str) -> None:
-    picture = Image.fromarray(
-        cv2.resize(np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8), (32, 64))
-    )
-    picture = (
-        picture.convert(mode)
-        if mode != "I;16"
-        else Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 16)
-    )
+PICTURES = {
+    "jpeg": ("RGB", "L", "CMYK", "turned", "progressive", "restarts"),
+    "png": ("RGB", "L", "1", "P", "P with alpha", "LA", "RGBA", "I;16", "turned"),
+    "webp": ("RGB", "RGBA", "lossless", "turned", "animated"),
+    "tiff": ("RGB", "L", "1", "P", "CMYK", "RGBA", "I;16", "F", "turned", "tiff_lzw", "tiff_deflate", "jpeg", "pages"),
+    "bmp": ("RGB", "L", "1", "P", "RGBA"),
+    "avif": ("RGB", "RGBA", "turned"),
+    "ppm": ("RGB", "L", "1", "I;16"),
+    "gif": ("P",),
+}
+
+
+def encoded(kind: str, mode: str) -> bytes:
+    """Return a picture of a person's size, in a format and a mode."""
+    colours = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
+    picture = Image.fromarray(cv2.resize(colours, (32, 64)))
+    options: dict[str, object] = {
+        "progressive": {"progressive": True}, "restarts": {"restart_marker_blocks": 2}, "lossless": {"lossless": True},
+        "tiff_lzw": {"compression": mode}, "tiff_deflate": {"compression": mode}, "jpeg": {"compression": mode},
+        "animated": {"save_all": True, "append_images": [picture]}, "pages": {"save_all": True, "append_images": [picture]},
+    }.get(mode, {})  # fmt: skip
+    if mode == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options = {"exif": exif}
+    elif mode == "I;16":
+        picture = Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 16)
+    elif mode == "P with alpha":
+        picture, options = picture.convert("P"), {"transparency": 3}
+    elif mode in ("1", "L", "P", "CMYK", "LA", "RGBA", "F"):
+        picture = picture.convert(mode)
     stream = io.BytesIO()
-    try:
-        picture.save(stream, kind)
-    except (OSError, ValueError):
-        pytest.skip(f"{kind} has no {mode}")
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("kind", "mode"), [(kind, mode) for kind, modes in PICTURES.items() for mode in modes])
+def test_pictures(tmp_path: Path, kind: str, mode: str) -> None:
+    data = encoded(kind, mode)
 
     def is_right(found: object) -> bool:
         image, source = found  # type: ignore[misc]
         return (image is not None and image.dtype == np.uint8 and image.ndim == 3) or not source.kind.usable
 
     path = tmp_path / f"frame.{kind}"
-    survives(path, stream.getvalue(), lambda: load_frame(path), is_right)
+    survives(path, data, lambda: load_frame(path), is_right)
 
 
 def test_states_of_training(tmp_path: Path) -> None:
@@ -302,13 +328,15 @@ def test_states_of_training(tmp_path: Path) -> None:
     for name in ("state.pt", "inputs.json"):
         whole = (run.path / name).read_bytes()
         assert survives(run.path / name, whole, resume, anything) > 10
+        if name.endswith(".json"):
+            survives(run.path / name, whole, resume, anything, damaged_json(json.loads(whole)))
         (run.path / name).write_bytes(whole)
 
 
 def test_features_and_shards_of_arrays(tmp_path: Path) -> None:
     whole = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
     path = tmp_path / "features.h5"
-    frame_features._write(path, whole, "key")
+    frame_features._write(path, [whole[:4], whole[4:]], 6, "key")
     survives(path, path.read_bytes(), lambda: frame_features._read(path, "key"), anything)
     shard = tmp_path / "shard.npy"
     part = Part(shard, None, 6)
@@ -320,10 +348,18 @@ def test_features_and_shards_of_arrays(tmp_path: Path) -> None:
     survives(shard, shard.read_bytes(), part.read, fits)
 
 
+TRACKS = [(n // 2 + 1, n % 2 + 1, 10 + 60 * (n % 2) + n // 2, 20) for n in range(20)]  # frame, track, left, top
 BOXES = {
     "gt.txt": "\n".join(f"{n // 2 + 1},{n % 2 + 1},{10 + n},20,30,60,1,1,0.9" for n in range(20)),
     "det.txt": "\n".join(f"{n // 2 + 1},-1,{10 + n}.5,20,30,60,0.{n}5,-1,-1,-1" for n in range(20)),
     "tracks.csv": "frame;track_id;x1;y1;x2;y2;class\n" + "\n".join(f"{n};{n % 2};{n};5;{n + 40};90;person" for n in range(20)),
+    "tracker.txt": "\n".join(f"{f} {t} {x} {y} 30 60 0.{x} {t - 1} 1" for f, t, x, y in TRACKS),
+    "visdrone.txt": "\n".join(f"{f},{t},{x},{y},30,60,1,{t},0,{t % 2}" for f, t, x, y in TRACKS),
+    "corners.txt": "\n".join(f"{f},{t},{x},{y},{x + 30},90" for f, t, x, y in TRACKS),
+    "shares.txt": "\n".join(f"{f},{t},{x / 200},{y / 100},{x / 200 + 0.1},{y / 100 + 0.5},1" for f, t, x, y in TRACKS),
+    "yolo.txt": "\n".join(f"{f} 0 {x / 200 + 0.1} 0.5 0.1 0.2 0.9 {t}" for f, t, x, y in TRACKS),
+    "comma.csv": "frame;id;left;top;width;height\n" + "\n".join(f"{f};{t};{x},5;{y},25;30,5;60" for f, t, x, y in TRACKS),
+    "utf16.csv": "\ufeffframe,id,cx,cy,w,h,class\n" + "\n".join(f"{f},{t},{x + 20},50,30,60,person" for f, t, x, y in TRACKS),
     "video.json": json.dumps({
         "images": [{"id": n, "file_name": f"video/{n:06d}.jpg", "frame_id": n, "width": 200, "height": 100} for n in range(1, 6)],
         "annotations": [
@@ -344,7 +380,23 @@ def test_boxes(name: str, tmp_path: Path) -> None:
         columns = found.frames, found.tracks, found.boxes, found.scores
         return len({len(column) for column in columns}) == 1 and bool(np.isfinite(found.boxes).all())
 
-    assert survives(path, BOXES[name].encode(), lambda: read_boxes(path, None, shown), is_right) > 10
+    whole = BOXES[name].encode("utf-16-le" if name.startswith("utf16") else "utf-8")
+    inputs = itertools.chain(damaged(whole), damaged_json(json.loads(whole)) if path.suffix == ".json" else ())
+    assert survives(path, whole, lambda: read_boxes(path, None, shown), is_right, inputs) > 5
+
+
+def test_boxes_of_cvat(tmp_path: Path) -> None:
+    texts = {
+        "gt.txt": "\n".join(f"{f},{t},{x},{y},30,60,1,{t},1.0" for f, t, x, y in TRACKS),
+        "labels.txt": "car\nperson\n",
+    }
+    shown = Shown(Geometry((200, 100)), last=10, name="video")
+    for name, text in texts.items():
+        for other, content in texts.items():
+            (tmp_path / other).write_text(content)
+        assert survives(
+            tmp_path / name, text.encode(), lambda: read_boxes(tmp_path / "gt.txt", None, shown), anything
+        )  # fmt: skip
 
 
 def test_yolo_files_of_boxes(tmp_path: Path) -> None:
@@ -397,4 +449,5 @@ def test_states_of_an_ingest(tmp_path: Path) -> None:
     for path in (record, tmp_path / "out/.ingest/options.json"):
         whole = path.read_bytes()
         survives(path, whole, go_on, anything)
+        survives(path, whole, go_on, anything, damaged_json(json.loads(whole)))
         path.write_bytes(whole)

@@ -86,6 +86,11 @@ def parse_table(content: bytes, where: Path, needed: Sequence[str]) -> Iterator[
             cells = [_unguarded(cell) for cell in row]
             if names is None:
                 names = _columns(cells, where, needed)
+            elif separator == "," and any(cells[len(names) :]):  # a name such as Doe, John would be cut
+                raise CsipError(
+                    f"{where}: line {line} has {len(cells)} cells, the head has {len(names)} columns; put a cell that holds "
+                    "a comma in quotation marks"
+                )
             elif any(cells):
                 yield line, dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
             line = reader.line_num + 1

@@ -21,6 +21,7 @@ one person. A camera folder may hold frames and folders of tracklets.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -32,7 +33,8 @@ from csip.data.csv_table import parse_table
 from csip.data.dataset import DISTRACTOR, IMAGES, Dataset, Tracklet
 from csip.data.index import Tree, indexed
 from csip.data.labels import LABELS, parse_labels
-from csip.data.names import canonical
+from csip.data.names import canonical, is_nobody
+from csip.data.numerals import parse_number
 from csip.errors import CsipError
 from pose_cache.json_tree import FOLDER_NAME
 
@@ -46,7 +48,8 @@ _SAME = {
                "frame idx"),
     "time": ("time", "timestamp", "time stamp", "seconds"),
 }  # fmt: skip
-# Names of parts of data sets, in small letters: two folders that are called so are no people.
+# Names of parts of data sets, in small letters: folders that are called so are no people.
+_PEOPLE_TOO = {"val", "valid"}
 _PART_NAMES = {
     *PARTS, "training", "testing", "val", "valid", "validation", "probe", "bbox_train", "bbox_test", "bounding_box_train",
     "bounding_box_test",
@@ -79,15 +82,20 @@ def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
         parts = {part: _by_name(f"{part}/{person}" for person in tree.folders(part)) for part in ("train", "test")}
     else:
         parts_of = [name for name in tree.folders() if name.casefold() in _PART_NAMES]
-        if len(parts_of) > 1:
+        if len(parts_of) > 1 or not _PEOPLE_TOO.issuperset(name.casefold() for name in parts_of):
             raise CsipError(
-                f"{tree.root}: its folders {', '.join(parts_of)} are called as parts of a data set, not as people; expected "
+                f"{tree.root}: the folders {', '.join(parts_of)} are called as parts of a data set, not as people; expected "
                 f"train and test, in small letters, or a table {TABLE} with the column part"
             )
         everyone = _by_name(name for name in tree.folders() if not _is_ours(name))
         shares = zip(("train", "test"), _share(sorted(everyone), train_share, seed), strict=True)
         parts = {part: {person: everyone[person] for person in people} for part, people in shares}
     for part, people in parts.items():
+        if unknown := next(filter(is_nobody, people), None):
+            raise CsipError(
+                f"{tree.root}: the folder of a person is called {unknown!r}: all who are unknown would be one person; name them, "
+                f"or use a table {TABLE}, whose tracklets need no person"
+            )
         if not people:
             raise CsipError(
                 f"{tree.root}: no person folders to {part} on; at least one for training and one for the test are needed"
@@ -102,8 +110,21 @@ def _read(tree: Tree, name: str, train_share: float, seed: int) -> Dataset:
             t for person, paths in people.items() for path in paths for t in _person(tree, path, pids[person], cameras)
         )
 
-    test = read(parts["test"])
-    return Dataset(name, tree.root, read(parts["train"]), test, test)
+    train, test = read(parts["train"]), read(parts["test"])
+    if tree.links:
+        _refuse_one_folder_twice(tree, (*train, *test))
+    return Dataset(name, tree.root, train, test, test)
+
+
+def _refuse_one_folder_twice(tree: Tree, tracklets: Iterable[Tracklet]) -> None:
+    """Refuse links that make two people, or two cameras, of one folder."""
+    owners: dict[str, str] = {}
+    for tracklet in tracklets:
+        real = os.path.realpath(tree.root / tracklet.name)
+        if owners.setdefault(real, tracklet.name) != tracklet.name:
+            raise CsipError(
+                f"{tree.root}: {owners[real]} and {tracklet.name} are one folder, by a link, and would count twice"
+            )
 
 
 def unread_parts(root: Path) -> list[str]:
@@ -260,15 +281,22 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
     """Return the table's lines with their numbers, every needed cell but the person filled."""
     where = tree.root / TABLE
     content = tree.read(TABLE, f"a table with the columns {', '.join(COLUMNS)}")
-    rows = []
-    for number, row in parse_table(content, where, COLUMNS):
+    lines, rows = list(parse_table(content, where, COLUMNS)), []
+    clocks = {column: _clock(lines, names) for column, names in _SAME.items()}
+    for number, row in lines:
         cells = {column: row.get(column, "") for column in (*COLUMNS, *MORE)}
-        for column, names in _SAME.items():
-            cells[column] = next((cell for name, cell in row.items() if cell and name.replace("_", " ") in names), "")
+        cells |= {column: row[name] if name else "" for column, name in clocks.items()}
         cells |= {column: canonical(cells[column]) for column in ("tracklet", "person", "camera")}
         empty = next((column for column in COLUMNS if column != "person" and not cells[column]), None)
         if empty is not None:
             raise CsipError(f"{where}: line {number} has no {empty}")
+        nobody = next((column for column in ("person", "camera") if is_nobody(cells[column])), None)
+        if nobody is not None:
+            raise CsipError(
+                f"{where}: line {number} has the {nobody} {cells[nobody]!r}, as programs write where nothing is known; "
+                + ("leave the cell empty" if nobody == "person" else "name the camera, which tells who can match whom")
+                + ", or write another name"
+            )
         path = PurePosixPath(cells["frame"])
         if path.is_absolute() or ".." in path.parts or "\\" in cells["frame"]:
             raise CsipError(
@@ -284,6 +312,14 @@ def _rows(tree: Tree) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
+def _clock(lines: Sequence[tuple[int, dict[str, str]]], names: Sequence[str]) -> str:
+    """Return the name of the first of some columns that is there and has something in it; empty where none has."""
+    head = lines[0][1] if lines else {}
+    spelled = {name.replace("_", " "): name for name in head}
+    there = (spelled[name] for name in names if name in spelled)
+    return next((name for name in there if any(row[name] for _, row in lines)), "")
+
+
 def clock_of(rows: Sequence[tuple[int, dict[str, str]]]) -> str:
     """Return the column that tells when a frame was taken: ``number`` where a line has one, else ``time``."""
     return "number" if any(row["number"] for _, row in rows) else "time"
@@ -291,7 +327,7 @@ def clock_of(rows: Sequence[tuple[int, dict[str, str]]]) -> str:
 
 def _moment(cell: str, column: str, line: int, where: Path) -> float | None:
     try:
-        moment = None if not cell else _seconds(cell) if column == "time" else float(cell)
+        moment = None if not cell else _seconds(cell) if column == "time" else parse_number(cell)
     except ValueError as error:
         raise CsipError(f"{where}: line {line} has {column} {cell}; expected a number") from error
     if moment is not None and not math.isfinite(moment):
@@ -302,7 +338,7 @@ def _moment(cell: str, column: str, line: int, where: Path) -> float | None:
 def _seconds(cell: str) -> float:
     """Return a time in seconds: a number, or a date and a time as ISO 8601 writes them."""
     try:
-        return float(cell)
+        return parse_number(cell)
     except ValueError:
         date = datetime.fromisoformat(cell)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
@@ -376,6 +412,22 @@ def camera_names(dataset: Dataset) -> dict[int, str]:
     sightings = read_sightings(dataset.root)
     everyone = (*dataset.train, *dataset.query, *dataset.gallery)
     return {t.camera: sightings[t.name].camera for t in everyone if t.name in sightings}
+
+
+def names_in(root: Path) -> tuple[set[str], set[str]]:
+    """Return the names of all people and of all cameras, of the table and the labels or of the folders."""
+    tree = Tree(Path(root))
+    if tree.has_file(TABLE):
+        rows = [row for _, row in _rows(tree)]
+        named = {row["tracklet"]: row["person"] for row in rows}
+        people = {*named.values(), *_labels(tree, named).values()}
+        return people - {""}, {row["camera"] for row in rows}
+    parts = [part for part in ("train", "test") if {"train", "test"} <= set(tree.folders())] or [""]
+    paths = [f"{part}/{person}".lstrip("/") for part in parts for person in tree.folders(part) if not _is_ours(person)]
+    return (
+        {canonical(path.rpartition("/")[2]) for path in paths},
+        {canonical(camera) for path in paths for camera in tree.folders(path)},
+    )
 
 
 def read_people(root: Path, labels: bool = True) -> dict[str, str]:

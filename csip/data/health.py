@@ -12,12 +12,12 @@ import numpy as np
 
 from csip.config import Settings
 from csip.data.dataset import DISTRACTOR, Dataset, Tracklet, is_image
-from csip.data.folder import unread_parts
+from csip.data.folder import names_in, unread_parts
 from csip.data.frame_check import DecodedFrames, decode_frames, frames_of
 from csip.data.index import Tree
 from csip.data.labels import LABELS
 from csip.data.matching import Matching
-from csip.data.names import canonical
+from csip.data.names import canonical, look_alikes
 from csip.data.published import PUBLISHED
 from csip.data.readers import is_labelled, load_dataset
 from csip.data.skeleton_readers import LAYOUTS, load_skeleton_set
@@ -295,6 +295,18 @@ def _layout(settings: Settings, tracklets: Sequence[Tracklet]) -> list[Finding]:
     if settings.dataset.layout == "folder" and (beside := unread_parts(settings.dataset.path)):
         text = f"beside train and test there are people in {', '.join(beside)}, which are not read"
         found.append(Finding("folders", text, "move them into train or test, or out of the data set"))
+    if settings.dataset.layout == "folder":
+        found += _alike(settings.dataset.path)
+    return found
+
+
+def _alike(root: Path) -> list[Finding]:
+    """Name people and cameras that are two, and whose names are nearly one."""
+    found = []
+    for what, names in zip(("people", "cameras"), names_in(root), strict=True):
+        if alike := look_alikes(names):
+            text = f"{len(alike):,} times {what} have nearly the same name and count as several: {', '.join(alike[0])}"
+            found.append(Finding(f"names of {what}", text, hint="where they are one, give them one name"))
     return found
 
 

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from csip.data.dataset import Dataset, Tracklet, is_image, is_other_picture
-from csip.data.names import in_natural_order
+from csip.data.names import in_natural_order, is_hidden
 from csip.errors import CsipError
 from csip.files import atomic
 
-FORMAT = 3
+FORMAT = 4
 FOLDER = ".csip-index"
 _COARSE_NS = 2_000_000_000
 _PARTS = ("train", "query", "gallery")
@@ -46,6 +46,7 @@ class Tree:
         self.root = root
         self.notes: dict[str, str] = {}
         self.unread: list[str] = []
+        self.links = False  # whether a folder that was listed has links to folders in it
         self._listed: dict[str, tuple[list[str], list[str]]] = {}
 
     def read(self, path: str, expected: str) -> bytes:
@@ -90,7 +91,8 @@ class Tree:
         if path not in self._listed:
             # The note first: what is added while the names are read makes it stale.
             self.notes[path] = _folder_times(self.root / path)
-            self._listed[path] = folders, files = _names(self.root / path)
+            folders, files, links = _names(self.root / path)
+            self._listed[path], self.links = (folders, files), self.links or links
             if not self.notes[path]:
                 self.notes[path] = _digest_names(folders, files)
         return self._listed[path]
@@ -102,7 +104,7 @@ class Tree:
     def _now(self, path: str, note: str) -> str:
         kind = note.partition(" ")[0]
         if kind == "names":
-            return _digest_names(*_names(self.root / path))
+            return _digest_names(*_names(self.root / path)[:2])
         if kind == "times":
             return _folder_times(self.root / path)
         try:
@@ -212,17 +214,21 @@ def _make_folder(path: Path) -> bool:
     return True
 
 
-def _names(path: Path) -> tuple[list[str], list[str]]:
+def _names(path: Path) -> tuple[list[str], list[str], bool]:
+    """Return the folders and the files in a folder, and whether one of the former is a link."""
     folders: list[str] = []
     files: list[str] = []
+    links = False
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
-                    (folders if _is_folder(entry) else files).append(entry.name)
+                if not is_hidden(entry.name):
+                    is_folder = _is_folder(entry)
+                    (folders if is_folder else files).append(entry.name)
+                    links |= is_folder and entry.is_symlink()
     except (FileNotFoundError, NotADirectoryError):
         pass
-    return sorted(folders), sorted(files)
+    return sorted(folders), sorted(files), links
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

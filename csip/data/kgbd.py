@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from csip.data.numerals import parse_number
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, from_sensor, random_split
 from csip.errors import CsipError
 from pose_cache.arrays import read_npz
@@ -110,7 +111,7 @@ def read_text(file: Path) -> np.ndarray:
         if fields[0] != expected:
             raise CsipError(f"{file}, line {number}: expected joint {expected}, got {fields[0][:40]!r}")
         try:
-            rows.append([float(value.replace(",", ".")) for value in fields[1:4]])
+            rows.append([parse_number(value.replace(",", ".")) for value in fields[1:4]])
         except ValueError as error:
             raise CsipError(f"{file}, line {number}: expected {expected};x;y;z, got {line[:60]!r}") from error
         if len(rows[-1]) != 3:

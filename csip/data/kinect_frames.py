@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from csip.data.names import natural_order
+from csip.data.numerals import parse_number
 from csip.data.sequences import SkeletonDataset, SkeletonSequence, from_sensor
 from csip.errors import CsipError
 from pose_cache.joints import KINECT20, KINECT25, JointSet
@@ -151,12 +152,17 @@ def _read_frame(file: Path, joints: JointSet, tracking: bool) -> np.ndarray | No
         return None
     if len(lines) < joints.size:
         raise CsipError(f"{file}: {len(lines)} joints, expected {joints.size}; the file is cut short")
+    if len(lines) > joints.size and len(lines) % joints.size == 0:
+        raise CsipError(
+            f"{file}: {len(lines)} joints, expected {joints.size}: these are {len(lines) // joints.size} skeletons; keep the "
+            "person's"
+        )
     points = np.empty((joints.size, 3), np.float32)
     for row, line in enumerate(lines[: joints.size]):
         fields = line.split(",")
         try:
-            points[row] = [float(value) for value in fields[1:4]]
-            if tracking and float(fields[6]) == 0:
+            points[row] = [parse_number(value) for value in fields[1:4]]
+            if tracking and parse_number(fields[6]) == 0:
                 return None
         except (ValueError, IndexError) as error:
             form = "id,x,y,z,x2d,y2d,TrackingState,..." if tracking else "id,x,y,z"

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable
 from pathlib import Path
 
 from csip.data.csv_table import format_rows, parse_table
-from csip.data.names import canonical
+from csip.data.names import canonical, is_nobody
 from csip.errors import CsipError
 from csip.files import write_bytes
 
@@ -51,6 +51,11 @@ def parse_labels(content: bytes, where: Path, known: Container[str]) -> dict[str
         if not person:
             raise CsipError(
                 f"{where}: line {line} has no person for tracklet {title}; write one, or delete the line where nobody knows"
+            )
+        if is_nobody(person):
+            raise CsipError(
+                f"{where}: line {line} has the person {person!r} for tracklet {title}, as programs write where nobody is known; "
+                "delete the line, or write another name"
             )
         if title in lines:
             raise CsipError(f"{where}: lines {lines[title]} and {line} are both about tracklet {title}")

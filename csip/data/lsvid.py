@@ -90,7 +90,8 @@ def cut(tracklet: Tracklet, frames: int | None) -> list[Tracklet]:
 def _tracklets(tree: Tree, part: str) -> list[Tracklet]:
     path = f"list_sequence/list_seq_{part}.txt"
     where = tree.root / path
-    text = tree.read(path, "LS-VID's list of tracklets, one path and identity per line").decode(errors="replace")
+    content = tree.read(path, "LS-VID's list of tracklets, one path and identity per line")
+    text = content.decode("utf-8-sig", errors="replace")
     tracklets: list[Tracklet] = []
     lines: dict[str, int] = {}
     identities: dict[str, tuple[str, int]] = {}

@@ -9,7 +9,6 @@ People 1 to 200 are the same in both cameras. As is usual, those of them count w
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ import numpy as np
 from csip.data.dataset import Dataset, Tracklet
 from csip.data.index import Tree, indexed
 from csip.errors import CsipError
+from csip.files import parse_json
 
 FRAMES = "prid_2011/multi_shot"
 SPLITS = "splits_prid2011.json"
@@ -88,8 +88,8 @@ def _division(tree: Tree, people: list[str], split: int) -> tuple[list[str], lis
         return sorted(drawn[: len(people) // 2]), sorted(drawn[len(people) // 2 :])
     where = tree.root / SPLITS
     try:
-        divisions = [(sorted(d["train"]), sorted(d["test"])) for d in json.loads(tree.read(SPLITS, "JSON"))]
-    except (ValueError, TypeError, KeyError) as error:
+        divisions = [(_people(d["train"]), _people(d["test"])) for d in parse_json(tree.read(SPLITS, "JSON"))]
+    except (ValueError, TypeError, LookupError) as error:
         raise CsipError(f'{where}: expected a JSON list of {{"train": [...], "test": [...]}} ({error!r})') from error
     if not 0 <= split < len(divisions):
         raise CsipError(f"dataset.split is {split}, but {where} has splits 0 to {len(divisions) - 1}")
@@ -103,3 +103,10 @@ def _division(tree: Tree, people: list[str], split: int) -> tuple[list[str], lis
     if both:
         raise CsipError(f"{where}: split {split} has {both[0]} in both train and test")
     return train, test
+
+
+def _people(names: object) -> list[str]:
+    """Return the people of a part, sorted, where they are a list of names."""
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"expected a list of people, found {names!r:.80}")
+    return sorted(names)

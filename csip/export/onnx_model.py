@@ -167,7 +167,10 @@ def _open(path: Path, threads: int) -> Any:
 
 
 def _describe(path: Path, session: Any) -> OnnxDescription:
-    text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    try:
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+    except UnicodeDecodeError as error:
+        raise CsipError(f"{path}: damaged: what it says of itself is no text ({error})", parameter="onnx") from error
     if text is None:
         raise CsipError(f"{path}: an ONNX file that csip did not write", parameter="onnx")
     try:

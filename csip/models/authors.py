@@ -163,7 +163,9 @@ def read_reference(path: Path) -> dict[str, Tensor]:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" (it asks for {asked[1]})" if asked else ""
         raise CsipError(f"{path}: holds more than tensors{what}; {advice}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except CsipError:
+        raise
+    except Exception as error:  # torch, pickle and zipfile raise whatever they stumble over
         raise CsipError(f"{path}: damaged, or not a file that torch.save wrote: {error}") from error
     content = content.get("state_dict", content) if isinstance(content, Mapping) else content
     if not isinstance(content, Mapping) or not all(

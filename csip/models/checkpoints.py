@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from csip.errors import CsipError
-from csip.files import atomic, digest
+from csip.files import atomic, digest, parse_json
 
 MODEL = "model.safetensors"
 
@@ -51,8 +51,8 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     if "csip" not in metadata:
         raise CsipError(f"{path}: a safetensors file that csip did not write", parameter=kind)
     try:
-        description = json.loads(metadata["csip"])
-    except (ValueError, RecursionError) as error:
+        description = parse_json(metadata["csip"])
+    except ValueError as error:
         raise CsipError(f"{path}: damaged: its description is no JSON ({error})", parameter=kind) from error
     if not isinstance(description, dict):
         raise CsipError(f"{path}: damaged: its description is no JSON object", parameter=kind)

@@ -1,6 +1,5 @@
 """The image encoder: OpenCLIP's vision transformer at the input size of people, with camera embeddings."""
 
-import json
 import math
 import pickle
 import zipfile
@@ -8,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.errors import CsipError
+from csip.files import parse_json
 from csip.models.attention import ImageAttention
 from pose_cache.compat import guard_torchvision
 from pose_cache.shipped import CONFIGS
@@ -23,6 +22,9 @@ NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers
 QUICK = "-quickgelu"
 WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin")
 HUB = "hf-hub:"
+# What a tower's config counts, and the most of it: layers without end would be a damaged file.
+_COUNTS = ("layers", "width", "head_width", "patch_size")
+_LARGEST = 16_384
 # Scalars beside the parameters, which only OpenAI's own archives of CLIP hold.
 OPENAI_MARKS = frozenset({"input_resolution", "context_length", "vocab_size"})
 
@@ -167,14 +169,7 @@ def create_vision(
         quick_gelu = source.get("quick_gelu", False)
         weights_file = _download(known, pretrained, source) if load else None
 
-    visual = open_clip.CLIP(
-        embed_dim=config["embed_dim"],
-        vision_cfg={**vision, "image_size": tuple(size)},
-        text_cfg=NO_TEXT,
-        quick_gelu=quick_gelu,
-    ).visual
-    if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
-        raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
+    visual = _tower(model, config, size, quick_gelu)
     if weights_file is not None:
         weights, from_openai = _read_weights(weights_file)
         if from_openai and not quick_gelu:
@@ -191,6 +186,24 @@ def create_vision(
         except (CsipError, RuntimeError) as error:
             raise CsipError(f"{weights_file}: these are not weights of {model}: {error}") from error
     return VisionEncoder(visual, cameras)
+
+
+def _tower(model: str, config: dict[str, Any], size: tuple[int, int], quick_gelu: bool) -> Any:
+    """Build the visual tower of a config, with random weights."""
+    import open_clip
+
+    try:
+        visual = open_clip.CLIP(
+            embed_dim=config["embed_dim"],
+            vision_cfg={**config["vision_cfg"], "image_size": tuple(size)},
+            text_cfg=NO_TEXT,
+            quick_gelu=quick_gelu,
+        ).visual
+    except (TypeError, ValueError, AttributeError, ArithmeticError, AssertionError, RuntimeError) as error:
+        raise CsipError(f"{model}: no vision transformer can be made of its vision_cfg ({error})") from error
+    if getattr(visual, "attn_pool", 1) is not None or getattr(visual, "pool_type", "") != "tok":
+        raise CsipError(f"vision.model: {model} is no vision transformer with a CLS token; choose one, e.g. ViT-B-16")
+    return visual
 
 
 def resize_positions(
@@ -240,10 +253,10 @@ def _read_config(model: str) -> dict[str, Any]:
 
     if model.endswith(".json"):
         try:
-            config = json.loads(_shipped(model).read_text())
+            config = parse_json(_shipped(model).read_bytes())
         except FileNotFoundError as error:
             raise CsipError(f"vision.model: there is no model file {model}") from error
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             raise CsipError(f"{model}: not a JSON file: {error}") from error
         if not isinstance(config, dict):
             raise CsipError(f"{model}: expected a mapping with embed_dim and vision_cfg")
@@ -258,8 +271,17 @@ def _read_config(model: str) -> dict[str, Any]:
     missing = {"embed_dim", "vision_cfg"} - set(config)
     if missing:
         raise CsipError(f"{model}: not an OpenCLIP model config, it lacks {', '.join(sorted(missing))}")
-    if "timm_model_name" in config["vision_cfg"] or not isinstance(config["vision_cfg"].get("layers", 12), int):
+    tower = config["vision_cfg"]
+    if not isinstance(tower, dict):
+        raise CsipError(f"{model}: vision_cfg: expected a mapping, found {type(tower).__name__}")
+    if "timm_model_name" in tower or isinstance(tower.get("layers", 12), list):
         raise CsipError(f"vision.model: {model} is no plain vision transformer; choose one, e.g. ViT-B-16")
+    for name, value in {
+        "embed_dim": config["embed_dim"],
+        **{name: tower[name] for name in _COUNTS if name in tower},
+    }.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _LARGEST:
+            raise CsipError(f"{model}: {name}: expected a whole number from 1 to {_LARGEST:,}, found {value!r:.40}")
     return config
 
 
@@ -282,7 +304,7 @@ def _from_hub(model: str, name: str, quick_gelu: bool) -> Path:
     repository = name.removeprefix(HUB)
     try:
         described = Path(download_pretrained_from_hf(repository, filename="open_clip_config.json"))
-        content = json.loads(described.read_text())
+        content = parse_json(described.read_bytes())
         weights = Path(download_pretrained_from_hf(repository))
     except Exception as error:
         raise _offline(name, _hub_address(repository), model, error) from error
@@ -329,7 +351,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], bool]:
             f"{path}: holds more than tensors, which could run code as they are read, and is not loaded; write the weights "
             "alone: torch.save(model.state_dict(), ...)"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # torch, pickle and zipfile raise whatever they stumble over
         raise CsipError(f"{path}: damaged, or not a file of weights: {error}") from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(

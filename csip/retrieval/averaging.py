@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from csip.errors import CsipError
-from csip.files import write_json
+from csip.files import parse_json, write_json
 from csip.retrieval.metrics import RANKS
 from csip.retrieval.tables import TextTable
 
@@ -121,11 +121,16 @@ def _spreads(metrics: Sequence[Mapping[str, float]]) -> dict[str, Spread]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-        tree["dataset"], tree["protocol"]["split"], tree["figures"]["map"]
+        tree = parse_json(path.read_bytes())
+        split, figures = tree["protocol"]["split"], tree["figures"]
+        if not isinstance(tree["dataset"], str) or not isinstance(split, int | str | None):
+            raise ValueError(f"expected a data set and a split, found {tree['dataset']!r:.40} and {split!r:.40}")
+        for scores in (figures, figures.get("reranked", figures)):
+            if wrong := [name for name in METRICS if not math.isfinite(scores[name])]:
+                raise ValueError(f"{wrong[0]} is {scores[wrong[0]]}")
     except OSError as error:
         raise CsipError(f"{path}: missing", parameter="metrics") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
         raise CsipError(f"{path}: damaged, or metrics of skeletons alone ({error})", parameter="metrics") from error
     return tree
 

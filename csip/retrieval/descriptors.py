@@ -27,6 +27,7 @@ from csip.data.readers import load_dataset
 from csip.errors import CsipError
 from csip.files import atomic
 from pose_cache.hdf5_checks import check_dataset, check_heaps
+from pose_cache.parts import write_rows
 
 FORMAT = 2
 # Format 1 had texts of variable length.
@@ -214,12 +215,7 @@ def _write(
     # Mapped features that are not aligned would be copied whole before a row of them is taken.
     how = {"libver": "latest", "alignment_threshold": 256, "alignment_interval": 64}
     with atomic(path) as temporary, h5py.File(temporary, "w", **how) as file:
-        stored, start = None, 0
-        for block in blocks:
-            if stored is None:
-                stored = file.create_dataset("features", (len(names), block.shape[1]), np.float32)
-            stored[start : start + len(block)] = block
-            start += len(block)
+        write_rows(file, "features", len(names), blocks)
         file["names"] = _fixed_length(names)
         for attribute, (column, dtype) in _COLUMNS.items():
             file[column] = columns[attribute].astype(dtype, copy=False)

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from csip.config import ClipSettings, Settings
 from csip.data.clips import normalize, read_frames, sample_centres, sample_dense, sample_firsts
 from csip.data.dataset import Tracklet
+from csip.errors import CsipError
 from csip.models.reid import ReIDModel
 from csip.monitor import Monitor
 from csip.runtime import Precision, autocast, loader_options, to_device
@@ -251,9 +252,19 @@ def embed_together(
 
 def tracklet_descriptor(clips: Tensor) -> np.ndarray:
     """Return the descriptor of a tracklet, (D,) of unit length, from those of its clips, (clips, D)."""
-    return np.asarray(torch.nn.functional.normalize(clips.mean(dim=0), dim=0).cpu().numpy())
+    return _finite(torch.nn.functional.normalize(clips.mean(dim=0), dim=0).cpu().numpy())
 
 
 def clip_descriptors(clips: Tensor) -> np.ndarray:
     """Return the descriptors of clips, (clips, D), with unit length."""
-    return np.asarray(torch.nn.functional.normalize(clips, dim=1).cpu().numpy())
+    return _finite(torch.nn.functional.normalize(clips, dim=1).cpu().numpy())
+
+
+def _finite(descriptors: np.ndarray) -> np.ndarray:
+    """Refuse what would be nearest to anything, or to nothing."""
+    if not np.isfinite(descriptors).all():
+        raise CsipError(
+            "the model's descriptors are not finite: its weights are damaged, or its numbers too large for runtime.precision; "
+            "train it again, or set 32-true"
+        )
+    return descriptors

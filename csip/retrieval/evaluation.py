@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,8 +15,10 @@ from csip.config import EvaluationSettings, Settings
 from csip.data.content import contents_of
 from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
 from csip.data.fingerprints import evaluation_data
+from csip.data.numerals import whole
 from csip.data.readers import is_labelled
 from csip.errors import CsipError
+from csip.files import parse_json
 from csip.monitor import Monitor, Silent
 from csip.retrieval.descriptors import Descriptors
 from csip.retrieval.embedding import Embedder, clip_descriptors, clips_of, embed_together, tracklet_descriptor
@@ -234,8 +235,8 @@ def lookalike_groups(dataset: Dataset) -> dict[int, int]:
     if not path.exists():
         return {}
     try:
-        groups = [[int(pid) for pid in group] for group in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
+        groups = [[whole(pid) for pid in group] for group in parse_json(path.read_bytes())]
+    except (ValueError, TypeError, OverflowError) as error:
         raise CsipError(f"{path}: expected a JSON list of lists of identities ({error})") from error
     queried = {t.pid for t in dataset.query}
     present = [[pid for pid in group if pid in queried] for group in groups]

@@ -6,12 +6,12 @@ the metrics and the report say which look it was. The file lies beside the data,
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
+from typing import Any
 
 from csip.data.dataset import Dataset
 from csip.errors import CsipError
-from csip.files import write_json
+from csip.files import parse_json, write_json
 from csip.retrieval.twins import is_test_world
 
 FILE = "test_looks.json"
@@ -44,8 +44,8 @@ def look(dataset: Dataset, model: str, seed: int, again: bool) -> int | None:
         return None
     path = dataset.root / FILE
     try:
-        seen = [Look(**one) for one in json.loads(path.read_text())] if path.exists() else []
-    except (ValueError, TypeError) as error:
+        seen = [_look(one) for one in parse_json(path.read_bytes())] if path.exists() else []
+    except (ValueError, TypeError, LookupError) as error:
         raise CsipError(
             f"{path}: damaged ({error}): nobody can tell what was scored here; render the data set again"
         ) from error
@@ -59,3 +59,10 @@ def look(dataset: Dataset, model: str, seed: int, again: bool) -> int | None:
     if Look(model, seed) not in seen:
         write_json(path, [{"model": one.model, "seed": one.seed} for one in (*seen, Look(model, seed))])
     return len(others) + 1
+
+
+def _look(tree: dict[str, Any]) -> Look:
+    model, seed = tree["model"], tree["seed"]
+    if len(tree) != 2 or not isinstance(model, str) or not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"expected a model and a seed, found {tree!r:.80}")
+    return Look(model, seed)

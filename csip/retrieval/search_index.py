@@ -9,7 +9,6 @@ is built, by measuring recall on descriptors of the data themselves; where no nu
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,13 +16,14 @@ import faiss
 import numpy as np
 import torch
 
+from csip.data.numerals import whole
 from csip.errors import CsipError
-from csip.files import atomic, write_text
+from csip.files import atomic, digest, parse_json, write_json
 from csip.monitor import Monitor, Silent
 from csip.retrieval.descriptors import Descriptors
 from csip.retrieval.distances import parts
 
-FORMAT = 1
+FORMAT = 2
 EXACT = 50_000  # descriptors that are compared one by one in some 50 ms
 COMPONENTS = 256
 RECALL = 0.995  # of the 10 nearest, over the sample; what is promised is .99
@@ -172,24 +172,28 @@ def save(index: Index, path: Path, source: str) -> None:
     codes = index.codes
     if codes is None:
         raise CsipError(f"{path}: an index of few descriptors is made anew in no time; there is nothing to write")
-    notes = json.dumps({"format": FORMAT, "source": source, "effort": asdict(index.effort)})
     # The notes last: without them, or with old ones, the index is not used.
     _notes(path).unlink(missing_ok=True)
     with atomic(path) as temporary:
         faiss.write_index(codes, str(temporary))
-    write_text(_notes(path), notes)
+        content = _content(temporary, source, index.effort)
+    write_json(_notes(path), {"format": FORMAT, "source": source, "content": content, "effort": asdict(index.effort)})
 
 
 def load(path: Path, features: np.ndarray, source: str) -> Index | None:
     """Read what `save` wrote; None where it is missing, damaged, or was made of other descriptors."""
     try:
-        notes = json.loads(_notes(path).read_text())
+        notes = parse_json(_notes(path).read_bytes())
         if notes["format"] != FORMAT or notes["source"] != source:
+            return None
+        effort = Effort(whole(notes["effort"]["candidates"]), float(notes["effort"]["recall"]))
+        # Of codes that are damaged faiss makes wrong neighbours, or ends the process.
+        if notes["content"] != _content(path, source, effort):
             return None
         codes = faiss.read_index(str(path))
         if codes.ntotal != len(features) or codes.d != features.shape[1]:
             return None
-        return Index(features, codes, Effort(**notes["effort"]))
+        return Index(features, codes, effort)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError):
         return None
 
@@ -219,6 +223,11 @@ def open_index(path: Path, descriptors: Descriptors, monitor: Monitor) -> Index:
 def recall(found: np.ndarray, truth: np.ndarray) -> float:
     """Return the share of the true neighbours, (Q, k), that are among those found, (Q, k)."""
     return float(np.mean([len(set(one) & set(other)) / len(other) for one, other in zip(found, truth, strict=True)]))
+
+
+def _content(path: Path, source: str, effort: Effort) -> str:
+    """Digest of an index and of what its notes say of it."""
+    return hashlib.sha256(f"{digest(path)} {source} {effort}".encode()).hexdigest()[:16]
 
 
 def _digest(features: np.ndarray) -> str:

@@ -7,14 +7,15 @@ nearest one decides. So neither clothing nor the place tells the two apart; the 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from csip.data.dataset import Dataset
+from csip.data.numerals import whole
 from csip.errors import CsipError
+from csip.files import parse_json
 from csip.retrieval.scores import CONFIDENCE, StratumScores
 
 FILE = "strata.json"
@@ -45,10 +46,10 @@ def _read(dataset: Dataset) -> tuple[Pairs, str | None]:
     if not path.exists():
         return {}, None
     try:
-        tree = json.loads(path.read_text())
-        pairs = {str(name): [[int(a), int(b)] for a, b in group] for name, group in tree["test"].items()}
+        tree = parse_json(path.read_bytes())
+        pairs = {str(name): [[whole(a), whole(b)] for a, b in group] for name, group in tree["test"].items()}
         return pairs, tree.get("part")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise CsipError(f"{path}: expected pairs of identities by stratum under 'test' ({error!r})") from error
 
 

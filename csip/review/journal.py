@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from csip.errors import CsipError
-from csip.files import flush
+from csip.files import flush, parse_json
+from csip.review.entries import check_entry
 
 FORMAT = 1
 
@@ -43,7 +44,17 @@ class Journal:
             flush(path.parent)
 
     def add(self, entry: dict[str, Any]) -> int:
-        """Append an entry and return its number, from 1; it is on the disk when this returns."""
+        """Append an entry and return its number, from 1; it is on the disk when this returns.
+
+        Raises
+        ------
+        CsipError
+            It is no entry that could be read again.
+        """
+        try:
+            check_entry(entry)
+        except ValueError as error:
+            raise CsipError(f"expected an entry of a review: {error}") from error
         self._append(entry)
         self.entries.append(entry)
         return len(self.entries)
@@ -93,10 +104,12 @@ def _parsed(path: Path, dataset: str) -> tuple[list[dict[str, Any]], int]:
     entries: list[dict[str, Any]] = []
     for number, line in enumerate(content[:whole].splitlines(), 1):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if not isinstance(entry, dict):
                 raise ValueError("no JSON object")
-        except (ValueError, RecursionError) as error:
+            if entries:
+                check_entry(entry)
+        except ValueError as error:
             raise CsipError(
                 f"{path}: line {number} is damaged ({error}); restore the file, or delete the line to lose that answer"
             ) from error

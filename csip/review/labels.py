@@ -10,14 +10,13 @@ otherwise it is a conflict, and nothing is written until it is settled.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from csip.data.csv_table import format_rows
 from csip.data.labels import LABELS, is_proposal, parse_labels
 from csip.errors import CsipError
-from csip.files import write_bytes, write_json
+from csip.files import parse_json, write_bytes, write_json
 from csip.review.review import Review
 
 NOTE = ".labels.review.json"
@@ -171,7 +170,7 @@ class LabelsFile:
         if not self._note.exists():
             return {}
         try:
-            told = json.loads(self._note.read_text(encoding="utf-8"))
+            told = parse_json(self._note.read_bytes())
             return told if isinstance(told, dict) else {}
         except ValueError:
             return {}

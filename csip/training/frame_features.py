@@ -6,7 +6,8 @@ a cache gives the same numbers as computing it in each of the 120 epochs. The ca
 encoder's weights and the preprocessing. A cache whose key differs is never used.
 
 The file is made in parts, NAME.shards/KEY-00000.npy and so on, see `pose_cache.parts`: an interrupted run resumes with
-the parts that it lacks, and several processes each make a share of them.
+the parts that it lacks, and several processes each make a share of them. One part is in memory while they are joined, and
+the file is mapped when it is read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import json
 import pickle
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,7 +39,10 @@ from csip.models.vision import VisionEncoder
 from csip.monitor import Monitor, Silent
 from csip.retrieval.model import pick_device
 from csip.runtime import Precision, autocast, device_of_worker, loader_options, precision_of, share_out, to_device
-from pose_cache.parts import Part, PartsFolder, Work, joined_rows
+from pose_cache.errors import PoseCacheError
+from pose_cache.hdf5 import map_dataset
+from pose_cache.hdf5_checks import check_dataset
+from pose_cache.parts import Part, PartsFolder, Work, joined_rows, write_rows
 from pose_cache.pieces import Spread, kept_by_worker
 
 SHARD = 16_384  # frames: some 30 MB, and what a stopped run can lose at most
@@ -85,9 +89,11 @@ class FeatureCache:
         ]
 
     def read(self) -> list[np.ndarray] | None:
-        """Return the features, (T, C) float32 per tracklet; None where the file does not hold just these."""
+        """Return the features, (T, C) float32 per tracklet, mapped from the file; None where it does not hold just these."""
         features = _read(self._path, self._key)
-        return None if features is None else np.split(features, self._ends[:-1])
+        if features is None or len(features) != self._ends[-1]:
+            return None
+        return np.split(features, self._ends[:-1])
 
     def fill(self, spread: Spread, monitor: Monitor, create: Callable[[], VisionEncoder] | None = None) -> None:
         """Embed what is missing, and write the file, if it is no share that is to be done.
@@ -111,7 +117,7 @@ class FeatureCache:
         )
         with joined_rows(self._folder, spread.mine(self._parts), spread, work, monitor) as rows:
             if rows is not None:
-                _write(self._path, np.concatenate(list(rows)), self._key)
+                _write(self._path, rows, sum(part.rows for part in self._parts), self._key)
 
     def _here(self, monitor: Monitor, pieces: Sequence[Frames]) -> Iterator[np.ndarray]:
         for piece in pieces:
@@ -182,16 +188,23 @@ def _key(weights: str, root: Path, tracklets: Sequence[Tracklet], settings: Sett
 def _read(cache: Path, key: str) -> np.ndarray | None:
     try:
         with h5py.File(cache, "r") as file:
-            return file["features"][:] if file.attrs.get("key") == np.bytes_(key) else None
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError):
+            if file.attrs.get("key") != np.bytes_(key):
+                return None
+            stored = check_dataset(file, "features", cache, contiguous=True)
+            if stored.ndim != 2 or stored.dtype != np.float32:
+                return None
+            # What an earlier version wrote may not be aligned, as torch wants it.
+            return stored[()] if (stored.id.get_offset() or 0) % 4 else map_dataset(cache, stored)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError, MemoryError, PoseCacheError):
         # Missing or damaged: the features are computed anew and the file replaced.
         return None
 
 
-def _write(cache: Path, features: np.ndarray, key: str) -> None:
+def _write(cache: Path, blocks: Iterable[np.ndarray], count: int, key: str) -> None:
     # Neither texts of any length, nor a structure without checksums: where they are damaged, the library may loop for ever.
-    with atomic(cache) as temporary, h5py.File(temporary, "w", libver="latest") as file:
-        file["features"] = features
+    how = {"libver": "latest", "alignment_threshold": 256, "alignment_interval": 64}
+    with atomic(cache) as temporary, h5py.File(temporary, "w", **how) as file:
+        write_rows(file, "features", count, blocks)
         file.attrs["key"] = np.bytes_(key)
 
 

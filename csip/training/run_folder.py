@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from lightning_fabric import Fabric
 
 from csip.config import Settings, dump_settings
 from csip.errors import CsipError
-from csip.files import atomic, write_json, write_text
+from csip.files import atomic, parse_json, write_json, write_text
 from csip.models.checkpoints import MODEL, save_model
 from csip.version import code_revision
 
@@ -96,6 +95,7 @@ class RunFolder:
 
     def _claim(self, overwrite: bool) -> dict[str, Any] | None:
         if self.model.exists() and not overwrite:
+            self._forget_state()  # killed when it had just finished
             raise CsipError(
                 f"{self.model}: this run has finished; overwrite it to train it again, or choose another folder",
                 parameter="overwrite",
@@ -138,9 +138,9 @@ class RunFolder:
         """
         inputs = self.path / "inputs.json"
         try:
-            recorded = json.loads(inputs.read_text())
+            recorded = parse_json(inputs.read_bytes())
             recorded.pop("places", None)
-        except (OSError, ValueError, RecursionError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError) as error:
             raise CsipError(
                 f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
                 "overwrite the run to start anew",
@@ -173,6 +173,9 @@ class RunFolder:
             tensors,
             {**description, "settings": self.settings.model_dump(mode="json"), "revision": code_revision()},
         )
+        self._forget_state()
+
+    def _forget_state(self) -> None:
         for name in (STATE, BEST):
             (self.path / name).unlink(missing_ok=True)
 
@@ -186,8 +189,8 @@ class RunFolder:
 def skeletons_of(folder: Path) -> Path | None:
     """Return the skeleton cache that the run in a folder was trained on; None where that is not noted."""
     try:
-        return Path(json.loads((folder / "inputs.json").read_text())["places"]["skeletons"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return Path(parse_json((folder / "inputs.json").read_bytes())["places"]["skeletons"])
+    except (OSError, ValueError, LookupError, TypeError):
         return None
 
 

@@ -25,6 +25,8 @@ from csip.video.box_table import TextTable, as_number, read_names
 from csip.video.box_yolo import read_lines
 
 _TOLERANCE: Final = 0.02
+_STEPS: Final = 20  # from one box of a track to the next that tell frames from tracks
+_LEAP: Final = 0.5  # of a box's width: what nobody moves from frame to frame
 _MOT_CLASSES: Final = 13
 _VISDRONE_CLASSES: Final = 11
 _CLASSES: Final = {"mot-gt": ("1",), "tracker": ("0",), "visdrone": ("1", "2"), "yolo": ("0",)}
@@ -52,7 +54,15 @@ def interpret(table: TextTable, options: BoxesOptions) -> RawBoxes:
         name = _recognise(table)
     if name == "yolo":
         return read_lines(table, options)
-    return _coordinates(_mot(table, name, options), table, options)
+    raw = _mot(table, name, options)
+    if options.format == "auto" and _is_swapped(raw):
+        raise CsipError(
+            f"{table.path}: its first two columns seem to be id,frame, expected frame,id: read as they should be, people leap "
+            f"from one place to another, and the other way round they do not; {table.example()}; exchange them, or give the "
+            f"format {name} if they are right",
+            parameter="reading.format",
+        )
+    return _coordinates(raw, table, options)
 
 
 def _with_header(table: TextTable, options: BoxesOptions) -> RawBoxes:
@@ -220,6 +230,21 @@ def _recognise_normalised(table: TextTable) -> Format:
     raise _ambiguous(
         table, ("mot", "yolo"), "its coordinates are shares of the picture, and column 2 may be a track or a class"
     )
+
+
+def _is_swapped(raw: RawBoxes) -> bool:
+    """Whether boxes of one number in the first column are near each other, and those of one in the second are not."""
+    if (raw.tracks == -1).any():
+        return False
+    steps = []
+    for one, other in ((raw.tracks, raw.frames), (raw.frames, raw.tracks)):
+        order = np.lexsort((other, one))
+        again = np.diff(one[order]) == 0
+        if again.sum() < _STEPS:
+            return False
+        way = np.abs(np.diff(raw.values[order, :2], axis=0)[again]).max(axis=1)
+        steps.append(float(np.median(way / raw.values[order, 2][1:][again].clip(1e-9))))
+    return steps[0] > _LEAP and steps[0] > 5 * steps[1]
 
 
 def _coordinates(raw: RawBoxes, table: TextTable, options: BoxesOptions) -> RawBoxes:

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -16,7 +15,9 @@ from typing import Any, Final
 import numpy as np
 
 from csip.data.names import canonical
+from csip.data.numerals import whole
 from csip.errors import CsipError
+from csip.files import parse_json
 from csip.video.box_raw import PEOPLE, UNIT, BoxesOptions, RawBoxes
 
 _TRACK: Final = ("track_id", "instance_id", "object_id", "tracking_id")
@@ -41,16 +42,16 @@ def read_coco(path: Path, video: str, options: BoxesOptions) -> RawBoxes:
         It is no such JSON, holds nothing of this video, or no category is known to be people.
     """
     try:
-        tree = json.loads(path.read_bytes().decode("utf-8-sig"))
+        tree = parse_json(path.read_bytes())
         images, annotations = tree["images"], tree["annotations"]
         categories = {one["id"]: str(one["name"]) for one in tree.get("categories", [])}
         mine = _images_of(tree, video, path)
-        return _boxes(path, mine, annotations, categories, options) if images else _nothing(path)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, CsipError):
-            raise
+        return _boxes(path, mine, images, annotations, categories, options) if images else _nothing(path)
+    except CsipError:
+        raise
+    except ValueError as error:
         raise CsipError(f"{path}: not a JSON file of boxes ({error})") from error
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise CsipError(
             f"{path}: not COCO's JSON for videos: expected images with id and frame_id or numbered file names, annotations with "
             f"image_id, category_id and bbox, and categories with id and name; {type(error).__name__}: {error}"
@@ -60,9 +61,9 @@ def read_coco(path: Path, video: str, options: BoxesOptions) -> RawBoxes:
 def holds(path: Path, video: str) -> bool:
     """Whether a JSON file has images of a video."""
     try:
-        tree = json.loads(path.read_bytes().decode("utf-8-sig"))
+        tree = parse_json(path.read_bytes())
         return bool(_images_of(tree, video, path))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError):
         return False
 
 
@@ -102,6 +103,7 @@ def _sequence(image: dict[str, Any]) -> str:
 def _boxes(
     path: Path,
     images: list[dict[str, Any]],
+    everything: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
     categories: dict[Any, str],
     options: BoxesOptions,
@@ -109,7 +111,14 @@ def _boxes(
     if not images:
         raise CsipError(f"{path}: it has no images of this video")
     frames = {image["id"]: _number(image, order) for order, image in enumerate(images)}
-    rows = [one for one in annotations if one["image_id"] in frames]
+    numbers: dict[int, Any] = {}
+    for key, number in frames.items():
+        if numbers.setdefault(number, key) != key:
+            raise CsipError(
+                f"{path}: its images {numbers[number]!r} and {key!r} are both frame {number}; expected a frame_id of "
+                "each, or a video_id or a folder in file_name that tells videos apart"
+            )
+    rows, orphans = _annotations_of(frames, everything, annotations, path)
     values = np.array([[float(value) for value in one["bbox"]] for one in rows], float).reshape(-1, 4)
     if not np.isfinite(values).all():
         bad = int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
@@ -117,6 +126,8 @@ def _boxes(
             f"{path}: annotation {rows[bad].get('id', bad)}: its bbox is {rows[bad]['bbox']}; expected finite numbers"
         )
     sizes = {(image["width"], image["height"]) for image in images if "width" in image and "height" in image}
+    if len(sizes) > 1 and len(values) and np.abs(values).max() > UNIT:
+        values = _shares(values, rows, images, path)
     people = _people(path, categories, options)
     corners = bool(len(values)) and bool((values[:, 2:] > values[:, :2]).all())
     raw = RawBoxes(
@@ -131,14 +142,47 @@ def _boxes(
         coordinates="" if corners and options.coordinates == "auto" else options.coordinates.replace("auto", "xywh"),
         normalised=bool(len(values) and np.abs(values).max() <= UNIT),
         size=sizes.pop() if len(sizes) == 1 else None,
-        first=0 if min(frames.values()) == 0 else None,
+        first=0 if min(numbers) == 0 else None,
     )
-    numbers = sorted(frames.values())
-    if numbers == list(range(numbers[0], numbers[0] + len(numbers))) and numbers[0] in (0, 1):
+    first = min(numbers)
+    if sorted(numbers) == list(range(first, first + len(numbers))) and first in (0, 1):
         raw.length = len(numbers)
+    if orphans:
+        raw.dropped["boxes: of an image that is not listed"] = orphans
     crowd = np.array([bool(one.get("iscrowd") or one.get("ignore")) for one in rows], bool)
     raw.select(~crowd, "boxes: a crowd, or marked to be ignored")
     return raw
+
+
+def _annotations_of(
+    frames: dict[Any, int], images: list[dict[str, Any]], annotations: list[dict[str, Any]], path: Path
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the annotations of a video's images, and how many there are of no image at all."""
+    listed = {image["id"] for image in images}
+    rows = [one for one in annotations if one["image_id"] in frames]
+    orphans = sum(one["image_id"] not in listed for one in annotations)
+    if orphans and orphans == len(annotations):
+        raise CsipError(
+            f"{path}: none of its annotations is of an image that it lists: the first image_id is "
+            f"{annotations[0]['image_id']!r}, the first image's id {images[0]['id']!r}"
+        )
+    wrong = next((one for one in rows if len(one["bbox"]) != 4), None)
+    if wrong is not None:
+        raise CsipError(
+            f"{path}: annotation {wrong.get('id')}: its bbox has {len(wrong['bbox'])} numbers; expected left, top, width, height"
+        )
+    return rows, orphans
+
+
+def _shares(values: np.ndarray, rows: list[dict[str, Any]], images: list[dict[str, Any]], path: Path) -> np.ndarray:
+    """Return boxes of images of several sizes as shares of theirs."""
+    sizes = {image["id"]: (image.get("width"), image.get("height")) for image in images}
+    own = np.array([sizes[one["image_id"]] for one in rows], float)
+    if not (own >= 1).all():
+        raise CsipError(
+            f"{path}: its images are of several sizes, and some have none; expected a width and a height of each"
+        )
+    return values / np.tile(own, 2)
 
 
 def _people(path: Path, categories: dict[Any, str], options: BoxesOptions) -> tuple[str, ...]:
@@ -157,7 +201,7 @@ def _people(path: Path, categories: dict[Any, str], options: BoxesOptions) -> tu
 def _number(image: dict[str, Any], order: int) -> int:
     for name in _FRAME:
         if image.get(name) is not None:
-            return int(image[name])
+            return whole(image[name])
     digits = re.findall(r"\d+", PurePosixPath(str(image.get("file_name", ""))).stem)
     return int(digits[-1]) if digits else order + 1
 
@@ -167,5 +211,5 @@ def _track(annotation: dict[str, Any]) -> int:
     for place in (annotation, inside):
         for name in _TRACK:
             if place.get(name) is not None:
-                return int(place[name])
+                return whole(place[name])
     return -1

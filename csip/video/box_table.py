@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from csip.data.numerals import parse_number
 from csip.errors import CsipError
 
 # Where a head has several names of one column, the first one here counts: MOTChallenge's x and y are places in the world beside
@@ -29,6 +31,7 @@ NAMES: Final = {
     "score": ("score", "confidence", "conf", "prob"),
     "class": ("class_name", "label", "class", "category", "cls", "class_id", "category_id", "type"),
 }
+_THOUSANDS: Final = re.compile(r"[1-9]\d{0,2},\d{3}")
 _SEPARATORS: Final = ("\t", ";", ",")
 _MARKS: Final = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"", "utf-8-sig"))
 
@@ -147,7 +150,7 @@ def _text(path: Path, what: str) -> str:
 def as_number(text: str) -> float | None:
     """Return a finite number, or None."""
     try:
-        value = float(text)
+        value = parse_number(text)
     except ValueError:
         return None
     return value if math.isfinite(value) else None
@@ -173,6 +176,8 @@ def _cells(path: Path, text: str) -> TextTable:
             continue
         rows.append(cells)
         numbers.append(number)
+    if separator != ",":
+        rows = _decimal_points(rows, path, numbers)
     return TextTable(path, header, tuple(names), rows, numbers)
 
 
@@ -182,9 +187,26 @@ def _split(line: str, separator: str | None) -> list[str]:
     cells = [cell.strip() for cell in next(csv.reader(io.StringIO(line), delimiter=separator), [])]
     while cells and not cells[-1]:
         cells.pop()
-    if separator != ",":  # 10,5 is a number where semicolons or tabs are between cells
-        cells = [cell.replace(",", ".") if as_number(cell.replace(",", ".")) is not None else cell for cell in cells]
     return cells
+
+
+def _decimal_points(rows: list[list[str]], path: Path, lines: list[int]) -> list[list[str]]:
+    """Write 10,5 as 10.5, which is a number where other characters are between cells; 1,234 beside 987 is ambiguous."""
+    for at in range(max(map(len, rows), default=0)):
+        places = [row for row, cells in enumerate(rows) if at < len(cells) and "," in cells[at]]
+        if not places:
+            continue
+        plain = any(cells[at].isdecimal() for cells in rows if at < len(cells))
+        if plain and all(_THOUSANDS.fullmatch(rows[row][at]) for row in places):
+            raise CsipError(
+                f"{path}: line {lines[places[0]]}: is {rows[places[0]][at]} a number with a fraction, or are its thousands "
+                "apart? Other lines have whole numbers there; write it without a comma"
+            )
+        for row in places:
+            with_point = rows[row][at].replace(",", ".")
+            if as_number(with_point) is not None:
+                rows[row][at] = with_point
+    return rows
 
 
 def _named(cells: list[str]) -> dict[str, int]:

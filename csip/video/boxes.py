@@ -149,9 +149,16 @@ def find_boxes(video: VideoFile, folder: Path | None) -> Path:
         bases = [base, folder / base.name]
     tries = [base.with_name(base.name + end) for base in bases for end in _ENDS]
     tries += [base / inside for base in bases[:1] for inside in ("gt/gt.txt", "det/det.txt")]
-    for file in map(_as_on_disk, tries):
-        if file.is_file():
-            return file
+    there = [file for file in map(_as_on_disk, tries) if file.is_file()]
+    rivals = [file for file in there[1:] if file.parent == there[0].parent and file.suffix != there[0].suffix]
+    rivals = [file for file in rivals if file.suffix != ".json" or holds(file, video.name)]
+    if rivals:
+        raise CsipError(
+            f"{there[0]}: {rivals[0].name} beside it may be the boxes of {video.name}, too; move one of them out, or name "
+            "a folder that has one"
+        )
+    if there:
+        return there[0]
     for base in bases:
         for inside in _FOLDERS:
             if next(files_of_frames(base / inside, base.name), None) is not None:
@@ -284,7 +291,8 @@ def _corners(raw: RawBoxes, path: Path, video: Shown | None, found: list[str]) -
     if kind != "xywh":
         found.append({"xyxy": "left, top, right, bottom", "cxcywh": "centre, width, height"}[kind])
     sides = second - first if kind == "xyxy" else second
-    wrong = np.flatnonzero((sides <= 0).any(axis=1))
+    # Beside a number without end a width is nothing.
+    wrong = np.flatnonzero(((sides <= 0) | (first + sides <= first)).any(axis=1))
     if len(wrong):
         at = int(wrong[0])
         raise CsipError(

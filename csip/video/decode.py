@@ -10,6 +10,7 @@ from __future__ import annotations
 import configparser
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,14 +18,17 @@ import av
 import numpy as np
 
 from csip.data.dataset import is_image, is_other_picture
-from csip.data.names import in_natural_order
+from csip.data.names import in_natural_order, is_hidden
 from csip.errors import CsipError
 from csip.video.container_crop import Crop, container_crop
-from csip.video.geometry import Geometry, geometry_of
-from pose_cache.images import read_frame
+from csip.video.geometry import Geometry, fit, geometry_of
+from pose_cache.images import composed, read_frame
 
 PICTURE_RATE: Final = 25.0
 """Pictures a second of a folder without a seqinfo.ini that says it."""
+
+RATES: Final = "seqinfo.ini"
+"""MOTChallenge's notes of a sequence, in its folder or beside that of its pictures."""
 
 MAX_PIXELS: Final = 100_000_000
 """A few kilobytes can unpack to gigabytes."""
@@ -114,6 +118,7 @@ class VideoReader:
 
     def _from_file(self) -> Iterator[Frame]:
         damaged = number = 0
+        resized: tuple[int, tuple[int, ...]] | None = None
         start: float | None = None
         time = widest = others = 0.0
         with _open(self.path) as container:
@@ -153,27 +158,46 @@ class VideoReader:
                         self._crop = container_crop(self.path, (frame.width, frame.height))
                     geometry = geometry_of(frame, stream.sample_aspect_ratio, self._crop)
                     self._geometry = self._geometry or geometry
-                    # By default each frame's conversion starts threads of its own, which stay until it is collected.
-                    yield Frame(number, time, geometry.show(frame.to_ndarray(format="bgr24", threads=1)))
+                    image = geometry.show(_pixels(frame))
+                    if image.shape[1::-1] != self._geometry.size:
+                        resized, image = resized or (number, image.shape[1::-1]), fit(image, self._geometry.size)
+                    yield Frame(number, time, image)
             lasts, indexed = _length(stream, container, start or 0.0), _indexed(stream, container)
+            count = len(_moving(container))
         if stream.duration is None and others > 0:
             time = max(time, others - (start or 0.0))  # the length is that of the longest stream
         short = lasts - time > 1.5 * max(1 / self.rate, widest) + _SLACK * lasts
+        problems = []
         if damaged:
-            self.problem = f"{damaged} damaged places in it; {number} frames could be read"
+            problems.append(f"{damaged} damaged places in it; {number} frames could be read")
         elif number and short and not (indexed and number >= indexed * (1 - _SLACK) - 1):
-            self.problem = f"ends after {number} frames, at {time:.1f} s of {lasts:.1f} s"
+            problems.append(f"ends after {number} frames, at {time:.1f} s of {lasts:.1f} s")
+        if resized is not None:
+            width, height = resized[1]
+            problems.append(
+                f"its pictures are {width} x {height} from frame {resized[0]} on, and fitted into the size of the first"
+            )
+        if count > 1:
+            problems.append(f"has {count} video streams, of which the first is read; make a file of each")
+        self.problem = "; ".join(problems)
 
     def _from_pictures(self, pictures: list[tuple[int, str]]) -> Iterator[Frame]:
-        damaged = 0
+        damaged = fitted = 0
+        size: tuple[int, int] | None = None
         for number, name in pictures:
             image = read_frame(self.path / name)
             if image is None:
                 damaged += 1
                 continue
+            shape = (image.shape[1], image.shape[0])
+            size = size or shape
+            if shape != size:
+                fitted, image = fitted + 1, fit(image, size)
             yield Frame(number, (number - self.first) / self.rate, image)
-        if damaged:
-            self.problem = f"{damaged} of {len(pictures)} pictures cannot be read"
+        problems = [f"{damaged} of {len(pictures)} pictures cannot be read"] if damaged else []
+        if fitted and size is not None:
+            problems.append(f"{fitted} of {len(pictures)} pictures are not {size[0]} x {size[1]}, and fitted into that")
+        self.problem = "; ".join(problems)
 
 
 def _open(path: Path) -> av.container.InputContainer:
@@ -189,16 +213,34 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _stream(container: av.container.InputContainer, path: Path) -> av.video.stream.VideoStream:
-    """Return the first stream of moving pictures; music has its cover as a video stream."""
-    for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
-            if stream.codec_context.width * stream.codec_context.height > MAX_PIXELS:
-                size = f"{stream.codec_context.width} x {stream.codec_context.height}"
-                raise UnreadableVideo(
-                    f"{path}: pictures of {size}; at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
-                )
-            return stream
-    raise UnreadableVideo(f"{path}: there is no video stream in it")
+    """Return the first stream of moving pictures."""
+    stream = next(iter(_moving(container)), None)
+    if stream is None:
+        raise UnreadableVideo(f"{path}: there is no video stream in it")
+    width, height = stream.codec_context.width, stream.codec_context.height
+    if width * height > MAX_PIXELS:
+        raise UnreadableVideo(
+            f"{path}: pictures of {width} x {height}; at most {MAX_PIXELS / 1e6:.0f} million pixels are decoded"
+        )
+    return stream
+
+
+def _moving(container: av.container.InputContainer) -> list[av.video.stream.VideoStream]:
+    """List the streams of moving pictures: music has its cover, and a film its thumbnail, as a video stream."""
+    still = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    return [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & still and stream.codec_context is not None
+    ]
+
+
+def _pixels(frame: av.VideoFrame) -> np.ndarray:
+    """Return a frame as it is coded, (H, W, 3) uint8, BGR; colours that its alpha hides do not count."""
+    # By default each frame's conversion starts threads of its own, which stay until it is collected.
+    if any(component.is_alpha for component in frame.format.components):
+        return composed(frame.to_ndarray(format="bgra", threads=1))
+    return frame.to_ndarray(format="bgr24", threads=1)
 
 
 def _length(stream: av.video.stream.VideoStream, container: av.container.InputContainer, start: float) -> float:
@@ -229,7 +271,7 @@ def _end(packet: av.Packet) -> float:
 
 def _pictures(folder: Path) -> list[tuple[int, str]]:
     """List the pictures with their numbers: their names where all are numbers, else 1, 2, ... in the order of their names."""
-    everything = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    everything = [entry.name for entry in folder.iterdir() if not is_hidden(entry.name)]
     if unread := sorted(filter(is_other_picture, everything)):
         raise UnreadableVideo(
             f"{folder}: {len(unread)} pictures are of formats that cannot be read, e.g. {unread[0]}; convert them to JPEG or "
@@ -239,8 +281,14 @@ def _pictures(folder: Path) -> list[tuple[int, str]]:
     if not names:
         raise UnreadableVideo(f"{folder}: no pictures in it")
     stems = [Path(name).stem for name in names]
-    if all(stem.isdecimal() for stem in stems) and len({int(stem) for stem in stems}) == len(stems):
-        return sorted(zip(map(int, stems), names, strict=True))
+    if all(stem.isdecimal() for stem in stems):
+        listed = sorted(zip(map(int, stems), names, strict=True))
+        twice = next(((one, other) for one, other in pairwise(listed) if one[0] == other[0]), None)
+        if twice is not None:
+            raise UnreadableVideo(
+                f"{folder}: {twice[0][1]} and {twice[1][1]} are both frame {twice[0][0]}; move one of them out"
+            )
+        return listed
     return list(enumerate(in_natural_order(names), start=1))
 
 
@@ -248,7 +296,7 @@ def _picture_rate(folder: Path) -> float:
     """Return what MOTChallenge's seqinfo.ini beside the folder says, or the usual rate."""
     parser = configparser.ConfigParser()
     try:
-        parser.read([folder / "seqinfo.ini", folder.parent / "seqinfo.ini"], encoding="utf-8")
+        parser.read([folder / RATES, folder.parent / RATES], encoding="utf-8")
         rate = parser.getfloat("Sequence", "frameRate", fallback=PICTURE_RATE)
     except (configparser.Error, ValueError, UnicodeDecodeError):
         return PICTURE_RATE

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from csip.data.dataset import is_image, is_other_picture
+from csip.data.names import is_hidden
 from csip.errors import CsipError
 from csip.monitor import Monitor
 
@@ -64,7 +65,8 @@ class VideoFile:
 def find_videos(root: Path, camera: str | None = None, monitor: Monitor | None = None) -> list[VideoFile]:
     """List the videos below a folder in the order of their names; no file is opened.
 
-    What links lead to more than once is listed once; links may lead in a circle. Cameras whose names would become one when
+    What links lead to more than once is listed once; links may lead in a circle. Hidden folders are passed over, and those that
+    systems make (``@eaDir``, ``#recycle``). Cameras whose names would become one when
     they are made fit for a folder, as those of a/b and a-b, are told apart: a-b and a-b~2.
 
     Parameters
@@ -168,7 +170,7 @@ def _search(root: Path) -> tuple[list[Path], int]:
         if not path.is_dir():
             found.append(path)
             continue
-        names = sorted(name for name in os.listdir(path) if not name.startswith("."))  # noqa: PTH208
+        names = sorted(name for name in os.listdir(path) if not is_hidden(name))  # noqa: PTH208
         here = [path / name for name in names if Path(name).suffix.lower() in VIDEOS and not (path / name).is_dir()]
         if not here and any(map(_is_picture, names)):
             found.append(path)

@@ -102,6 +102,18 @@ class Geometry:
         return np.concatenate([turned.min(axis=1), turned.max(axis=1)], axis=1)
 
 
+def fit(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scale a picture (H, W, 3) into a frame of width and height, in its middle and with black beside it where shapes differ.
+
+    So a player shows what changes its size on the way.
+    """
+    zoom = min(size[0] / image.shape[1], size[1] / image.shape[0])
+    width, height = (max(round(side * zoom), 1) for side in image.shape[1::-1])
+    scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC if zoom > 1 else cv2.INTER_AREA)
+    left, top = (size[0] - width) // 2, (size[1] - height) // 2
+    return cv2.copyMakeBorder(scaled, top, size[1] - height - top, left, size[0] - width - left, cv2.BORDER_CONSTANT)
+
+
 def geometry_of(
     frame: av.VideoFrame, aspect: Fraction | None, crop: tuple[int, int, int, int] = (0, 0, 0, 0)
 ) -> Geometry:

@@ -151,11 +151,17 @@ class _Ingest:
     def run(self, files: Sequence[VideoFile], spread: Spread) -> tuple[dict[str, VideoSummary], list[Skipped]]:
         """Return what became of the videos, in their order."""
         pieces: list[_Piece] = []
+        contents: dict[tuple[int, int, int], str] = {}
         for video in files:
             try:
                 boxes = self._boxes(video)
                 origin = source_of(video, boxes)
                 summary = self._state.finished(video, origin)
+                same = contents.setdefault((origin["files"], origin["bytes"], origin["sample"]), video.name)
+                if same != video.name:
+                    self._monitor.say(
+                        f"{video.name} seems to be a copy of {same}: its people are there twice; move one of them out"
+                    )
             except (CsipError, OSError) as error:
                 self._finish(video, _skipped(video, error), files)
                 continue

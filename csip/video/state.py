@@ -13,10 +13,10 @@ from __future__ import annotations
 import csv
 import filecmp
 import hashlib
-import json
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -27,7 +27,8 @@ from csip.data.csv_table import format_rows, parse_table
 from csip.data.labels import LABELS
 from csip.data.names import canonical
 from csip.errors import CsipError
-from csip.files import atomic, flush, write_bytes, write_json, write_text
+from csip.files import atomic, flush, parse_json, write_bytes, write_json, write_text
+from csip.video.decode import RATES
 from csip.video.find import VideoFile
 from csip.video.one_video import COLUMNS, BoxesFile, VideoSummary
 from pose_cache.errors import PoseCacheError
@@ -39,6 +40,8 @@ _STATE: Final = ".ingest"
 _TABLE: Final = "tracklets.csv"
 _WAIT: Final = 0.1  # seconds until another share may have written the options
 _ATTEMPTS: Final = 600
+_SAMPLED: Final = 16  # files of a folder of pictures that are looked into
+_PIECE: Final = 4096
 
 
 class IngestState:
@@ -154,7 +157,11 @@ class IngestState:
         record = _read_json(self._record(video))
         if record is None or not self._record(video).with_suffix(".csv").is_file():
             return None
-        if record.get("video") != _identity(video) or record.get("source") != source:
+        known = record.get("source")
+        if record.get("video") != _identity(video) or not isinstance(known, dict) or not known:
+            return None
+        # What an earlier version did not note has no say.
+        if known != {key: source.get(key) for key in known}:
             return None
         try:
             return VideoSummary(**record["summary"])
@@ -263,13 +270,29 @@ def source_of(video: VideoFile, boxes: BoxesFile | None) -> dict[str, Any]:
         "files": len(found),
         "bytes": sum(one.st_size for _, one in found),
         "digest": _short(names.encode("utf-8", "surrogateescape")),
+        "sample": _sample(files),
         "boxes": None,
     }
+    notes = [place / RATES for place in (video.path, video.path.parent)] if video.path.is_dir() else []
+    if rates := [file.read_bytes() for file in notes if file.is_file()]:
+        source["rates"] = _short(b"\0".join(rates))
     if boxes is not None:
         text = b"\0".join(file.name.encode("utf-8", "surrogateescape") + file.read_bytes() for file in boxes.files())
         source["boxes"] = {"name": boxes.path.name, "digest": _short(text), **asdict(boxes.options)}
         source["boxes"]["classes"] = list(boxes.options.classes) if boxes.options.classes is not None else None
     return source
+
+
+def _sample(files: Sequence[Path]) -> int:
+    """CRC-32 of some pieces of files, evenly spread: what replaces a file may have its size, and its time from a copy."""
+    crc = 0
+    for path in files[:: max(len(files) // _SAMPLED, 1)]:
+        with path.open("rb") as file:
+            end = file.seek(0, 2)
+            for at in (0, end // 2, max(end - _PIECE, 0)):
+                file.seek(at)
+                crc = zlib.crc32(file.read(_PIECE), crc)
+    return crc
 
 
 def _short(data: bytes) -> str:
@@ -286,7 +309,7 @@ def _said(value: Any) -> str:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except FileNotFoundError:
         return None
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from csip.data.fingerprints import evaluation_data
 from csip.data.folder import camera_names
 from csip.data.readers import load_dataset
 from csip.errors import CsipError
-from csip.files import digest, write_bytes
+from csip.files import digest, parse_json, write_bytes
 from csip.loading import model_file
 from csip.models.checkpoints import load_model
 from csip.monitor import Monitor
@@ -192,7 +191,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
         The file is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return parse_json(path.read_bytes()) if path.exists() else None
     except ValueError as error:
         raise CsipError(
             f"{path}: damaged ({error}); delete it, or make it anew with the command that wrote it"

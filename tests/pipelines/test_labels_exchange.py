@@ -16,6 +16,8 @@ from review_data import Hall, make_hall
 from csip.data import folder, mars
 from csip.errors import CsipError
 from csip.files import write_text
+from csip.review.interchange import coco, cvat, fiftyone, mot
+from csip.review.interchange.tracks import LabelledTrack, first_frames
 from csip.video.boxes import Shown, read_boxes
 from csip.video.geometry import Geometry
 from pipelines import exchange_labels as stage
@@ -355,3 +357,24 @@ def test_names_of_videos_cannot_lead_out_of_the_folder(hall: Hall, tmp_path: Pat
     write_text(table, content.replace("number,x,y", "number,a,b"))
     with pytest.raises(CsipError, match="no column x, y"):
         stage.export_labels(hall.settings, "mot", tmp_path / "out")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_frames_come_back_by_their_numbers(tmp_path: Path, first: int) -> None:
+    frames = np.arange(first, first + 5)
+    boxes = np.stack([20.0 * frames, 0 * frames, 20.0 * frames + 15, 0 * frames + 40], axis=1)
+    tracks = [LabelledTrack("a-1", "a.mp4", "Anna", 1, frames, boxes)]
+    assert first_frames(tracks) == {"a.mp4": first}
+    (tmp_path / "a.mp4").touch()
+    mot.write_mot(tracks, tmp_path / "mot")
+    coco.write_coco(tracks, tmp_path / "coco", {})
+    cvat.write_cvat(tracks, tmp_path / "cvat")
+    fiftyone.write_fiftyone(tracks, tmp_path / "fiftyone", tmp_path, {"a.mp4": (200, 100)})
+    for found in (
+        mot.read_mot(tmp_path / "mot", ["a.mp4"]),
+        coco.read_coco(tmp_path / "coco", ["a.mp4"]),
+        cvat.read_cvat(tmp_path / "cvat", {"a.mp4": first}),
+        fiftyone.read_fiftyone(tmp_path / "fiftyone", {"a.mp4": first}, {"a.mp4": (200, 100)}),
+    ):
+        assert found["a.mp4"].frames.tolist() == frames.tolist()
+        assert np.allclose(found["a.mp4"].boxes, boxes, atol=0.01)

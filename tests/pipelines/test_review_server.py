@@ -405,6 +405,15 @@ def test_a_torn_last_line_is_dropped_with_a_word(tmp_path: Path) -> None:
     path.write_bytes(whole + b"no json\n" + whole)
     with pytest.raises(CsipError, match="line 3 is damaged"):
         Journal(path, "hall")
+    for entry, reason in (
+        ('{"do": "undo"}', "undo.of: Field required"),
+        ('{"do": "compare", "a": "x", "b": "y", "answer": "no"}', "compare.answer: .*found 'no'"),
+        ('{"do": "fly"}', "found"),
+        ('{"do": "mark", "names": "x", "as": "junk"}', "mark.names: "),
+    ):
+        path.write_bytes(whole + entry.encode() + b"\n")
+        with pytest.raises(CsipError, match=f"line 3 is damaged .*{reason}"):
+            Journal(path, "hall")
     path.write_bytes(whole)
     with pytest.raises(CsipError, match="expected answers about data set shop, found 'hall'"):
         Journal(path, "shop")
@@ -451,7 +460,7 @@ from csip.review.review import left_out
 from csip.review.simulate import Annotator, Truth, truth_of_scenes
 journal = Journal(Path(sys.argv[1]), "hall")
 for line in sys.stdin:
-    print(journal.add({"do": "compare", "key": line.strip()}), flush=True)
+    print(journal.add({"do": "compare", "a": "x", "b": "y", "answer": "same", "key": line.strip()}), flush=True)
 """
 
 

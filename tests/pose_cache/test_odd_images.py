@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 import zlib
 from pathlib import Path
@@ -121,6 +122,15 @@ def test_other_formats_cut_short_are_not_used(load, kind: str) -> None:
     assert load(data)[1] is FrameKind.COLOUR
     image, found = load(data[: len(data) * 2 // 3])
     assert image is None and not found.usable
+
+
+def test_a_chunk_of_a_png_that_promises_gigabytes_takes_no_memory(load) -> None:
+    data = bytearray(encoded(Image.fromarray(colours()), "png"))
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = (2**31 - 64).to_bytes(4, "big")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert load(bytes(data)) == (None, FrameKind.DAMAGED)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "KiB"
 
 
 def test_a_png_whose_checksum_differs_is_damaged(load) -> None:
@@ -250,6 +260,58 @@ def test_one_bit_and_palette_pictures_have_their_colours(load) -> None:
     palette = Image.fromarray(colours()).quantize(64)
     for kind in ("png", "tiff", "bmp"):
         assert np.array_equal(load(encoded(palette, kind))[0], np.asarray(palette.convert("RGB"))[..., ::-1]), kind
+
+
+def tiff_of(deep: np.ndarray, photometric: int) -> bytes:
+    """Write 16-bit grey in one strip; photometric 0 is white at 0."""
+    height, width = deep.shape
+    tags = ((256, width), (257, height), (258, 16), (259, 1), (262, photometric), (273, 0), (277, 1), (278, height),
+            (279, deep.nbytes))  # fmt: skip
+    start = 8 + 2 + 12 * len(tags) + 4
+    entries = (struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    return head + b"".join(entries) + bytes(4) + deep.astype("<u2").tobytes()
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_a_deep_tiff_whose_zero_is_white_is_not_inverted(load, top: int) -> None:
+    grey = colours()[..., 0]
+    deep = (grey.astype(np.float64) / 255 * top).round()
+    deep[0, 0], deep[0, 1] = 0, top
+    for photometric, values in ((1, deep), (0, top - deep)):
+        image, kind = load(tiff_of(values, photometric))
+        assert kind is FrameKind.DEEP and np.abs(image[1:, :, 0].astype(int) - grey[1:]).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "I;16"])
+def test_the_hidden_grey_of_a_png_does_not_matter(load, mode: str) -> None:
+    images = []
+    for hidden in (0, 255 if mode == "L" else 65535):
+        grey = np.full((32, 16), hidden, np.uint8 if mode == "L" else np.uint16)
+        grey[8:20] = 200 if mode == "L" else 51400
+        grey[20:24, :4] = 1
+        images.append(load(encoded(Image.fromarray(grey), "png", transparency=hidden))[0])
+    assert np.array_equal(*images)
+    assert (images[0][:8] == BACKGROUND).all() and np.abs(images[0][10].astype(int) - 200).max() <= 56
+
+
+def test_an_empty_alpha_of_a_bmp_is_none(load) -> None:
+    picture = np.dstack([colours(16, 24)[..., ::-1], np.zeros((24, 16), np.uint8)])
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    head = struct.pack("<IiiHHIIiiII", 108, 16, -24, 1, 32, 3, picture.nbytes, 0, 0, 0, 0) + masks + bytes(52)
+    for alpha, shown in ((0, picture[..., :3]), (255, picture[..., :3])):
+        picture[..., 3] = alpha
+        data = b"BM" + struct.pack("<IHHI", 122 + picture.nbytes, 0, 0, 122) + head + picture.tobytes()
+        assert np.array_equal(load(data)[0], shown)
+
+
+def test_the_largest_value_that_a_pgm_states_is_white(load) -> None:
+    grey = np.repeat(np.linspace(0, 1000, 256).round()[:, None], 8, axis=1)
+    for head in (b"P5 8 256 4095\n", b"P5\n# of a sensor\n8 256\n4095\n"):
+        image, kind = load(head + grey.astype(">u2").tobytes())
+        assert kind is FrameKind.DEEP and np.abs(image[..., 0] - grey / 4095 * 255).max() <= 1
+    dark = np.repeat(np.linspace(0, 30, 256).round()[:, None], 8, axis=1)
+    assert np.ptp(load(b"P5 8 256 4095\n" + dark.astype(">u2").tobytes())[0]) > 200, "few levels are spread"
 
 
 def test_a_picture_that_unpacks_to_gigabytes_is_not_decoded_in_any_format(load) -> None:

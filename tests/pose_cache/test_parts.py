@@ -1,14 +1,16 @@
 """Parts of a whole: made by one process or by many, in shares, merged by one writer."""
 
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from pose_cache.errors import PoseCacheError
 from pose_cache.monitor import Silent
-from pose_cache.parts import Part, PartsFolder, Work, joined_rows
+from pose_cache.parts import Part, PartsFolder, Work, joined_rows, write_rows
 from pose_cache.pieces import Share, Spread
 
 WHOLE = [n**2 for n in range(12)]
@@ -113,3 +115,21 @@ def test_the_shares_that_are_missing_are_named(folder: PartsFolder) -> None:
 def test_options_that_contradict_each_other_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(PoseCacheError, match="expected"):
         Spread(**options)  # type: ignore[arg-type]
+
+
+def test_rows_are_written_a_part_at_a_time(tmp_path: Path) -> None:
+    parts, rows = 24, 4096
+    blocks = (np.full((rows, 64), number, np.float32) for number in range(parts))  # a MiB each
+    with h5py.File(tmp_path / "out.h5", "w") as file:
+        tracemalloc.start()
+        write_rows(file, "rows", parts * rows, blocks)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 4 * 2**20
+        assert np.array_equal(file["rows"][::rows, 0], np.arange(parts))
+
+
+@pytest.mark.parametrize("count", [5, 7, 9])
+def test_rows_that_are_too_few_or_too_many_are_no_whole(tmp_path: Path, count: int) -> None:
+    with h5py.File(tmp_path / "out.h5", "w") as file, pytest.raises(ValueError, match=rf"expected {count} rows"):
+        write_rows(file, "rows", count, [np.zeros((3, 2), np.float32)] * 2)

@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from csip.data.names import canonical
+from csip.data.numerals import whole
 from csip.errors import CsipError
-from csip.files import write_json
+from csip.files import parse_json, write_json
 from csip.review.interchange.tracks import PERSON, LabelledTrack, VideoBoxes, by_video, reading, stem
 
 FILE = "annotations.json"
@@ -74,10 +74,10 @@ def read_coco(path: Path, videos: Sequence[str]) -> dict[str, VideoBoxes]:
     """
     path = path / FILE if path.is_dir() else path
     with reading(path, "COCO's JSON with videos, images, annotations that have a track_id, and categories"):
-        tree = json.loads(path.read_bytes().decode("utf-8-sig"))
+        tree = parse_json(path.read_bytes())
         known = {stem(video): video for video in videos}
         mine = {one["id"]: known.get(stem(str(one["name"]))) for one in tree["videos"]}
-        images = {one["id"]: (mine[one["video_id"]], int(one["frame_id"])) for one in tree["images"]}
+        images = {one["id"]: (mine[one["video_id"]], whole(one["frame_id"])) for one in tree["images"]}
         label = {one["id"] for one in tree["categories"] if str(one["name"]).lower() == PERSON}
         if not label:
             raise CsipError(f"{path}: expected a category called {PERSON}, found none")
@@ -88,6 +88,6 @@ def read_coco(path: Path, videos: Sequence[str]) -> dict[str, VideoBoxes]:
             if video is not None and one["category_id"] in label:
                 left, top, width, height = map(float, one["bbox"])
                 number = one["track_id"]
-                person = names[number] if number in names else str(int(number))
+                person = names[number] if number in names else str(whole(number))
                 rows[video].append((frame, [left, top, left + width, top + height], person))
         return {video: VideoBoxes.of(boxes) for video, boxes in rows.items()}

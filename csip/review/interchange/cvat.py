@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement, TreeBuilder, XMLParser
 
 from csip.data.names import canonical
+from csip.data.numerals import parse_number, whole
 from csip.errors import CsipError
 from csip.files import write_bytes
 from csip.review.interchange.tracks import PERSON, LabelledTrack, VideoBoxes, by_video, first_frames, reading, stem
@@ -140,7 +141,7 @@ def _rows(track: Element, first: int) -> Iterable[tuple[int, list[float], str | 
             (one.text or "" for one in box.iter("attribute") if one.get("name") == PERSON), said[0] if said else ""
         )
         yield (
-            int(box.attrib["frame"]) + 1,
-            [float(box.attrib[corner]) for corner in _CORNERS],
+            whole(box.attrib["frame"]) + first,
+            [parse_number(box.attrib[corner]) for corner in _CORNERS],
             canonical(own).strip() or None,
         )

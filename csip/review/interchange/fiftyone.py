@@ -9,14 +9,14 @@ Boxes are shares of the picture, frames count from 1. The index of an object is 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from csip.data.names import canonical
+from csip.data.numerals import whole
 from csip.errors import CsipError
-from csip.files import write_json
+from csip.files import parse_json, write_json
 from csip.review.interchange.tracks import PERSON, LabelledTrack, VideoBoxes, by_video, first_frames, reading, stem
 
 _TYPE = "eta.core.datasets.LabeledVideoDataset"
@@ -78,7 +78,7 @@ def read_fiftyone(
     """
     manifest = folder / "manifest.json"
     with reading(manifest, f"a manifest of {_TYPE}"):
-        tree = json.loads(manifest.read_bytes())
+        tree = parse_json(manifest.read_bytes())
         if tree["type"] != _TYPE:
             raise ValueError(f"its type is {tree['type']!r}")
         pairs = [(str(one["data"]), str(one["labels"])) for one in tree["index"]]
@@ -89,7 +89,7 @@ def read_fiftyone(
         if path.is_absolute() or ".." in path.parts:
             raise CsipError(f"{manifest}: expected labels below the folder, found {labels}")
         with reading(folder / path, "VideoLabels with frames and objects"):
-            tree = json.loads((folder / path).read_bytes())
+            tree = parse_json((folder / path).read_bytes())
             title = stem(str(tree.get("filename", "")))
             video = known.get(title) or known.get(stem(PurePosixPath(data).name))
             if video is not None:
@@ -139,7 +139,11 @@ def _rows(tree: dict[str, Any], size: tuple[int, int], first: int) -> list[tuple
             box = [float(corner[axis]) * side for corner in corners for axis, side in zip("xy", size, strict=True)]
             said = {str(a["name"]): str(a["value"]) for a in one.get("attrs", {}).get("attrs", [])}
             person = (
-                canonical(said[PERSON]).strip() if PERSON in said else str(int(one["index"])) if "index" in one else ""
+                canonical(said[PERSON]).strip()
+                if PERSON in said
+                else str(whole(one["index"]))
+                if "index" in one
+                else ""
             )
-            rows.append((int(frame) + first - 1, box, person or None))
+            rows.append((whole(frame) + first - 1, box, person or None))
     return rows

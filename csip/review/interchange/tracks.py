@@ -18,6 +18,7 @@ import numpy as np
 from csip.data.csv_table import format_rows, parse_table
 from csip.data.folder import TABLE
 from csip.data.names import canonical, natural_order
+from csip.data.numerals import parse_number, whole
 from csip.errors import CsipError, UserError
 from csip.files import write_text
 from csip.video.find import VIDEOS
@@ -146,7 +147,7 @@ def read_tracks(root: Path, people: Mapping[str, str], left_out: Mapping[str, st
         if name in left_out:
             continue
         try:
-            frame, sides = int(row["number"]), [float(row[side]) for side in _SIDES]
+            frame, sides = whole(row["number"]), [parse_number(row[side]) for side in _SIDES]
         except ValueError as error:
             raise CsipError(
                 f"{table}: line {line}: expected number, x, y, width, height as numbers ({error})"

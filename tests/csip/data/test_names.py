@@ -271,3 +271,106 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "ann/c1/again").symlink_to(tmp_path / "ann")
     with pytest.raises(CsipError, match=r"no frames|deeper"):
         folder.load(tmp_path)
+
+
+# ---- what is no name, and names that are nearly one ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "NULL", "N/A", "-1", "unknown"])
+def test_what_programs_write_for_nobody_is_no_person(tmp_path: Path, name: str) -> None:
+    head, rows = "tracklet,person,camera,frame\n", "t1,ann,c1,a.jpg\nt2,ann,c2,b.jpg\nt3,bob,c1,c.jpg\n"
+    (tmp_path / "tracklets.csv").write_text(f"{head}{rows}t4,{name},c2,d.jpg\n")
+    with pytest.raises(CsipError, match=r"line 5 has the person .* leave the cell empty"):
+        folder.load(tmp_path)
+    (tmp_path / "tracklets.csv").write_text(f"{head}{rows}t4,,c2,d.jpg\n")
+    assert sum(t.pid == 0 for t in folder.load(tmp_path).gallery) == 1
+    (tmp_path / "labels.csv").write_text(f"tracklet,person\nt4,{name}\n")
+    with pytest.raises(CsipError, match=r"labels\.csv: line 2 has the person .* delete the line"):
+        folder.load(tmp_path)
+    (tmp_path / "labels.csv").unlink()
+    (tmp_path / "tracklets.csv").write_text(f"{head}{rows}t4,bob,{name},d.jpg\n")
+    with pytest.raises(CsipError, match=r"line 5 has the camera .* name the camera"):
+        folder.load(tmp_path)
+
+
+def test_a_folder_of_unknown_people_is_no_person(tmp_path: Path) -> None:
+    people(tmp_path, "ann", "bob", "unknown")
+    with pytest.raises(CsipError, match="a person is called 'unknown'"):
+        folder.load(tmp_path)
+
+
+def test_a_folder_called_as_a_part_is_no_person(tmp_path: Path) -> None:
+    people(tmp_path, "train/ann", "notes")
+    with pytest.raises(CsipError, match="the folders train are called as parts of a data set, not as people"):
+        folder.load(tmp_path)
+
+
+def test_folders_that_systems_make_are_passed_over(tmp_path: Path) -> None:
+    people(tmp_path, "ann", "bob")
+    frames(tmp_path, "__MACOSX/ann/._1.jpg", "ann/c1/@eaDir/1.jpg/SYNOPHOTO_THUMB_M.jpg", "#recycle/cat/c1/1.jpg")
+    dataset = folder.load(tmp_path)
+    assert {t.name for t in (*dataset.train, *dataset.gallery)} == {"ann/c1", "ann/c2", "bob/c1", "bob/c2"}
+
+
+@pytest.mark.parametrize("other", ["Ann", "ann ", "ann_", "1.0", "001", "\uff11"])
+def test_names_that_are_nearly_one_are_named_by_the_doctor(tmp_path: Path, other: str) -> None:
+    people(tmp_path, "ann", "bob", "1", other)
+    found = checked(tmp_path)["names of people"]
+    assert repr(other)[1:-1] in found.text and found.hint and not found.fix
+    assert "names of cameras" not in checked(tmp_path)
+    frames(tmp_path, "ann/C1/1.jpg")
+    assert "C1, c1" in checked(tmp_path)["names of cameras"].text
+
+
+def test_people_of_different_names_are_not_named(tmp_path: Path) -> None:
+    people(tmp_path, "ann", "anna", "1", "10", "1.5", "15", "a1", "a-10")
+    assert not {what for what in checked(tmp_path) if what.startswith("names of")}
+
+
+def test_the_number_of_a_frame_comes_before_other_columns_of_numbers(tmp_path: Path) -> None:
+    head = "frame_id,tracklet,person,camera,frame,number\n"
+    rows = [f"{9 - n},t{k},p{k},c{k % 2},{k}-{n}.jpg,{n}\n" for k in range(4) for n in (2, 1, 3)]
+    (tmp_path / "tracklets.csv").write_text(head + "".join(rows))
+    dataset = folder.load(tmp_path)
+    for tracklet in (*dataset.train, *dataset.gallery):
+        assert [frame[-5] for frame in tracklet.frames] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("column", ["number", "time"])
+def test_two_numbers_in_one_cell_are_none(tmp_path: Path, column: str) -> None:
+    (tmp_path / "tracklets.csv").write_text(f"tracklet,person,camera,frame,{column}\nt,ann,c,a.jpg,1_2\n")
+    with pytest.raises(CsipError, match=rf"line 2 has {column} 1_2; expected a number"):
+        folder.load(tmp_path)
+
+
+def test_a_comma_in_a_name_does_not_cut_it(tmp_path: Path) -> None:
+    rows = "".join(f"t{n},p{n // 2},c{n % 2},{n}.jpg\n" for n in range(4))
+    (tmp_path / "tracklets.csv").write_text("tracklet,person,camera,frame\n" + rows)
+    (tmp_path / "labels.csv").write_text("tracklet,person\nt0,Doe, Jane\nt1,Doe, John\n")
+    with pytest.raises(CsipError, match=r"labels\.csv: line 2 has 3 cells, the head has 2 columns.*quotation marks"):
+        folder.load(tmp_path)
+    (tmp_path / "labels.csv").write_text('tracklet,person\nt0,"Doe, Jane"\nt1,"Doe, John",\n')
+    assert folder.read_people(tmp_path)["t1"] == "Doe, John"
+
+
+@pytest.mark.parametrize(("link", "to"), [("eve", "ann"), ("bob/c3", "bob/c1"), ("bob/c4", "ann/c1")])
+def test_a_link_makes_no_second_person_and_no_second_camera(tmp_path: Path, link: str, to: str) -> None:
+    people(tmp_path, "ann", "bob")
+    (tmp_path / link).symlink_to(tmp_path / to)
+    with pytest.raises(CsipError, match=rf"{to}.* are one folder, by a link"):
+        folder.load(tmp_path)
+
+
+def test_folders_that_are_links_to_elsewhere_are_read(tmp_path: Path) -> None:
+    people(tmp_path / "disk", "ann", "bob")
+    (tmp_path / "own").mkdir()
+    for name in ("ann", "bob"):
+        (tmp_path / "own" / name).symlink_to(tmp_path / "disk" / name)
+    assert len({t.pid for t in (*folder.load(tmp_path / "own").train, *folder.load(tmp_path / "own").gallery)}) == 2
+
+
+def test_names_of_a_table_and_its_labels_are_compared(tmp_path: Path) -> None:
+    rows = "".join(f"t{n},{person},c{n % 2},{n}.jpg\n" for n, person in enumerate(("001", "001", "002", "")))
+    (tmp_path / "tracklets.csv").write_text("tracklet,person,camera,frame\n" + rows)
+    (tmp_path / "labels.csv").write_text("tracklet,person\nt3,1\n")
+    assert "001, 1" in checked(tmp_path)["names of people"].text

@@ -260,6 +260,8 @@ def test_frames_without_a_tracked_skeleton_are_left_out(tmp_path: Path) -> None:
             r"line 1: expected id,x,y,z,x2d,y2d,TrackingState",
         ),
         (frame_text(body(1)[0]).replace("1,", "1,x", 1), r"line 1: expected id,x,y,z"),
+        (frame_text(body(1)[0]) + "\n" + frame_text(body(1)[0]), "40 joints, expected 20: these are 2 skeletons"),
+        ("1,1_000,0,0,320,240,2\n" + "\n".join(frame_text(body(1)[0]).split()[1:]), r"line 1: expected id,x,y,z"),
     ],
 )
 def test_broken_frames_are_named(tmp_path: Path, text: str, message: str) -> None:

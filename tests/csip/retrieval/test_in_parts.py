@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from monitors import Heard
 
 import csip.loading
@@ -103,3 +104,11 @@ def test_a_worker_that_sees_another_model_says_so(
     monkeypatch.setattr(model, "file_digest", "0" * 16)
     with pytest.raises(CsipError, match=r"the model has the digest \w+, expected 0000000000000000: all machines"):
         embed_to_file(model, dataset, tracklets_of_test(dataset), tmp_path / "out.h5", Spread(2, "threading"), Silent())
+
+
+def test_descriptors_that_are_not_finite_are_refused(model: Model, dataset: Dataset, tmp_path: Path) -> None:
+    with torch.no_grad():
+        next(model.network.parameters()).fill_(torch.nan)
+    with pytest.raises(CsipError, match="descriptors are not finite: its weights are damaged"):
+        embed_to_file(model, dataset, dataset.gallery, tmp_path / "out.h5", Spread(), Silent())
+    assert not (tmp_path / "out.h5").exists()

@@ -32,7 +32,7 @@ from csip.monitor import Silent
 from csip.runtime import make_fabric
 from csip.training.frame_features import frame_features
 from csip.training.prototypes import prototypes, refresh_prototypes
-from csip.training.run_folder import skeletons_of
+from csip.training.run_folder import RunFolder, skeletons_of
 from csip.training.stage1 import TrainingArrays, train_stage1
 from csip.training.stage2 import prepare, train_stage2, train_step
 from pipelines import evaluate_run
@@ -194,6 +194,20 @@ train_stage2(dataset, settings.dataset.path / "skeletons.h5", Path({str(whole / 
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_a_run_killed_as_it_finished_loses_its_state_to_the_next_start(settings: Settings, tmp_path: Path) -> None:
+    fabric = make_fabric(settings.runtime)
+    run = RunFolder(tmp_path / "run", settings, {})
+    run.open(overwrite=False, fabric=fabric)
+    run.save_state({"progress": {}})
+    run.finish({"weight": torch.zeros(2)}, {"kind": "stage1"}, {})
+    run.save_state({"progress": {}})  # as if it had been killed before this was removed
+    with pytest.raises(CsipError, match="this run has finished"):
+        run.open(overwrite=False, fabric=fabric)
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        "config.yaml", "inputs.json", "metrics.json", "model.safetensors"
+    ]  # fmt: skip
+
+
 def test_a_run_is_not_overwritten_by_accident(trained, settings: Settings, tmp_path: Path) -> None:
     folder = trained(settings)
     with pytest.raises(CsipError, match="this run has finished; overwrite it"):
@@ -296,6 +310,7 @@ def test_cached_features_equal_computed_ones_and_a_stale_cache_is_not_used(setti
     assert again.calls == 0
     assert all(np.array_equal(a, b) for a, b in zip(computed, cached, strict=True))
     assert [len(f) for f in cached] == [len(t.frames) for t in dataset.train]
+    assert not any(f.flags.owndata or f.flags.writeable for f in cached), "mapped from the file"
     with torch.no_grad():
         vision.visual.proj.mul_(2)
     doubled = frame_features(tmp_path / "f.h5", *arguments, again)

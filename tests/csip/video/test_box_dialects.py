@@ -487,3 +487,90 @@ def test_pictures_that_cannot_be(tmp_path: Path, picture: str) -> None:
     with pytest.raises(CsipError, match=r"picture.* display(,| or) coded") as refused:
         read(tmp_path / "a.txt", "1,1,10,20,30,60,1\n", BoxesOptions(picture=picture))
     assert refused.value.parameter == "reading.picture"
+
+
+# ---- columns exchanged, numbers that are two, images of several sizes ------------------------------------------------
+
+
+def walks(swapped: bool) -> str:
+    rows = [(f, t, 40 + 150 * t + 2 * f, 100 + 3 * t, 40, 90) for t in range(1, 4) for f in range(1, FRAMES)]
+    return "".join(",".join(map(str, (r[1], r[0], *r[2:]) if swapped else r)) + ",0.9\n" for r in rows)
+
+
+def test_columns_of_frames_and_tracks_that_are_exchanged(tmp_path: Path) -> None:
+    assert len(read(tmp_path / "a.txt", walks(swapped=False)).by_track()) == 3
+    with pytest.raises(CsipError, match=r"seem to be id,frame, expected frame,id") as asked:
+        read(tmp_path / "a.txt", walks(swapped=True))
+    assert asked.value.parameter == "reading.format"
+    assert read(tmp_path / "a.txt", walks(swapped=True), BoxesOptions("mot")).frames.max() == 3
+
+
+def test_a_track_of_a_camera_is_no_number(tmp_path: Path) -> None:
+    with pytest.raises(CsipError, match="line 2: track is '1_3'"):
+        read(tmp_path / "a.txt", "1,13,300,93,48,99,1\n1,1_3,200,20,40,40,1\n")
+
+
+def test_commas_of_fractions_and_of_thousands(tmp_path: Path) -> None:
+    head = "frame;id;left;top;width;height\n"
+    assert read(tmp_path / "a.csv", f"{head}1;1;10,5;20;30;60\n").boxes[0, 0] == 10.5
+    assert read(tmp_path / "a.csv", f"{head}1;1;10,500;20;30;60\n2;1;12,250;20;30;60\n").boxes[1, 0] == 12.25
+    with pytest.raises(CsipError, match=r"line 3: is 1,234 a number with a fraction, or are its thousands apart"):
+        read(tmp_path / "a.csv", f"{head}1;1;987;20;30;60\n2;1;1,234;20;30;60\n", video=None)
+
+
+def coco_of(images: list[dict[str, object]], boxes: list[dict[str, object]]) -> str:
+    return json.dumps({"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "person"}]})
+
+
+def test_coco_whose_images_have_several_sizes(tmp_path: Path) -> None:
+    images: list[dict[str, object]] = [
+        {"id": n, "frame_id": n, "file_name": "a/1.jpg", "width": WIDTH // n, "height": HEIGHT // n} for n in (1, 2)
+    ]
+    boxes: list[dict[str, object]] = [
+        {"id": n, "image_id": n, "category_id": 1, "track_id": 1, "bbox": [100 / n, 50 / n, 40 / n, 80 / n]}
+        for n in (1, 2)
+    ]
+    found = read(tmp_path / "hall.json", coco_of(images, boxes))
+    assert np.allclose(found.boxes, [[100, 50, 140, 130]] * 2)
+    del images[1]["width"]
+    images.append({"id": 3, "frame_id": 3, "file_name": "a/1.jpg", "width": 5, "height": 5})
+    with pytest.raises(CsipError, match="expected a width and a height of each"):
+        read(tmp_path / "hall.json", coco_of(images, boxes))
+
+
+def test_coco_whose_annotations_are_of_no_image(tmp_path: Path) -> None:
+    images: list[dict[str, object]] = [{"id": 1, "frame_id": 1, "file_name": "a/1.jpg"}]
+    box: dict[str, object] = {"category_id": 1, "track_id": 1, "bbox": [100, 50, 40, 80]}
+    found = read(tmp_path / "hall.json", coco_of(images, [box | {"image_id": 1}, box | {"image_id": 7}]))
+    assert len(found.boxes) == 1 and found.dropped == {"boxes: of an image that is not listed": 1}
+    with pytest.raises(
+        CsipError, match="none of its annotations is of an image that it lists: the first image_id is '1'"
+    ):
+        read(tmp_path / "hall.json", coco_of(images, [box | {"image_id": "1"}]))
+    with pytest.raises(CsipError, match="its bbox has 5 numbers"):
+        read(tmp_path / "hall.json", coco_of(images, [box | {"image_id": 1, "bbox": [1, 2, 3, 4, 5]}] * 4))
+
+
+@pytest.mark.parametrize("frame", [0.04, True, 10**30, float("inf"), [1]])
+def test_coco_whose_frames_are_no_whole_numbers(tmp_path: Path, frame: object) -> None:
+    images: list[dict[str, object]] = [{"id": 1, "frame_id": frame, "file_name": "a/1.jpg"}]
+    box: dict[str, object] = {"image_id": 1, "category_id": 1, "track_id": 1, "bbox": [100, 50, 40, 80]}
+    with pytest.raises(CsipError, match="expected a whole number, found"):
+        read(tmp_path / "hall.json", coco_of(images, [box]))
+
+
+def test_coco_whose_images_are_one_frame_twice(tmp_path: Path) -> None:
+    images: list[dict[str, object]] = [{"id": n, "file_name": f"cam{n}_000001.jpg"} for n in (1, 2)]
+    boxes: list[dict[str, object]] = [{"image_id": n, "category_id": 1, "bbox": [9, 9, 20, 60]} for n in (1, 2)]
+    with pytest.raises(CsipError, match="its images 1 and 2 are both frame 1; expected a frame_id"):
+        read(tmp_path / "hall.json", coco_of(images, boxes))
+
+
+def test_two_files_of_boxes_of_one_video_are_asked_about(tmp_path: Path) -> None:
+    (tmp_path / "hall.mp4").touch()
+    (video,) = find_videos(tmp_path)
+    (tmp_path / "hall.txt").write_text("1,1,9,9,20,60,1\n")
+    assert find_boxes(video, None) == tmp_path / "hall.txt"
+    (tmp_path / "hall.csv").write_text("1,1,9,9,20,60,1\n")
+    with pytest.raises(CsipError, match=r"hall\.csv beside it may be the boxes of hall\.mp4, too"):
+        find_boxes(video, None)

@@ -399,3 +399,13 @@ def test_cases_beside_the_project(tmp_path: Path, name: str) -> None:
         expected = truth[row["number"], str(track if track > 0 else -1 - track)]
         assert abs(float(row["x"]) - float(expected[0])) <= 1
         assert abs(float(row["height"]) - float(expected[3])) <= 1
+
+
+def test_a_copy_of_a_video_is_named(tmp_path: Path) -> None:
+    write_video(tmp_path / "videos/a.mp4", count=4)
+    (tmp_path / "videos/a (1).mp4").write_bytes((tmp_path / "videos/a.mp4").read_bytes())
+    for name in ("a", "a (1)"):
+        (tmp_path / f"videos/{name}.txt").write_text(boxes(4))
+    heard = Heard()
+    ingest(tmp_path / "videos", tmp_path / "out", GIVEN, monitor=heard)
+    assert sum("seems to be a copy of" in said for said in heard.said) == 1
