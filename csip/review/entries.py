@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
+Measure = Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]  # some widths of a threshold: squares of more run over
 Names = Annotated[list[str], Field(min_length=1)]
 
 
@@ -24,7 +25,7 @@ class _Compare(_Entry):
 
 class _Asked(_Compare):
     kind: Literal["join", "split", "again", "contradiction"]
-    measured: Annotated[list[FiniteFloat], Field(min_length=5, max_length=5)]
+    measured: Annotated[list[Measure], Field(min_length=5, max_length=5)]
     agrees: bool
 
 

@@ -25,6 +25,7 @@ from csip.video.find import VIDEOS
 
 PEOPLE = "people.csv"
 PERSON = "person"  # the label of every box, and the attribute that holds the name
+_FARTHEST = 1e9  # pixels: products of more run over
 _SIDES = ("x", "y", "width", "height")
 _OVERLAP = 0.5  # intersection over union from which two boxes are one
 _ENOUGH = 0.5  # share of a tracklet's frames that its person's boxes cover
@@ -88,7 +89,8 @@ class VideoBoxes:
         """
         frames = np.array([row[0] for row in rows], np.int64)
         boxes = np.array([row[1] for row in rows], np.float64).reshape(len(rows), 4)
-        wrong = np.flatnonzero(~np.isfinite(boxes).all(axis=1) | (boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
+        far = ~(np.abs(boxes) < _FARTHEST).all(axis=1)  # what is not finite, too
+        wrong = np.flatnonzero(far | (boxes[:, 2:] <= boxes[:, :2]).any(axis=1))
         if len(wrong):
             raise ValueError(
                 f"box {boxes[wrong[0]].tolist()} of frame {frames[wrong[0]]}; expected left, top, right, bottom as finite "
