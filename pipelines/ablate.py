@@ -128,9 +128,12 @@ def run(
     with RichMonitor() as monitor:
         first = {first_stage(row.settings, places[seed].out): (row, seed) for seed in seeds for row in rows[seed]}
         pretrain = (
-            delayed(_pretrain)(row.settings, places[seed].skeletons, folder, threads)
+            delayed(_pretrain)(
+                row.settings, places[seed].skeletons, folder,
+                [places[other].out for other in seeds if data[other] == data[seed]], threads,
+            )
             for folder, (row, seed) in sorted(first.items())
-        )
+        )  # fmt: skip
         for done, _ in enumerate(pool(pretrain), start=1):
             monitor.progress("stage 1", done, len(first))
         jobs = [(row, seed) for seed in seeds for row in rows[seed]]
@@ -225,7 +228,8 @@ def _data(dataset: Dataset, skeletons: Path) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _pretrain(settings: Settings, skeletons: Path, folder: Path, threads: int) -> None:
+def _pretrain(settings: Settings, skeletons: Path, folder: Path, same_data: Sequence[Path], threads: int) -> None:
+    """Train stage 1 in `folder`; the image features are taken from a run in one of `same_data` that has them."""
     torch.set_num_threads(threads)
     dataset = load_dataset(settings.dataset)
     if (folder / "model.safetensors").exists():
@@ -234,7 +238,7 @@ def _pretrain(settings: Settings, skeletons: Path, folder: Path, threads: int) -
             raise CsipError(f"{folder}: a run with other settings or data is here ({there[0]}); give another --out")
         return
     # The image features are the same in every run on the same data: whoever is first has made them for all.
-    ready = sorted(folder.parent.parent.glob("seed*/stage1-*/model.safetensors"))
+    ready = sorted(model for out in same_data for model in out.glob("stage1-*/model.safetensors"))
     if ready and not (folder / "features.h5").exists():
         with atomic(folder / "features.h5") as temporary:
             shutil.copyfile(ready[0].with_name("features.h5"), temporary)

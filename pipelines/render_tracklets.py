@@ -6,13 +6,20 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from rich.table import Table
 
+from csip.config import Settings
+from csip.data.skeletons import Skeletons
 from csip.errors import CsipError
 from csip.files import write_json
-from csip.synthetic.ceilings import Ceilings, measure_ceilings
+from csip.models.factory import read_encoder
+from csip.synthetic.body import FloatArray
+from csip.synthetic.ceilings import Ceilings, Encoder, measure_ceilings
 from csip.synthetic.world import SyntheticSpec, render_mars
+from csip.training.stage1 import embed_skeletons
 from pipelines.console import RichMonitor, console
+from pose_cache.joints import H36M17
 
 
 def run(out: Path, spec: SyntheticSpec, workers: int, force: bool) -> None:
@@ -32,12 +39,27 @@ def run(out: Path, spec: SyntheticSpec, workers: int, force: bool) -> None:
         run_ceilings(out, None)
 
 
-def run_ceilings(root: Path, skeletons: Path | None) -> None:
-    """Print what each cue tells about the twins of a motion world, and write it beside."""
-    found = measure_ceilings(root, skeletons)
+def run_ceilings(root: Path, skeletons: Path | None, encoder: Path | None = None) -> None:
+    """Print what each cue, and a stage-1 encoder, tells about the twins of a motion world, and write it beside."""
+    found = measure_ceilings(root, skeletons, None if encoder is None else _load(encoder))
     name = "ceilings.json" if skeletons is None else "ceilings_estimated.json"
     write_json(root / name, asdict(found))
     _show(found, "true" if skeletons is None else "estimated")
+
+
+def _load(path: Path) -> Encoder:
+    """Return what describes whole tracklets by a stage-1 model, in clips of its training's length and time step."""
+    encoder, _, description = read_encoder(path)
+    if description["joint_set"] != H36M17.name:
+        raise CsipError(f"{path}: expected an encoder of the joints {H36M17.name}, found {description['joint_set']}")
+    clips = Settings.model_validate(description["settings"]).clips
+
+    def describe(joints: FloatArray) -> FloatArray:
+        always = [np.ones(len(one), dtype=bool) for one in joints]
+        skeletons = Skeletons(H36M17, list(joints.astype(np.float32)), always)
+        return embed_skeletons(encoder, skeletons, clips.frames, clips.stride or 1).astype(np.float64)
+
+    return describe
 
 
 def _show(found: Ceilings, joints: str) -> None:

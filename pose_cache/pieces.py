@@ -136,7 +136,8 @@ def run_pieces(
     """
     from joblib import Parallel, delayed
 
-    do = _here if backend == "threading" else functools.partial(_elsewhere, Path.cwd(), backend == "loky")
+    parent = os.getpid() if backend == "loky" else None
+    do = _here if backend == "threading" else functools.partial(_elsewhere, Path.cwd(), parent)
     with _backend(backend, workers) as count:
         if backend == "dask":
             yield from _on_dask(functools.partial(do, work), pieces)
@@ -167,9 +168,9 @@ def _on_dask(work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> Iterat
         client.cancel(futures)
 
 
-def _elsewhere(folder: Path, end_with_parent: bool, work: Callable[[Piece], Result], piece: Piece) -> Result:
-    if end_with_parent:
-        _end_with_parent()
+def _elsewhere(folder: Path, parent: int | None, work: Callable[[Piece], Result], piece: Piece) -> Result:
+    if parent is not None and parent != os.getpid():  # joblib does the pieces of a single worker right here
+        _end_with(parent)
     with _working_folder.used(folder):
         return work(piece)
 
@@ -334,9 +335,8 @@ def _dask_client() -> Iterator[None]:
 
 
 @functools.cache
-def _end_with_parent() -> None:
-    """End this process when the one that started it is gone, which a killed one cannot see to itself."""
-    parent = os.getppid()
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it is gone, or is gone already: a killed one cannot see to it itself."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -106,6 +106,11 @@ class SkeletonEncoderSettings(Section):
     """Random signs of the Laplacian eigenvectors in training."""
     bones: bool = False
     """Additional input per joint: its bone's vector and the deviation of the bone's length from the training mean."""
+    face_front: bool = False
+    """Rotation of each frame about the vertical axis so that shoulders and hips face the same way."""
+    frequencies: int = Field(0, ge=0, le=32)
+    """Additional input of the CLS token: mean, spread and spectrum of each joint over the clip, at so many multiples of 1/64
+    cycles a frame; needs frames at a fixed step (clips.stride); 0: off."""
     projection: bool = False
     """Linear projection of the tokens of the last block (authors: true)."""
 

@@ -26,14 +26,18 @@ class Stage1Settings(Section):
     """Weight decay (authors: 1e-4)."""
     val_every: int = Field(10, ge=1)
     """Epochs between two measurements of skeleton-to-image retrieval on the held-out identities."""
-    batches: Literal["random", "camera"] = "random"
-    """Clips that share a batch: any, or those of one camera, so that the camera does not give the identity away."""
+    batches: Literal["random", "camera", "alike"] = "random"
+    """Clips that share a batch: any; those of one camera, so that the camera does not give the identity away; or four of each
+    identity, the identities in pairs with the most similar images, so that the images do not."""
     clips_per_tracklet: int = Field(1, ge=1)
     """Random clips per tracklet and epoch."""
     normalize: bool = True
     """Cosine similarity with a learnable temperature; false: inner product with a constant one (authors)."""
     tau: float = Field(0.07, gt=0)
     """Temperature: the initial value where normalize is true, otherwise the constant (authors: 1)."""
+    lambda_skeletons: float = Field(0.0, ge=0)
+    """Weight of a supervised contrast among the skeletons of a batch, of which several then have to show one identity
+    (batches: alike); 0: off (authors)."""
 
 
 class Stage2Settings(Section):

@@ -47,7 +47,7 @@ def load_encoder(
     CsipError
         The file is missing, damaged, or was trained on other data.
     """
-    tensors, description = load_model(path, "stage1")
+    encoder, temperature, description = read_encoder(path)
     if description["identities"] != fingerprint(train):
         raise CsipError(
             f"{path}: this stage-1 model was trained on other tracklets (data set {description['dataset']}, "
@@ -59,12 +59,24 @@ def load_encoder(
             f"{path}: stage 1 was trained on other data than data set {dataset} holds now; changed: {changes}; train stage 1 "
             "again, over this one"
         )
+    return encoder, temperature
+
+
+def read_encoder(path: Path) -> tuple[SkeletonGraphTransformer, LearnableTemperature, dict[str, Any]]:
+    """Load what `train_stage1` wrote, whatever it was trained on, and its description.
+
+    Raises
+    ------
+    CsipError
+        The file is missing, damaged, or no stage-1 model.
+    """
+    tensors, description = load_model(path, "stage1")
     settings = Settings.model_validate(description["settings"])
     encoder = empty_encoder(description["joint_set"], description["width"], settings)
     encoder.load_state_dict(_part(tensors, "encoder."))
     temperature = LearnableTemperature(settings.stage1.tau)
     temperature.load_state_dict(_part(tensors, "temperature."))
-    return encoder, temperature
+    return encoder, temperature, description
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -56,6 +56,29 @@ def supervised_contrastive(visual: Tensor, skeleton: Tensor, labels: Tensor, sca
         return F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)
 
 
+def contrast_within(features: Tensor, labels: Tensor, scale: Tensor | float) -> Tensor:
+    """Return the supervised contrastive loss among clips of one modality (Khosla et al., NeurIPS 2020, L_out).
+
+    ``-1/B sum_i 1/|P(i)| sum_{p in P(i)} log(exp(<f_i, f_p> / tau) / sum_{a != i} exp(<f_i, f_a> / tau))`` with
+    ``P(i) = {p != i : y_p = y_i}``; a clip without a positive adds nothing.
+
+    Parameters
+    ----------
+    features : Tensor
+        (B, C); L2-normalised by the caller where similarities are to be cosines.
+    labels : Tensor
+        (B,) identities.
+    scale : Tensor or float
+        ``1 / tau``.
+    """
+    with _without_autocast(features):
+        features = features.float()
+        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        logits = (scale * features @ features.T).masked_fill(itself, torch.finfo(torch.float32).min)
+        positive = ((labels[:, None] == labels[None, :]) & ~itself).float()
+        return F.cross_entropy(logits, positive / positive.sum(dim=1, keepdim=True).clamp(min=1))
+
+
 def prototype_logits(features: Tensor, prototypes: Tensor, scale: Tensor | float, normalize: bool = True) -> Tensor:
     """Return the scaled similarity of each clip to its own view of the prototypes.
 

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from csip.config import SkeletonEncoderSettings
 from csip.errors import CsipError
 from csip.models.attention import Attention, Dropout, TemporalPosition, feed_forward
+from csip.models.skeleton_motion import face_front, spectrum, torso
 from pose_cache.joints import JointSet
 
 TIE = 1e-6  # eigenvalues and entries closer than this are equal: symmetric bodies have equal ones
@@ -124,6 +126,10 @@ class SkeletonGraphTransformer(nn.Module):
         ``sign_flips``: training draws the encoding's signs at random, per clip: an eigenvector's sign means nothing.
         ``bones``: a joint also knows its bone: the vector from its parent, and how the bone's length, averaged over the clip,
         differs from the average person's. Bodies differ in lengths by few per cent, which coordinates alone hide.
+        ``face_front``: each frame is turned about the vertical until the torso faces one way, whatever way the person walks.
+        ``frequencies``: the CLS token also knows where, how far and how fast each joint and the direction of its bone move over
+        the clip, as deviations from the average clip (:func:`~csip.models.skeleton_motion.spectrum`); frames then have to be a
+        fixed step apart.
         ``projection``: the tokens of the last block go through a linear layer.
 
     Attributes
@@ -132,6 +138,8 @@ class SkeletonGraphTransformer(nn.Module):
         Scalar buffer that coordinates are divided by, 1 until :meth:`calibrate`.
     mean_length, length_spread : Tensor
         (J,) buffers of each joint's bone, 0 and 1 until :meth:`calibrate`; with ``bones`` alone.
+    mean_spectrum, spectrum_spread : Tensor
+        (J, 6 (2 + frequencies)) buffers, likewise; with ``frequencies`` alone.
     encoding : Tensor
         (J, positions) buffer, the Laplacian encoding; saved with the weights.
     width : int
@@ -143,6 +151,9 @@ class SkeletonGraphTransformer(nn.Module):
     parents: Tensor
     mean_length: Tensor
     length_spread: Tensor
+    torso: Tensor
+    mean_spectrum: Tensor
+    spectrum_spread: Tensor
 
     def __init__(
         self, joints: JointSet, width: int = 512, settings: SkeletonEncoderSettings = SkeletonEncoderSettings()
@@ -157,6 +168,22 @@ class SkeletonGraphTransformer(nn.Module):
         if settings.bones:
             self.register_buffer("mean_length", torch.zeros(joints.size))
             self.register_buffer("length_spread", torch.ones(joints.size))
+        self.face_front = settings.face_front
+        if settings.face_front:
+            self.register_buffer("torso", torso(joints), persistent=False)
+        self.frequencies = settings.frequencies
+        self.embed_motion = None
+        if settings.frequencies:
+            moves = joints.size, 6 * (2 + settings.frequencies)
+            self.register_buffer("mean_spectrum", torch.zeros(moves))
+            self.register_buffer("spectrum_spread", torch.ones(moves))
+            hidden = 2 * width
+            self.embed_motion = nn.Sequential(
+                nn.Linear(moves[0] * moves[1], hidden),
+                nn.GELU(),
+                nn.Dropout(settings.dropout),
+                nn.Linear(hidden, width),
+            )
         self.sign_flips = settings.sign_flips
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("encoding", laplacian_encoding(joints, settings.positions))
@@ -201,6 +228,10 @@ class SkeletonGraphTransformer(nn.Module):
             encoding = encoding * signs
         if valid is not None:  # also NaN must not pass
             joints = torch.where(valid[:, :, None, None], joints, 0.0)
+        if valid is None:
+            valid = torch.ones(joints.shape[:2], dtype=torch.bool, device=joints.device)
+        if self.face_front:
+            joints = face_front(joints, self.torso)
         content = self.embed(self._inputs(joints, valid)) + self.embed_encoding(encoding)
         cls = self.cls.to(content.dtype).expand(*content.shape[:2], 1, -1)
         tokens = torch.cat((cls, content), dim=2)
@@ -208,41 +239,61 @@ class SkeletonGraphTransformer(nn.Module):
             tokens = tokens + self.position(tokens.shape[1])[:, None]
         for block in self.blocks:
             tokens = block(tokens, valid)
+        if self.embed_motion is not None:
+            moves = self.embed_motion(self._moves(joints, valid).flatten(1))[:, None, None]
+            tokens = torch.cat((tokens[:, :, :1] + moves, tokens[:, :, 1:]), dim=2)
         return tokens if self.project is None else self.project(tokens)
 
-    def _inputs(self, joints: Tensor, valid: Tensor | None) -> Tensor:
+    def _inputs(self, joints: Tensor, valid: Tensor) -> Tensor:
         """Return what each joint is embedded from, (B, T, J, 3 or 7)."""
         if not self.bones:
             return joints / self.scale
         bones = joints - joints[:, :, self.parents]
         lengths = bones.norm(dim=-1)
-        weights = torch.ones_like(lengths[:, :, :1]) if valid is None else valid[:, :, None].to(lengths.dtype)
+        weights = valid[:, :, None].to(lengths.dtype)
         mean = (lengths * weights).sum(dim=1, keepdim=True) / weights.sum(dim=1, keepdim=True).clamp(min=1)
         body = ((mean - self.mean_length) / self.length_spread).expand_as(lengths)[..., None]
         return torch.cat((joints / self.scale, bones / self.scale, body), dim=-1)
 
+    def _moves(self, joints: Tensor, valid: Tensor) -> Tensor:
+        """Return what the CLS token is embedded from beside itself, (B, J, 6 (2 + K))."""
+        return (self._spectrum(joints, valid) - self.mean_spectrum) / self.spectrum_spread
+
+    def _spectrum(self, joints: Tensor, valid: Tensor) -> Tensor:
+        """Return the spectrum of each joint and of the direction of its bone, (B, J, 6 (2 + K))."""
+        directions = F.normalize(joints - joints[:, :, self.parents], dim=-1)
+        return spectrum(torch.cat((joints, directions), dim=-1), valid, self.frequencies)
+
     @torch.no_grad()
-    def calibrate(self, tracklets: Iterable[np.ndarray]) -> None:
-        """Set what coordinates and lengths are measured by, from the skeletons of training.
+    def calibrate(self, tracklets: Iterable[np.ndarray], clip: slice = slice(None)) -> None:
+        """Set what coordinates, lengths and spectra are measured by, from the skeletons of training.
 
         Parameters
         ----------
         tracklets : iterable of ndarray
             (T, J, 3) valid, root-centred joints each.
+        clip : slice
+            The frames of a tracklet that are as many, and as far apart, as a clip's; of them the spectrum is taken.
         """
-        squares, numbers, means = 0.0, 0, []
+        squares, numbers, lengths, spectra = 0.0, 0, [], []
         for joints in tracklets:
             if not len(joints):
                 continue
             squares, numbers = squares + float(np.square(joints, dtype=np.float64).sum()), numbers + joints.size
-            means.append(np.linalg.norm(joints - joints[:, self.parents.numpy(force=True)], axis=2).mean(axis=0))
+            if self.bones:
+                bones = joints - joints[:, self.parents.numpy(force=True)]
+                lengths.append(torch.from_numpy(np.linalg.norm(bones, axis=2).mean(axis=0)))
+            if self.frequencies:
+                one = torch.from_numpy(joints[clip])[None].to(self.scale)
+                one = face_front(one, self.torso) if self.face_front else one
+                always = torch.ones(one.shape[:2], dtype=torch.bool, device=one.device)
+                spectra.append(self._spectrum(one, always)[0])
         self.scale.fill_((squares / numbers) ** 0.5)
+        # The root has no bone and does not move; nothing must be divided by zero there.
         if self.bones:
-            lengths = torch.from_numpy(np.stack(means)).to(self.mean_length)
-            self.mean_length.copy_(lengths.mean(dim=0))
-            # The root has no bone; nothing must be divided by zero there.
-            spread = lengths.std(dim=0, correction=0)
-            self.length_spread.copy_(torch.where(spread > 1e-3 * self.scale, spread, self.scale))
+            _measure(torch.stack(lengths), self.mean_length, self.length_spread, 1e-3 * self.scale, self.scale)
+        if self.frequencies:
+            _measure(torch.stack(spectra), self.mean_spectrum, self.spectrum_spread, 1e-6 * self.scale, self.scale)
 
     @staticmethod
     def pool(tokens: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -265,3 +316,10 @@ class SkeletonGraphTransformer(nn.Module):
             return cls.mean(dim=1)
         weights = (valid | ~valid.any(dim=1, keepdim=True)).float()[:, :, None]
         return (cls * weights).sum(dim=1) / weights.sum(dim=1)
+
+
+def _measure(values: Tensor, mean: Tensor, spread: Tensor, least: Tensor, instead: Tensor) -> None:
+    """Write mean and standard deviation of values (tracklets, ...) into the buffers; a spread below `least` is replaced."""
+    mean.copy_(values.mean(dim=0))
+    deviation = values.std(dim=0, correction=0).to(spread)
+    spread.copy_(torch.where(deviation > least, deviation, instead))

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from csip.config import SkeletonAugmentation, SkeletonTrainingSettings, WindowNetworkSettings
 from csip.models.losses import smoothed_cross_entropy
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
+from csip.models.skeleton_motion import across, torso, turn
 from pose_cache.joints import JointSet
 
 
@@ -73,8 +74,8 @@ class WindowNetwork(nn.Module):
         self.bone_starts: Tensor
         self.bone_ends: Tensor
         self.pairs: Tensor
-        sides = [[joints.joints.index(f"{side}_{part}") for part in ("shoulder", "hip")] for side in ("left", "right")]
-        self.left, self.right = sides
+        self.register_buffer("torso", torso(joints), persistent=False)
+        self.torso: Tensor
         numbers = frames * self.features(torch.zeros(1, frames, joints.size, 3)).shape[-1]
         width = settings.width
         self.scale = nn.BatchNorm1d(numbers)
@@ -113,8 +114,7 @@ class WindowNetwork(nn.Module):
 
     def face_front(self, joints: Tensor) -> Tensor:
         """Turn windows about the vertical until, on average, the line from right to left points along x."""
-        across = (joints[:, :, self.left] - joints[:, :, self.right]).mean(dim=(1, 2))
-        return joints @ turn(torch.atan2(across[:, 2], across[:, 0]))[:, None]
+        return joints @ turn(across(joints.mean(dim=1), self.torso))[:, None]
 
     def forward(self, joints: Tensor) -> Embedded:
         """Encode windows (B, T, J, 3), root-centred, metres."""
@@ -216,14 +216,6 @@ def augment(joints: Tensor, joint_set: JointSet, settings: SkeletonAugmentation)
     joints = joints + settings.noise * torch.randn(batch, 1, size, 3, device=device)
     joints = joints + settings.jitter * torch.randn(batch, frames, size, 3, device=device)
     return joints - joints[:, :, joint_set.root : joint_set.root + 1]
-
-
-def turn(angle: Tensor) -> Tensor:
-    """Return (B, 3, 3): ``points @ turn(angle)`` turns the direction (cos, 0, sin) of an angle (B,) to (1, 0, 0)."""
-    cos, sin = angle.cos(), angle.sin()
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    rows = torch.stack((cos, zero, -sin, zero, one, zero, sin, zero, cos), dim=1)
-    return rows.view(-1, 3, 3)
 
 
 def bone_lengths(joints: Tensor, joint_set: JointSet) -> Tensor:

@@ -9,6 +9,7 @@ Tracklets are told apart by the nearest neighbour in one of these cues:
 * `spread`: how far each bone swings about its mean direction.
 * `spectrum`: how that is spread over frequencies, coordinate by coordinate.
 * `cadence`: the tempo alone.
+* `encoder`: what a trained encoder says of the whole tracklet, where one is given.
 
 Directions and positions are seen from the torso, so that neither the camera nor the way that somebody walks counts.
 Directions know nothing of lengths. The length of the mean of unit vectors says how far they spread, its direction does
@@ -33,6 +34,11 @@ from pose_cache.store import SkeletonStore
 
 LENGTHS = (8, 16, 32, 64)
 """Frames from the start of a tracklet that a cue is taken from."""
+
+ENCODER = "encoder"
+"""The cue that is what an encoder says of whole tracklets."""
+
+Encoder = Callable[[FloatArray], FloatArray]
 
 _PARENTS, _CHILDREN = np.array(H36M17.bones).T
 _RIGHT_HIP, _LEFT_HIP, _THORAX, _LEFT_SHOULDER, _RIGHT_SHOULDER = 1, 4, 8, 11, 14
@@ -95,8 +101,8 @@ class Ceilings:
         return next(row for row in self.rows if (row.cue, row.frames, row.stratum) == (cue, frames, stratum))
 
 
-def measure_ceilings(root: Path, skeletons: Path | None = None) -> Ceilings:
-    """Measure what joints tell about the test identities of a motion world.
+def measure_ceilings(root: Path, skeletons: Path | None = None, encoder: Encoder | None = None) -> Ceilings:
+    """Measure what joints, and what an encoder says of them, tell about the test identities of a motion world.
 
     Parameters
     ----------
@@ -105,6 +111,8 @@ def measure_ceilings(root: Path, skeletons: Path | None = None) -> Ceilings:
     skeletons
         A skeleton cache of that data set: estimated joints; the true ones where not given. Frames without a pose are
         interpolated.
+    encoder
+        Describes whole tracklets, (M, F, 17, 3) joints with the pelvis at the origin, by (M, D) vectors: a last cue.
 
     Raises
     ------
@@ -122,7 +130,11 @@ def measure_ceilings(root: Path, skeletons: Path | None = None) -> Ceilings:
         pairs={name: np.array(group) for name, group in strata.test.items()},
         fps=strata.fps,
     )
-    return Ceilings(strata.part, len(twins), len(found), len(truths) - len(found), tell_apart(walks))
+    rows = tell_apart(walks)
+    if encoder is not None:
+        unit = _unit(encoder(walks.joints - walks.joints[:, :, :1]))
+        rows += _ceilings(walks, ENCODER, walks.joints.shape[1], unit)
+    return Ceilings(strata.part, len(twins), len(found), len(truths) - len(found), rows)
 
 
 def _person(name: str) -> int:
@@ -159,27 +171,33 @@ def tell_apart(walks: TwinWalks) -> tuple[Ceiling, ...]:
 
     A tracklet is a query where its person has another one at another camera.
     """
+    rows: tuple[Ceiling, ...] = ()
+    for frames in (length for length in LENGTHS if length <= walks.joints.shape[1]):
+        for cue, describe in CUES.items():
+            rows += _ceilings(walks, cue, frames, describe(walks.joints[:, :frames], walks.fps))
+    return rows
+
+
+def _ceilings(walks: TwinWalks, cue: str, frames: int, vectors: FloatArray) -> tuple[Ceiling, ...]:
+    """Return the ceiling of one cue, vectors (M, D), for each stratum."""
     rows = []
     elsewhere = walks.cameras[:, None] != walks.cameras
     own = walks.people[:, None] == walks.people
     asked = (own & elsewhere).any(axis=1)
-    for frames in (length for length in LENGTHS if length <= walks.joints.shape[1]):
-        for cue, describe in CUES.items():
-            vectors = describe(walks.joints[:, :frames], walks.fps)
-            squares = np.square(vectors).sum(axis=1)
-            distances = np.where(elsewhere, squares[:, None] + squares - 2 * vectors @ vectors.T, np.inf)
-            for stratum, pairs in walks.pairs.items():
-                among_twins, among_all = [], []
-                for pair in pairs:
-                    theirs = np.isin(walks.people, pair)
-                    queries = np.flatnonzero(theirs & asked)
-                    candidates = np.where(theirs, distances[queries], np.inf)
-                    among_twins.append(_share_right(candidates, own[queries]))
-                    among_all.append(_share_right(distances[queries], own[queries]))
-                hits = np.concatenate(among_twins)
-                low, high = _interval(among_twins)
-                rank1 = float(np.concatenate(among_all).mean())
-                rows.append(Ceiling(cue, frames, stratum, float(hits.mean()), low, high, rank1))
+    squares = np.square(vectors).sum(axis=1)
+    distances = np.where(elsewhere, squares[:, None] + squares - 2 * vectors @ vectors.T, np.inf)
+    for stratum, pairs in walks.pairs.items():
+        among_twins, among_all = [], []
+        for pair in pairs:
+            theirs = np.isin(walks.people, pair)
+            queries = np.flatnonzero(theirs & asked)
+            candidates = np.where(theirs, distances[queries], np.inf)
+            among_twins.append(_share_right(candidates, own[queries]))
+            among_all.append(_share_right(distances[queries], own[queries]))
+        hits = np.concatenate(among_twins)
+        low, high = _interval(among_twins)
+        rank1 = float(np.concatenate(among_all).mean())
+        rows.append(Ceiling(cue, frames, stratum, float(hits.mean()), low, high, rank1))
     return tuple(rows)
 
 

@@ -2,7 +2,7 @@
 
 frames    -> frozen V -> projected CLS, one a frame, cached      v = mean over the clip's frames
 skeletons -> S        -> CLS, one a frame                        s = mean over the clip's frames
-loss = SupCon(v -> s) + SupCon(s -> v)
+loss = SupCon(v -> s) + SupCon(s -> v) + lambda_skeletons SupCon(s -> s)
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from csip.config import Settings
 from csip.data.clips import sample_dense, sample_training
 from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, relabel
 from csip.data.fingerprints import TrainingData, check_skeletons
+from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import Skeletons, load_skeletons
 from csip.models.factory import empty_encoder
-from csip.models.losses import LearnableTemperature, supervised_contrastive
+from csip.models.losses import LearnableTemperature, contrast_within, supervised_contrastive
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.vision import VisionEncoder, create_vision
 from csip.monitor import Monitor
@@ -33,12 +34,14 @@ from csip.retrieval.metrics import chance, rank
 from csip.runtime import gather, make_fabric, only_first, seed_torch, share, share_out, to_device
 from csip.training.frame_features import FeatureCache, frame_features
 from csip.training.keeper import Keeper
+from csip.training.prototypes import nearest, prototypes
 from csip.training.results import Retrieval, Stage1Result
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
 from pose_cache.pieces import Spread
 
 FEATURES = "features.h5"
+CLIPS_EACH = 4  # of an identity in a batch of identities that look alike
 
 
 def train_stage1(
@@ -100,7 +103,9 @@ def prepare(
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
     features = embed_training_frames(dataset, settings, folder, fabric, monitor)
     encoder = empty_encoder(skeletons.joint_set.name, features[0].shape[1], settings)
-    encoder.calibrate(j[v] for j, v in zip(skeletons.joints, skeletons.valid, strict=True))
+    step = settings.clips.stride or 1
+    clip = slice(None, settings.clips.frames * step, step)
+    encoder.calibrate((j[v] for j, v in zip(skeletons.joints, skeletons.valid, strict=True)), clip)
     model = Pretraining(encoder, LearnableTemperature(chosen.tau, learnable=chosen.normalize)).to(fabric.device)
     optimizer = torch.optim.Adam(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -112,7 +117,7 @@ def prepare(
     keeper = Keeper(run, fabric, monitor, "stage 1", model, optimizer)
     keeper.start(chosen.epochs, state)
     unseen = load_skeletons(skeleton_path, held, settings.clips.max_gap) if held else None
-    clips = TrainingArrays.of(train, features[: len(train)], skeletons, fabric.device)
+    clips = TrainingArrays.of(train, features[: len(train)], skeletons, settings, fabric.device)
     if alone := clips.alone(settings):
         monitor.say(
             f"cameras {', '.join(map(str, alone))} have one clip each, which no batch of one camera can hold: left out of stage 1"
@@ -146,13 +151,19 @@ def train_epoch(training: Training, epoch: int) -> None:
         group["lr"] = chosen.lr * factor
     training.wrapped.train()
     for rows, labels in training.clips.draw(training.settings, epoch):
-        loss = contrast(training, rows, labels)
+        terms = contrast(training, rows, labels)
         training.optimizer.zero_grad()
-        training.fabric.backward(loss)
+        training.fabric.backward(terms["contrastive"] + chosen.lambda_skeletons * terms.get("skeletons", 0.0))
         training.optimizer.step()
-        keeper.end_step({"contrastive": loss})
-    mean = keeper.end_steps()["contrastive"]
-    scalars = {"loss": mean, "lr": chosen.lr * factor, "temperature": 1 / training.model.temperature.scale().item()}
+        keeper.end_step(terms)
+    means = keeper.end_steps()
+    mean = means["contrastive"]
+    scalars = {
+        "loss": mean,
+        **means,
+        "lr": chosen.lr * factor,
+        "temperature": 1 / training.model.temperature.scale().item(),
+    }
     if training.held is not None and ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs):
         scores = training.held.retrieval(training.model.encoder, training.settings, training.fabric)
         keeper.validated(scores, keep_best=False)
@@ -160,8 +171,8 @@ def train_epoch(training: Training, epoch: int) -> None:
     keeper.end_epoch(scalars, f"loss {mean:.3f}")
 
 
-def contrast(training: Training, rows: np.ndarray, labels: Tensor) -> Tensor:
-    """Return the loss of a batch of clips (B, T), to which each process has contributed the features of its share."""
+def contrast(training: Training, rows: np.ndarray, labels: Tensor) -> dict[str, Tensor]:
+    """Return the loss terms of a batch of clips (B, T), to which each process has contributed the features of its share."""
     fabric, size = training.fabric, len(rows)
     # Every process gets as many clips; the last ones repeat a clip, whose features are then left out of the loss.
     mine = -(-size // fabric.world_size)
@@ -173,7 +184,11 @@ def contrast(training: Training, rows: np.ndarray, labels: Tensor) -> Tensor:
     if training.settings.stage1.normalize:
         image, skeleton = F.normalize(image, dim=1), F.normalize(skeleton, dim=1)
     image, skeleton = gather(fabric, image)[:size], gather(fabric, skeleton)[:size]
-    return supervised_contrastive(image, skeleton, to_device(labels, fabric.device), training.model.temperature.scale())
+    labels, scale = to_device(labels, fabric.device), training.model.temperature.scale()
+    terms = {"contrastive": supervised_contrastive(image, skeleton, labels, scale)}
+    if training.settings.stage1.lambda_skeletons:
+        terms["skeletons"] = contrast_within(skeleton, labels, scale)
+    return terms
 
 
 def finish(training: Training) -> Stage1Result:
@@ -199,6 +214,8 @@ class TrainingArrays:
         (M,) each tracklet's first frame, its frames and its identity.
     cameras
         (M,) each tracklet's camera.
+    alike
+        (N, k) labels of the identities that look most alike, where ``stage1.batches`` asks for them.
     """
 
     features: Tensor
@@ -209,14 +226,23 @@ class TrainingArrays:
     lengths: np.ndarray
     labels: np.ndarray
     cameras: np.ndarray
+    alike: np.ndarray | None = None
 
     @staticmethod
     def of(
-        train: Sequence[Tracklet], features: Sequence[np.ndarray], skeletons: Skeletons, device: torch.device
+        train: Sequence[Tracklet],
+        features: Sequence[np.ndarray],
+        skeletons: Skeletons,
+        settings: Settings,
+        device: torch.device,
     ) -> TrainingArrays:
         """Join the arrays of the tracklets."""
         lengths = np.array([len(t.frames) for t in train])
-        labels = relabel(train)
+        people = relabel(train)
+        labels = np.array([people[t.pid] for t in train])
+        alike = None
+        if settings.stage1.batches == "alike":
+            alike = nearest(prototypes(np.stack([f.mean(axis=0) for f in features]), labels, settings))
         usable = np.concatenate(skeletons.valid)
         whole = [torch.from_numpy(np.concatenate(parts)) for parts in (features, skeletons.joints)]
         if device.type == "cuda":
@@ -232,8 +258,9 @@ class TrainingArrays:
             usable,
             np.cumsum(lengths) - lengths,
             lengths,
-            np.array([labels[t.pid] for t in train]),
+            labels,
             np.array([t.camera for t in train]),
+            alike,
         )
 
     def draw(self, settings: Settings, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
@@ -250,7 +277,10 @@ class TrainingArrays:
             (B,) int64.
         """
         rng = np.random.default_rng((settings.runtime.seed, epoch))
-        known = np.flatnonzero(np.add.reduceat(self.usable, self.starts, dtype=np.int64) > 0)
+        if settings.stage1.batches == "alike":
+            yield from self._draw_alike(settings, epoch, rng)
+            return
+        known = self._known()
         order = rng.permutation(np.repeat(known, settings.stage1.clips_per_tracklet))
         rows = self.starts[order][:, None] + sample_training(
             self.lengths[order], settings.clips.frames, settings.clips.stride, rng
@@ -267,12 +297,35 @@ class TrainingArrays:
             if len(part) > 1:
                 yield rows[part], torch.from_numpy(self.labels[order[part]])
 
+    def _draw_alike(
+        self, settings: Settings, epoch: int, rng: np.random.Generator
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """As `draw`, in batches of `CLIPS_EACH` clips of each identity, identities that look alike together."""
+        known, rounds = self._known(), settings.stage1.clips_per_tracklet
+        identities = max(settings.stage1.batch // CLIPS_EACH, 2)
+        sampler = IdentityBatches(
+            self.labels[known].tolist(), identities, CLIPS_EACH, settings.runtime.seed, neighbours=self.alike
+        )
+        for turn in range(rounds):
+            sampler.set_epoch(epoch * rounds + turn)
+            for batch in sampler:
+                order = known[[draw.tracklet for draw in batch]]
+                rows = self.starts[order][:, None] + sample_training(
+                    self.lengths[order], settings.clips.frames, settings.clips.stride, rng
+                )
+                seen = self.usable[rows].any(axis=1)
+                if seen.sum() > 1:
+                    yield rows[seen], torch.from_numpy(self.labels[order[seen]])
+
+    def _known(self) -> np.ndarray:
+        """Return the tracklets that have a skeleton."""
+        return np.flatnonzero(np.add.reduceat(self.usable, self.starts, dtype=np.int64) > 0)
+
     def alone(self, settings: Settings) -> list[int]:
         """Return the cameras whose only clip takes part in no batch, where ``stage1.batches`` is ``camera``."""
         if settings.stage1.batches != "camera" or settings.stage1.clips_per_tracklet > 1:
             return []
-        known = np.add.reduceat(self.usable, self.starts, dtype=np.int64) > 0
-        cameras, counts = np.unique(self.cameras[known], return_counts=True)
+        cameras, counts = np.unique(self.cameras[self._known()], return_counts=True)
         return [int(camera) for camera in cameras[counts == 1]]
 
     def read(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:

@@ -102,6 +102,10 @@ def ceilings(
         Path | None,
         typer.Option(metavar="FILE", help="Skeleton cache, to measure estimated joints.", show_default="true joints"),
     ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Stage-1 model, to measure what it tells apart.", show_default="none"),
+    ] = None,
 ) -> None:
     """Measure what skeletons tell about the twins of a rendered motion world.
 
@@ -110,7 +114,7 @@ def ceilings(
     """
     from pipelines import render_tracklets as stage
 
-    stage.run_ceilings(root, skeletons)
+    stage.run_ceilings(root, skeletons, encoder)
 
 
 @app.command(rich_help_panel=DATA)

@@ -350,6 +350,10 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
     """Name every scenario."""
     found: dict[str, Callable[[Ground], Any]] = {}
     cameras = {"stage1": {"batches": "camera"}, "skeleton_encoder": {"bones": True}}
+    alike = {
+        "stage1": {"batches": "alike", "lambda_skeletons": 1.0},
+        "skeleton_encoder": {"face_front": True, "frequencies": 4},
+    }
     for precision in PRECISIONS:
         found[f"stage 1 {precision} resumed"] = lambda g, p=precision: stage1(g, p, resume=True)
         found[f"stage 2 {precision} resumed"] = lambda g, p=precision: stage2(g, p, resume=True)
@@ -360,6 +364,7 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
     for run in RUNS:
         found[run.name] = lambda g, r=run: stage2(g, r.precision, r.resume, **r.changes)
     found["stage 1 by camera, with bones"] = lambda g: stage1(g, "bf16-mixed", **cameras)
+    found["stage 1 by likeness, with the spectrum"] = lambda g: stage1(g, "bf16-mixed", **alike)
     found["ranking"] = ranking
     found["attention"] = attention
     found["use"] = use

@@ -1,6 +1,8 @@
 """Pieces of work in other processes."""
 
 import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +51,46 @@ def test_threads_with_work_of_two_folders_take_turns(tmp_path: Path, monkeypatch
 def test_a_folder_that_a_worker_does_not_see_is_named(tmp_path: Path) -> None:
     with pytest.raises(PoseCacheError, match=r"gone: expected the folder that the work was started in.* same folders"):
         pieces._elsewhere(tmp_path / "gone", False, where, "x")
+
+
+def test_a_worker_whose_parent_was_gone_before_its_first_piece_ends() -> None:
+    script = (
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from pose_cache.pieces import _elsewhere\n"
+        "_elsewhere(Path.cwd(), os.getppid() + 1, time.sleep, 60)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=30).returncode == 1
+
+
+def test_a_single_worker_outlives_whoever_started_it(tmp_path: Path) -> None:
+    """Its work is done in the process itself, which may go on in the background after a terminal is closed."""
+    script = (
+        "import os, time\n"
+        "from pathlib import Path\n"
+        "from pose_cache.pieces import run_pieces\n"
+        "def outlive(folder):\n"
+        "    parent = os.getppid()\n"
+        "    (folder / 'started').touch()\n"
+        "    while os.getppid() == parent:\n"
+        "        time.sleep(0.01)\n"
+        "    time.sleep(1.5)\n"
+        "    (folder / 'done').touch()\n"
+        f"list(run_pieces(outlive, [Path({str(tmp_path)!r})], 1, 'loky'))\n"
+    )
+    starter = (
+        "import subprocess, sys, time\n"
+        "from pathlib import Path\n"
+        f"process = subprocess.Popen([sys.executable, '-c', {script!r}])\n"
+        f"while not Path({str(tmp_path / 'started')!r}).exists() and process.poll() is None:\n"
+        "    time.sleep(0.01)\n"
+    )
+    subprocess.run([sys.executable, "-c", starter], check=True, timeout=60)
+    for _ in range(600):
+        if (tmp_path / "done").exists():
+            return
+        time.sleep(0.05)
+    pytest.fail("it ended with the process that had started it")
 
 
 def test_a_worker_makes_what_it_keeps_once() -> None:

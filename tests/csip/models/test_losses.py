@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from csip.models.losses import (
     LearnableTemperature,
     batch_hard_triplet,
+    contrast_within,
     distillation,
     prototype_logits,
     smoothed_cross_entropy,
@@ -43,6 +44,19 @@ def test_supervised_contrastive_has_the_floor_of_unit_vectors_without_temperatur
     loss = supervised_contrastive(simplex, simplex, torch.arange(64), 1.0)
     assert loss.item() / 2 == pytest.approx(np.log(1 + 63 * np.exp(-64 / 63)), rel=1e-5)
     assert loss.item() / 2 == pytest.approx(3.17, abs=0.01)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 2, 1, 0], [3, 1, 4, 0, 5, 9], [2] * 6])
+def test_contrast_within_is_its_formula(labels):
+    """The one clip of an identity adds nothing, and no clip is a negative or positive of itself."""
+    f = draw(0, 6, 5)
+    expected, x = 0.0, f.double().numpy()
+    for i in range(6):
+        others = [j for j in range(6) if j != i]
+        total = logsumexp(np.array([3.0 * x[i] @ x[j] for j in others]))
+        positives = [j for j in others if labels[j] == labels[i]]
+        expected -= sum(3.0 * x[i] @ x[p] - total for p in positives) / max(len(positives), 1) / 6
+    assert contrast_within(f, torch.tensor(labels), 3.0).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_losses_stay_in_float32_under_autocast():

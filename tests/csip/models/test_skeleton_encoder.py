@@ -5,6 +5,7 @@ import torch
 from csip.config import SkeletonEncoderSettings
 from csip.errors import CsipError
 from csip.models.skeleton_encoder import SkeletonGraphTransformer, laplacian_encoding
+from csip.models.skeleton_motion import face_front, spectrum, torso, turn
 from pose_cache.joints import COCO17, H36M17, KINECT20, KINECT25, JointSet
 
 SETS = [COCO17, H36M17, KINECT20, KINECT25]
@@ -193,3 +194,54 @@ def test_bones_say_how_long_they_are_whatever_the_pose():
     torch.testing.assert_close(body, expected[:, None].expand(-1, 6, -1))
     garbage = torch.where(valid[:, :, None, None], joints, 1e6)
     torch.testing.assert_close(model(garbage, valid)[:, :4], model(joints, valid)[:, :4])
+
+
+@torch.no_grad()
+def test_who_faces_the_front_may_walk_anywhere():
+    torch.manual_seed(0)
+    model = SkeletonGraphTransformer(H36M17, 16, SkeletonEncoderSettings(depth=1, heads=2, face_front=True)).eval()
+    joints = torch.randn(2, 5, 17, 3)
+    turned = joints @ turn(torch.rand(2, 5) * 6)
+    torch.testing.assert_close(model(turned), model(joints))
+    front = face_front(joints, torso(H36M17))
+    left, right = (
+        [H36M17.joints.index(f"{side}_{part}") for part in ("hip", "shoulder")] for side in ("left", "right")
+    )
+    line = (front[:, :, left] - front[:, :, right]).mean(dim=2)
+    assert (line[..., 0] > 0).all() and line[..., 2].abs().max() < 1e-5
+    torch.testing.assert_close(front[..., 1], joints[..., 1])
+
+
+@torch.no_grad()
+def test_the_spectrum_is_that_of_the_joints_and_blind_to_frames_without_a_skeleton():
+    rng = np.random.default_rng(0)
+    joints = torch.from_numpy(rng.normal(size=(2, 20, 17, 3)).astype(np.float32))
+    always = torch.ones(2, 20, dtype=torch.bool)
+    found = spectrum(joints, always, 6).reshape(2, 17, 8, 3)
+    x = joints.double().numpy()
+    np.testing.assert_allclose(found[:, :, 0], x.mean(axis=1), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found[:, :, 1], x.std(axis=1), rtol=1e-5)
+    window = np.sin(np.pi * (np.arange(20) + 0.5) / 20) ** 2
+    moved = (x - x.mean(axis=1, keepdims=True)) * window[:, None, None]
+    amplitude = np.abs(np.fft.fft(moved, n=64, axis=1))[:, 1:7] / window.sum()
+    np.testing.assert_allclose(found[:, :, 2:], amplitude.transpose(0, 2, 1, 3), rtol=1e-4, atol=1e-6)
+    valid = always.clone()
+    valid[:, 15:] = False
+    garbage = torch.where(valid[:, :, None, None], joints, 1e6)
+    torch.testing.assert_close(spectrum(garbage, valid, 6), spectrum(joints * valid[:, :, None, None], valid, 6))
+
+
+@torch.no_grad()
+def test_calibration_measures_spectra_by_clips():
+    rng = np.random.default_rng(0)
+    tracklets = [rng.normal(size=(40, 17, 3)).astype(np.float32) for _ in range(5)]
+    model = SkeletonGraphTransformer(H36M17, 16, SkeletonEncoderSettings(depth=1, heads=2, frequencies=3))
+    clip = slice(None, 16, 2)
+    model.calibrate(tracklets, clip)
+    clips = torch.from_numpy(np.stack([joints[clip] for joints in tracklets]))
+    seen = model._moves(clips, torch.ones(clips.shape[:2], dtype=torch.bool))
+    torch.testing.assert_close(seen.mean(dim=0), torch.zeros(17, 30), atol=1e-4, rtol=0)
+    still = torch.zeros(17, 30, dtype=torch.bool)
+    still.view(17, 5, 6)[0, :, 3:] = True  # the root has no bone
+    torch.testing.assert_close(seen.std(dim=0, correction=0), torch.where(still, 0.0, 1.0), atol=1e-3, rtol=0)
+    assert {"mean_spectrum", "spectrum_spread"} <= model.state_dict().keys()

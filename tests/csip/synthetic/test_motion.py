@@ -15,6 +15,7 @@ from csip.synthetic.ceilings import CUES, Ceiling, TwinWalks, measure_ceilings, 
 from csip.synthetic.motion import STRATA, draw_outing, make_twin, stratum
 from csip.synthetic.walks import frame_times, walk_generator
 from csip.synthetic.world import SyntheticSpec, identity, load_strata, load_truth, lookalikes, render_mars, strata
+from pose_cache.joints import H36M17
 from pose_cache.store import Provenance, TrackletSkeletons, write_store
 
 SPEC = SyntheticSpec(
@@ -166,6 +167,16 @@ def test_a_rendered_world_measures_itself_by_true_and_by_estimated_joints(render
     assert (found.part, found.people, found.tracklets, found.missing) == ("validation", 16, 96, 0)
     assert {row.frames for row in found.rows} == {8, 16}
     assert found.find("proportions", 16, "body").own_twin == 1
+
+    def lengths(joints: np.ndarray) -> np.ndarray:
+        assert not joints[:, :, 0].any()  # pelvis
+        parents, children = np.array(H36M17.bones).T
+        return np.linalg.norm(joints[:, :, children] - joints[:, :, parents], axis=-1).mean(axis=1)
+
+    by_encoder = measure_ceilings(rendered, encoder=lengths)
+    assert by_encoder.rows[: len(found.rows)] == found.rows
+    assert by_encoder.find("encoder", 16, "body").own_twin == 1
+    assert by_encoder.find("encoder", 16, "cadence").own_twin == pytest.approx(0.5, abs=0.1)
 
     truths = [t for t in load_truth(rendered) if t.name.startswith("test/")]
     store, provenance = tmp_path / "skeletons.h5", Provenance("truth", "h36m17", "metres")

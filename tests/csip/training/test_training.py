@@ -274,7 +274,7 @@ def test_a_clip_that_would_be_alone_joins_the_batch_before(settings: Settings) -
     dataset = load_dataset(settings.dataset)
     skeletons = load_skeletons(settings.dataset.path / "skeletons.h5", dataset.train)
     features = [np.zeros((len(t.frames), 4), np.float32) for t in dataset.train]
-    clips = TrainingArrays.of(dataset.train, features, skeletons, torch.device("cpu"))
+    clips = TrainingArrays.of(dataset.train, features, skeletons, settings, torch.device("cpu"))
     per_camera = sum(t.camera == dataset.train[0].camera for t in dataset.train)
     for batches, batch in (("random", len(dataset.train) - 1), ("camera", per_camera - 1)):
         chosen = change(settings, "stage1", batches=batches, batch=batch, clips_per_tracklet=1)
@@ -361,11 +361,34 @@ def test_skeletons_pair_with_frames_by_name(settings: Settings) -> None:
         load_skeletons(path, [replace(dataset.train[0], name="nobody")])
 
 
+def test_batches_of_identities_that_look_alike(settings: Settings) -> None:
+    """Four clips of each identity, two that look alike beside each other, and every tracklet drawn."""
+    dataset = load_dataset(settings.dataset)
+    skeletons = load_skeletons(settings.dataset.path / "skeletons.h5", dataset.train)
+    people = sorted({t.pid for t in dataset.train})
+    pair_of = {pid: np.eye(len(people), dtype=np.float32)[index // 2] for index, pid in enumerate(people)}
+    noise = np.random.default_rng(0).normal(0, 0.01, len(people)).astype(np.float32)
+    features = [np.tile(pair_of[t.pid] + noise, (len(t.frames), 1)) for t in dataset.train]
+    chosen = change(settings, "stage1", batches="alike", batch=8)
+    clips = TrainingArrays.of(dataset.train, features, skeletons, chosen, torch.device("cpu"))
+    tracklet_of = np.repeat(np.arange(len(dataset.train)), clips.lengths)
+    drawn = [(tracklet_of[rows], labels.tolist()) for rows, labels in clips.draw(chosen, epoch=0)]
+    assert drawn
+    for rows, labels in drawn:
+        assert len(rows) == len(labels) == 8 and labels == clips.labels[rows[:, 0]].tolist()
+        first, second = set(labels[:4]), set(labels[4:])
+        assert len(first) == len(second) == 1 and first != second
+        assert {label // 2 for label in first} == {label // 2 for label in second}
+    assert {int(row) for rows, _ in drawn for row in rows[:, 0]} == set(range(len(dataset.train)))
+    again = [(tracklet_of[rows], labels.tolist()) for rows, labels in clips.draw(chosen, epoch=0)]
+    assert all((a[0] == b[0]).all() and a[1] == b[1] for a, b in zip(drawn, again, strict=True))
+
+
 def test_batches_of_one_camera_hold_every_clip_once(settings: Settings) -> None:
     dataset = load_dataset(settings.dataset)
     skeletons = load_skeletons(settings.dataset.path / "skeletons.h5", dataset.train)
     features = [np.zeros((len(t.frames), 4), np.float32) for t in dataset.train]
-    clips = TrainingArrays.of(dataset.train, features, skeletons, torch.device("cpu"))
+    clips = TrainingArrays.of(dataset.train, features, skeletons, settings, torch.device("cpu"))
     tracklet_of = np.repeat(np.arange(len(dataset.train)), clips.lengths)
     for batches in ("random", "camera"):
         chosen = settings.model_copy(
