@@ -23,9 +23,7 @@ from csip.review.questions import Asker, Questions
 from csip.review.said import Said, State
 
 JOURNAL = "review.jsonl"
-SAFE = (
-    0.015  # share of the pairs within groups that may be expected to be wrong; a third of it is people who look alike
-)
+SAFE = 0.01  # share of the pairs within groups that may be expected to be wrong
 
 Answer = Literal["same", "different", "unsure"]
 Mark = Literal["person", "junk", "mixed"]
