@@ -44,13 +44,13 @@ def test_threads_with_work_of_two_folders_take_turns(tmp_path: Path, monkeypatch
 
     folders = [tmp_path / name for name in ("first", "second", "first", "second")]
     with ThreadPoolExecutor(4) as pool:
-        found = pool.map(lambda folder: pieces._elsewhere(folder, False, look, "x"), folders)
+        found = pool.map(lambda folder: pieces._elsewhere(folder, None, look, "x"), folders)
         assert list(found) == [str(folder.resolve() / "x") for folder in folders]
 
 
 def test_a_folder_that_a_worker_does_not_see_is_named(tmp_path: Path) -> None:
     with pytest.raises(PoseCacheError, match=r"gone: expected the folder that the work was started in.* same folders"):
-        pieces._elsewhere(tmp_path / "gone", False, where, "x")
+        pieces._elsewhere(tmp_path / "gone", None, where, "x")
 
 
 def test_a_worker_whose_parent_was_gone_before_its_first_piece_ends() -> None:
