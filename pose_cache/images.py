@@ -20,11 +20,11 @@ misplaced marker; libjpeg mends these with a warning and grey. A stretch of zero
 nothing was written, is damage where the file's codes make noise of it. Other damage that leaves as many codes as before goes
 unnoticed, as does damage inside the lossy data of a WebP, AVIF or uncompressed file. A PNG has checksums.
 
-What that comes to, over 600 damaged copies each of 27 crops of 128 x 256: 1,024 random bytes within the scan pass in 0.3 %, 64 in 24 %, 8 in 57 %,
-one in 73 %, one flipped bit in 81 % of the files. Visibly wrong among all (a hundredth of the pixels off by 24 levels) are
-0.3, 18, 18, 9 and 7 %: most of what passes changes a block's coefficient, which nobody can tell from another picture. A
-second decoder that is strict with runs of coefficients, FFmpeg's, finds a third of what is visible and passes, and doubles the
-time of decoding: it is not used.
+What that comes to, over 600 damaged copies each of 27 crops of 128 x 256: 1,024 random bytes within the scan pass in 0.3 %,
+64 in 24 %, 8 in 57 %, one in 73 %, one flipped bit in 81 % of the files. Visibly wrong among all (a hundredth of the pixels off
+by 24 levels) are 0.3, 18, 18, 9 and 7 %: most of what passes changes a block's coefficient, which nobody can tell from another
+picture. A second decoder that is strict with runs of coefficients, FFmpeg's, finds a third of what is visible and passes, and
+doubles the time of decoding: it is not used.
 """
 
 import os
