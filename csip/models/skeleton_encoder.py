@@ -226,21 +226,20 @@ class SkeletonGraphTransformer(nn.Module):
         if self.training and self.sign_flips:
             signs = torch.randint(0, 2, (len(joints), 1, 1, encoding.shape[1]), device=joints.device) * 2 - 1
             encoding = encoding * signs
+        seen = torch.ones(joints.shape[:2], dtype=torch.bool, device=joints.device) if valid is None else valid
         if valid is not None:  # also NaN must not pass
             joints = torch.where(valid[:, :, None, None], joints, 0.0)
-        if valid is None:
-            valid = torch.ones(joints.shape[:2], dtype=torch.bool, device=joints.device)
         if self.face_front:
             joints = face_front(joints, self.torso)
-        content = self.embed(self._inputs(joints, valid)) + self.embed_encoding(encoding)
+        content = self.embed(self._inputs(joints, seen)) + self.embed_encoding(encoding)
         cls = self.cls.to(content.dtype).expand(*content.shape[:2], 1, -1)
         tokens = torch.cat((cls, content), dim=2)
         if self.position is not None:
             tokens = tokens + self.position(tokens.shape[1])[:, None]
         for block in self.blocks:
-            tokens = block(tokens, valid)
+            tokens = block(tokens, valid)  # without a mask attention is faster
         if self.embed_motion is not None:
-            moves = self.embed_motion(self._moves(joints, valid).flatten(1))[:, None, None]
+            moves = self.embed_motion(self._moves(joints, seen).flatten(1))[:, None, None]
             tokens = torch.cat((tokens[:, :, :1] + moves, tokens[:, :, 1:]), dim=2)
         return tokens if self.project is None else self.project(tokens)
 
@@ -256,7 +255,7 @@ class SkeletonGraphTransformer(nn.Module):
         return torch.cat((joints / self.scale, bones / self.scale, body), dim=-1)
 
     def _moves(self, joints: Tensor, valid: Tensor) -> Tensor:
-        """Return what the CLS token is embedded from beside itself, (B, J, 6 (2 + K))."""
+        """Return how a clip moves other than the average one, (B, J, 6 (2 + K)); embedded, it is added to the last CLS tokens."""
         return (self._spectrum(joints, valid) - self.mean_spectrum) / self.spectrum_spread
 
     def _spectrum(self, joints: Tensor, valid: Tensor) -> Tensor:

@@ -113,7 +113,8 @@ def prepare(
     people = {pid: label for label, pid in enumerate(sorted({s.pid for s in train}))}
     source = TrainingWindows(train, people, chosen.frames, joints, fabric.device)
     if encoder is not None:
-        encoder.calibrate(s.joints - s.joints[:, joints.root : joints.root + 1] for s in train)
+        centred_train = (s.joints - s.joints[:, joints.root : joints.root + 1] for s in train)
+        encoder.calibrate(centred_train, slice(chosen.frames))
         model: GraphWindows | WindowNetwork = GraphWindows(encoder, chosen.embedding)
     else:
         model = WindowNetwork(joints, chosen.frames, chosen.embedding, chosen.window)
@@ -321,7 +322,10 @@ def _encoder(joints: JointSet, settings: Settings, init: Path | None) -> Skeleto
     trained = Settings.model_validate(description["settings"])
     encoder = empty_encoder(joints.name, description["width"], trained)
     part = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
-    of_joints = {"encoding", "mean_length", "length_spread"}  # nothing else depends on the joint set
+    of_joints = {"encoding", "mean_length", "length_spread", "mean_spectrum", "spectrum_spread"}
+    if description["joint_set"] != joints.name:
+        of_joints |= {"embed_motion.0.weight", "embed_motion.0.bias"}
+    # Nothing else depends on the joint set; what does is measured, or learnt, anew.
     part = {name: tensor for name, tensor in part.items() if name not in of_joints}
     missing, unexpected = encoder.load_state_dict(part, strict=False)
     if not of_joints.issuperset(missing) or unexpected:

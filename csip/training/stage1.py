@@ -7,7 +7,7 @@ loss = SupCon(v -> s) + SupCon(s -> v) + lambda_skeletons SupCon(s -> s)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from csip.config import Settings
-from csip.data.clips import sample_dense, sample_training
-from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out, relabel
+from csip.data.clips import sample_dense
+from csip.data.dataset import Dataset, Tracklet, fingerprint, hold_out
 from csip.data.fingerprints import TrainingData, check_skeletons
-from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import Skeletons, load_skeletons
+from csip.errors import CsipError
 from csip.models.factory import empty_encoder
 from csip.models.losses import LearnableTemperature, contrast_within, supervised_contrastive
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
@@ -32,16 +32,15 @@ from csip.models.vision import VisionEncoder, create_vision
 from csip.monitor import Monitor
 from csip.retrieval.metrics import chance, rank
 from csip.runtime import gather, make_fabric, only_first, seed_torch, share, share_out, to_device
+from csip.training.clip_arrays import TrainingArrays
 from csip.training.frame_features import FeatureCache, frame_features
 from csip.training.keeper import Keeper
-from csip.training.prototypes import nearest, prototypes
 from csip.training.results import Retrieval, Stage1Result
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import cosine
 from pose_cache.pieces import Spread
 
 FEATURES = "features.h5"
-CLIPS_EACH = 4  # of an identity in a batch of identities that look alike
 
 
 def train_stage1(
@@ -94,6 +93,7 @@ def prepare(
     chosen = settings.stage1
     fabric = make_fabric(settings.runtime)
     monitor = only_first(monitor, fabric)
+    check_step(settings.skeleton_encoder.frequencies, settings)
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     data = TrainingData.of(dataset, skeleton_path).as_dict()
     check_skeletons(skeleton_path, dataset.train, dataset.root)
@@ -140,6 +140,15 @@ def prepare(
             **data,
         },
     )
+
+
+def check_step(frequencies: int, settings: Settings) -> None:
+    """Refuse an encoder that sees frequencies where the frames of a clip are no fixed step apart."""
+    if frequencies and settings.clips.stride is None:
+        raise CsipError(
+            f"skeleton_encoder.frequencies is {frequencies}: expected clips.stride, the step between two frames of a clip, found "
+            "none; set clips.stride, or skeleton_encoder.frequencies=0"
+        )
 
 
 def train_epoch(training: Training, epoch: int) -> None:
@@ -198,150 +207,6 @@ def finish(training: Training) -> Stage1Result:
     result = Stage1Result(keeper.progress.means["contrastive"], retrieval, keeper.seconds())
     keeper.finish(training.description, result.as_dict(), training.model.state_dict())
     return result
-
-
-@dataclass(frozen=True)
-class TrainingArrays:
-    """All frames of M training tracklets, one after another, in memory: on the device where they fit.
-
-    Attributes
-    ----------
-    features, joints, valid
-        (N, C) image features, (N, J, 3) root-centred joints and (N,) whether a frame has them.
-    usable
-        (N,) the same as `valid`, in the processor's memory.
-    starts, lengths, labels
-        (M,) each tracklet's first frame, its frames and its identity.
-    cameras
-        (M,) each tracklet's camera.
-    alike
-        (N, k) labels of the identities that look most alike, where ``stage1.batches`` asks for them.
-    """
-
-    features: Tensor
-    joints: Tensor
-    valid: Tensor
-    usable: np.ndarray
-    starts: np.ndarray
-    lengths: np.ndarray
-    labels: np.ndarray
-    cameras: np.ndarray
-    alike: np.ndarray | None = None
-
-    @staticmethod
-    def of(
-        train: Sequence[Tracklet],
-        features: Sequence[np.ndarray],
-        skeletons: Skeletons,
-        settings: Settings,
-        device: torch.device,
-    ) -> TrainingArrays:
-        """Join the arrays of the tracklets."""
-        lengths = np.array([len(t.frames) for t in train])
-        people = relabel(train)
-        labels = np.array([people[t.pid] for t in train])
-        alike = None
-        if settings.stage1.batches == "alike":
-            alike = nearest(prototypes(np.stack([f.mean(axis=0) for f in features]), labels, settings))
-        usable = np.concatenate(skeletons.valid)
-        whole = [torch.from_numpy(np.concatenate(parts)) for parts in (features, skeletons.joints)]
-        if device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(device)
-            home = device if sum(array.nbytes for array in whole) < free / 2 else torch.device("cpu")
-        else:
-            home = device
-        images, joints = (array.to(home) for array in whole)
-        return TrainingArrays(
-            images,
-            joints,
-            torch.from_numpy(usable).to(home),
-            usable,
-            np.cumsum(lengths) - lengths,
-            lengths,
-            labels,
-            np.array([t.camera for t in train]),
-            alike,
-        )
-
-    def draw(self, settings: Settings, epoch: int) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Draw an epoch: ``clips_per_tracklet`` random clips of each tracklet that has a skeleton, in batches.
-
-        A clip that would be alone in the last batch joins the one before. A camera with a single clip has none to contrast it
-        with, and it is left out where batches are of one camera; `alone` tells which.
-
-        Yields
-        ------
-        rows : ndarray
-            (B, T) frames of each clip, each clip with at least one skeleton.
-        labels : Tensor
-            (B,) int64.
-        """
-        rng = np.random.default_rng((settings.runtime.seed, epoch))
-        if settings.stage1.batches == "alike":
-            yield from self._draw_alike(settings, epoch, rng)
-            return
-        known = self._known()
-        order = rng.permutation(np.repeat(known, settings.stage1.clips_per_tracklet))
-        rows = self.starts[order][:, None] + sample_training(
-            self.lengths[order], settings.clips.frames, settings.clips.stride, rng
-        )
-        seen = self.usable[rows].any(axis=1)
-        rows, order = rows[seen], order[seen]
-        groups = [np.arange(len(order))]
-        if settings.stage1.batches == "camera":
-            groups = [np.flatnonzero(self.cameras[order] == camera) for camera in np.unique(self.cameras[order])]
-        size = settings.stage1.batch
-        parts = [part for group in groups for part in _batches(group, size)]
-        for index in rng.permutation(len(parts)):
-            part = parts[index]
-            if len(part) > 1:
-                yield rows[part], torch.from_numpy(self.labels[order[part]])
-
-    def _draw_alike(
-        self, settings: Settings, epoch: int, rng: np.random.Generator
-    ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """As `draw`, in batches of `CLIPS_EACH` clips of each identity, identities that look alike together."""
-        known, rounds = self._known(), settings.stage1.clips_per_tracklet
-        identities = max(settings.stage1.batch // CLIPS_EACH, 2)
-        sampler = IdentityBatches(
-            self.labels[known].tolist(), identities, CLIPS_EACH, settings.runtime.seed, neighbours=self.alike
-        )
-        for turn in range(rounds):
-            sampler.set_epoch(epoch * rounds + turn)
-            for batch in sampler:
-                order = known[[draw.tracklet for draw in batch]]
-                rows = self.starts[order][:, None] + sample_training(
-                    self.lengths[order], settings.clips.frames, settings.clips.stride, rng
-                )
-                seen = self.usable[rows].any(axis=1)
-                if seen.sum() > 1:
-                    yield rows[seen], torch.from_numpy(self.labels[order[seen]])
-
-    def _known(self) -> np.ndarray:
-        """Return the tracklets that have a skeleton."""
-        return np.flatnonzero(np.add.reduceat(self.usable, self.starts, dtype=np.int64) > 0)
-
-    def alone(self, settings: Settings) -> list[int]:
-        """Return the cameras whose only clip takes part in no batch, where ``stage1.batches`` is ``camera``."""
-        if settings.stage1.batches != "camera" or settings.stage1.clips_per_tracklet > 1:
-            return []
-        cameras, counts = np.unique(self.cameras[self._known()], return_counts=True)
-        return [int(camera) for camera in cameras[counts == 1]]
-
-    def read(self, rows: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Return image features (B, C), averaged over the clip, joints (B, T, J, 3) and valid (B, T) of rows (B, T)."""
-        index = to_device(torch.from_numpy(rows), self.features.device)
-        drawn = self.features[index].mean(dim=1), self.joints[index], self.valid[index]
-        image, joints, valid = (part if part.device == device else to_device(part, device) for part in drawn)
-        return image, joints, valid
-
-
-def _batches(group: np.ndarray, size: int) -> list[np.ndarray]:
-    """Cut clips into batches; what would be a last batch of one joins the one before it."""
-    parts = [group[start : start + size] for start in range(0, len(group), size)]
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [np.concatenate(parts[-2:])]
-    return parts
 
 
 def embed_training_frames(

@@ -37,7 +37,7 @@ from csip.training.prototypes import nearest, prototypes, refresh_prototypes, sk
 from csip.training.results import Stage2Result, Validation
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import steps
-from csip.training.stage1 import embed_skeletons
+from csip.training.stage1 import check_step, embed_skeletons
 
 
 def train_stage2(
@@ -107,6 +107,7 @@ def prepare(
     label_of = np.array([labels[t.pid] for t in train])
     now = TrainingData.of(dataset, skeleton_path)
     encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name, now)
+    check_step(encoder.frequencies, settings)
     check_skeletons(skeleton_path, dataset.train, dataset.root)
     data = {**now.as_dict(), "stage1": digest(stage1 / "model.safetensors")}
     run = RunFolder(folder, settings, data, skeleton_path)

@@ -42,7 +42,7 @@ from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.skeleton_reid import GraphWindows, masked_reconstruction
 from csip.retrieval.metrics import RankOptions, rank
 from csip.runtime import autocast, loader_options, to_device
-from csip.training.stage1 import TrainingArrays
+from csip.training.clip_arrays import TrainingArrays
 from csip.training.stage2 import loss_terms, total_loss
 from pose_cache.estimator import PoseEstimator, demo, human3d
 from pose_cache.joints import joint_set

@@ -353,6 +353,7 @@ def scenarios() -> dict[str, Callable[[Ground], Any]]:
     alike = {
         "stage1": {"batches": "alike", "lambda_skeletons": 1.0},
         "skeleton_encoder": {"face_front": True, "frequencies": 4},
+        "clips": {"stride": 2},
     }
     for precision in PRECISIONS:
         found[f"stage 1 {precision} resumed"] = lambda g, p=precision: stage1(g, p, resume=True)

@@ -375,6 +375,18 @@ def test_a_pretrained_encoder_moves_from_17_to_20_joints(tmp_path: Path) -> None
     assert 0.1 < state["encoder.scale"] < 2.0, "of these data, not of those of stage 1"
 
 
+def test_an_encoder_that_sees_frequencies_moves_from_17_to_20_joints(tmp_path: Path) -> None:
+    chosen = settings(**GRAPH, epochs=1, lr=1e-12, min_lr=0.0, val_share=0.0)
+    update = {"skeleton_encoder": chosen.skeleton_encoder.model_copy(update={"frequencies": 4, "face_front": True})}
+    tensors = stage1_checkpoint(tmp_path / "stage1/model.safetensors", chosen.model_copy(update=update))
+    train_skeleton(people(), chosen, tmp_path / "run", Silent(), init=tmp_path / "stage1")
+    state = load_skeleton_model(tmp_path / "run/model.safetensors").network.state_dict()
+    last = max(name for name in tensors if "embed_motion" in name and name.endswith("weight"))
+    torch.testing.assert_close(state[last], tensors[last], atol=1e-6, rtol=0)
+    assert state["encoder.embed_motion.0.weight"].shape[1] == 20 * 6 * 6
+    assert state["encoder.mean_spectrum"].abs().max() > 0, "of these data"
+
+
 def test_what_cannot_be_started_from_is_named(tmp_path: Path) -> None:
     chosen = settings(**GRAPH, epochs=1)
     with pytest.raises(CsipError, match=r"nothing\.safetensors: missing") as refused:

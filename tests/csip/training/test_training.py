@@ -30,10 +30,11 @@ from csip.models.checkpoints import load_model
 from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.runtime import make_fabric
+from csip.training.clip_arrays import TrainingArrays
 from csip.training.frame_features import frame_features
 from csip.training.prototypes import prototypes, refresh_prototypes
 from csip.training.run_folder import RunFolder, skeletons_of
-from csip.training.stage1 import TrainingArrays, train_stage1
+from csip.training.stage1 import train_stage1
 from csip.training.stage2 import prepare, train_stage2, train_step
 from pipelines import evaluate_run
 from pipelines.advice import advice
@@ -359,6 +360,14 @@ def test_skeletons_pair_with_frames_by_name(settings: Settings) -> None:
     assert stranger.valid[0].tolist() == [True] * 6 + [False]
     with pytest.raises(CsipError, match=r"no skeletons for 1 of 1 tracklets, e\.g\. nobody"):
         load_skeletons(path, [replace(dataset.train[0], name="nobody")])
+
+
+def test_frequencies_without_a_time_step_are_refused(settings: Settings, tmp_path: Path) -> None:
+    chosen = change(settings, "skeleton_encoder", frequencies=4)
+    dataset = load_dataset(settings.dataset)
+    with pytest.raises(CsipError, match=r"skeleton_encoder\.frequencies is 4: expected clips\.stride"):
+        train_stage1(dataset, settings.dataset.path / "skeletons.h5", chosen, tmp_path / "run", Silent())
+    assert not (tmp_path / "run").exists()
 
 
 def test_batches_of_identities_that_look_alike(settings: Settings) -> None:
