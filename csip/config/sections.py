@@ -88,6 +88,8 @@ class VisionSettings(Section):
 class SkeletonEncoderSettings(Section):
     """The Skeleton Graph Transformer."""
 
+    width: int | None = Field(None, ge=8)
+    """Width of the blocks; null: that of the features, which the image encoder's embedding decides (authors)."""
     depth: int = Field(10, ge=1)
     """Transformer blocks (authors: 10)."""
     heads: int = Field(8, ge=1)

@@ -118,8 +118,9 @@ class SkeletonGraphTransformer(nn.Module):
     joints : JointSet
         The J joints of the input. Only the positional encoding depends on it.
     width : int
-        Channels C of the tokens, the width of the joint embedding space.
+        Channels C of what comes out, the width of the joint embedding space.
     settings : SkeletonEncoderSettings, optional
+        ``width``: channels of the blocks, C by default; where they differ, a linear layer leads from the one to the other.
         ``depth``, ``heads``, ``mlp_ratio``, ``dropout``: blocks, attention heads, width factor of the feed-forward networks,
         dropout of the residual branches. ``positions``: columns of the Laplacian encoding, see :func:`laplacian_encoding`.
         ``temporal``: blocks attend along time, every ``temporal_every``-th from the first; without, frames are encoded apart.
@@ -142,8 +143,8 @@ class SkeletonGraphTransformer(nn.Module):
         (J, 6 (2 + frequencies)) buffers, likewise; with ``frequencies`` alone.
     encoding : Tensor
         (J, positions) buffer, the Laplacian encoding; saved with the weights.
-    width : int
-        C.
+    width, joints : int
+        C and J.
     """
 
     scale: Tensor
@@ -159,7 +160,7 @@ class SkeletonGraphTransformer(nn.Module):
         self, joints: JointSet, width: int = 512, settings: SkeletonEncoderSettings = SkeletonEncoderSettings()
     ) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.joints, inside = width, joints.size, settings.width or width
         self.bones = settings.bones
         parents = torch.arange(joints.size)
         for parent, child in joints.bones:
@@ -177,25 +178,26 @@ class SkeletonGraphTransformer(nn.Module):
             moves = joints.size, 6 * (2 + settings.frequencies)
             self.register_buffer("mean_spectrum", torch.zeros(moves))
             self.register_buffer("spectrum_spread", torch.ones(moves))
-            hidden = 2 * width
+            hidden = 2 * inside
             self.embed_motion = nn.Sequential(
                 nn.Linear(moves[0] * moves[1], hidden),
                 nn.GELU(),
                 nn.Dropout(settings.dropout),
-                nn.Linear(hidden, width),
+                nn.Linear(hidden, inside),
             )
         self.sign_flips = settings.sign_flips
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("encoding", laplacian_encoding(joints, settings.positions))
-        self.embed = nn.Sequential(nn.Linear(7 if settings.bones else 3, width), nn.ReLU(), nn.Linear(width, width))
-        self.embed_encoding = nn.Linear(settings.positions, width)
-        self.cls = nn.Parameter(torch.randn(width) * 0.02)
-        self.position = TemporalPosition(width) if settings.temporal else None
+        self.embed = nn.Sequential(nn.Linear(7 if settings.bones else 3, inside), nn.ReLU(), nn.Linear(inside, inside))
+        self.embed_encoding = nn.Linear(settings.positions, inside)
+        self.cls = nn.Parameter(torch.randn(inside) * 0.02)
+        self.position = TemporalPosition(inside) if settings.temporal else None
         self.blocks = nn.ModuleList(
-            SkeletonBlock(width, settings, settings.temporal and index % settings.temporal_every == 0)
+            SkeletonBlock(inside, settings, settings.temporal and index % settings.temporal_every == 0)
             for index in range(settings.depth)
         )
-        self.project = nn.Linear(width, width) if settings.projection else None
+        projects = settings.projection or inside != width
+        self.project = nn.Linear(inside, width) if projects else None
 
     def forward(self, joints: Tensor, valid: Tensor | None = None) -> Tensor:
         """Encode clips.
@@ -229,8 +231,7 @@ class SkeletonGraphTransformer(nn.Module):
         seen = torch.ones(joints.shape[:2], dtype=torch.bool, device=joints.device) if valid is None else valid
         if valid is not None:  # also NaN must not pass
             joints = torch.where(valid[:, :, None, None], joints, 0.0)
-        if self.face_front:
-            joints = face_front(joints, self.torso)
+        joints = self.view(joints)
         content = self.embed(self._inputs(joints, seen)) + self.embed_encoding(encoding)
         cls = self.cls.to(content.dtype).expand(*content.shape[:2], 1, -1)
         tokens = torch.cat((cls, content), dim=2)
@@ -242,6 +243,10 @@ class SkeletonGraphTransformer(nn.Module):
             moves = self.embed_motion(self._moves(joints, seen).flatten(1))[:, None, None]
             tokens = torch.cat((tokens[:, :, :1] + moves, tokens[:, :, 1:]), dim=2)
         return tokens if self.project is None else self.project(tokens)
+
+    def view(self, joints: Tensor) -> Tensor:
+        """Return joints (B, T, J, 3) as the encoder looks at them: with ``face_front`` turned to the front."""
+        return face_front(joints, self.torso) if self.face_front else joints
 
     def _inputs(self, joints: Tensor, valid: Tensor) -> Tensor:
         """Return what each joint is embedded from, (B, T, J, 3 or 7)."""
@@ -284,9 +289,8 @@ class SkeletonGraphTransformer(nn.Module):
                 lengths.append(torch.from_numpy(np.linalg.norm(bones, axis=2).mean(axis=0)))
             if self.frequencies:
                 one = torch.from_numpy(joints[clip])[None].to(self.scale)
-                one = face_front(one, self.torso) if self.face_front else one
                 always = torch.ones(one.shape[:2], dtype=torch.bool, device=one.device)
-                spectra.append(self._spectrum(one, always)[0])
+                spectra.append(self._spectrum(self.view(one), always)[0])
         self.scale.fill_((squares / numbers) ** 0.5)
         # The root has no bone and does not move; nothing must be divided by zero there.
         if self.bones:

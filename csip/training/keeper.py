@@ -184,8 +184,8 @@ class Keeper:
         progress = self.progress
         if not progress.terms:
             raise CsipError(f"{self.task}: an epoch without a batch; there are too few clips for one batch of two")
-        names = progress.terms[0]
-        progress.means = {name: float(np.mean([terms[name] for terms in progress.terms])) for name in names}
+        names = progress.terms[0]  # the first step has all terms, the others may leave some out
+        progress.means = {name: float(np.mean([t[name] for t in progress.terms if name in t])) for name in names}
         progress.step, progress.terms = 0, []
         return progress.means
 

@@ -155,8 +155,10 @@ def train_epoch(training: Training, epoch: int) -> None:
         )
         for group in training.optimizer.param_groups:
             group["lr"] = rate
+        reconstruct = step % chosen.reconstruct_every == 0
         with training.fabric.autocast():
-            terms = learner.losses(augment(x, source.joint_set, chosen.augment), labels, prototypes, settings)
+            x = augment(x, source.joint_set, chosen.augment)
+            terms = learner.losses(x, labels, prototypes, reconstruct, settings)
         loss = torch.stack([weight_of(name, settings) * term for name, term in terms.items()]).sum()
         training.optimizer.zero_grad()
         training.fabric.backward(loss)
@@ -195,9 +197,9 @@ class Learner(nn.Module):
         self.classifier = classifier
 
     def losses(
-        self, joints: Tensor, labels: Tensor, prototypes: Tensor | None, settings: Settings
+        self, joints: Tensor, labels: Tensor, prototypes: Tensor | None, reconstruct: bool, settings: Settings
     ) -> dict[str, Tensor]:
-        """Return the terms of the loss that have a weight: ``classifier``, ``gpc``, ``stpr``."""
+        """Return the terms of the loss that have a weight: ``classifier``, ``gpc``, and to `reconstruct` ``stpr``."""
         chosen = settings.skeleton_training
         embedded: Embedded = self.model(joints)
         terms = {}
@@ -205,7 +207,7 @@ class Learner(nn.Module):
             terms["classifier"] = self.classifier(embedded.window, labels)
         if prototypes is not None:
             terms["gpc"] = prototype_contrast(embedded, prototypes, labels, chosen)
-        if chosen.contrast and chosen.lambda_gpc < 1:
+        if reconstruct and chosen.contrast and chosen.lambda_gpc < 1:
             assert isinstance(self.model, GraphWindows)
             terms["stpr"] = masked_reconstruction(self.model, joints, chosen)
         return terms

@@ -161,6 +161,18 @@ def test_every_parameter_learns():
     assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0] == []
 
 
+def test_blocks_may_be_narrower_than_the_features():
+    settings = SkeletonEncoderSettings(width=16, depth=2, heads=2, frequencies=2, dropout=0.0)
+    encoder = SkeletonGraphTransformer(H36M17, 32, settings)
+    assert encoder.width == 32 and encoder.project.weight.shape == (32, 16)
+    for name, parameter in encoder.named_parameters():
+        if not name.startswith(("project.", "embed_motion.0.", "embed_motion.3.w")):
+            assert 32 not in parameter.shape or ".mlp." in name, name
+    assert encoder(torch.randn(2, 3, 17, 3)).shape == (2, 3, 18, 32)
+    plain = SkeletonEncoderSettings(depth=2, heads=2)
+    assert SkeletonGraphTransformer(H36M17, 32, plain).project is None
+
+
 def test_calibration_measures_coordinates_and_bones():
     rng = np.random.default_rng(0)
     tracklets = [rng.normal(size=(length, 17, 3)).astype(np.float32) for length in (4, 0, 9)]

@@ -150,6 +150,19 @@ def test_reconstruction_cannot_see_what_it_has_to_predict(monkeypatch: pytest.Mo
     assert not torch.allclose(predict(frame_changed)[0], predict(joints)[0]), "what is not hidden is seen"
 
 
+@pytest.mark.parametrize(("every", "times"), [(1, 6), (3, 2)])
+def test_reconstruction_takes_turns(every: int, times: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[int] = []
+    reconstruct = reid.masked_reconstruction
+    monkeypatch.setattr(
+        "csip.training.skeletons_alone.masked_reconstruction",
+        lambda *given: (asked.append(len(given[1])), reconstruct(*given))[1],
+    )
+    chosen = settings(**GRAPH, epochs=2, batch=11, val_share=0.0, reconstruct_every=every)
+    train_skeleton(people(), chosen, tmp_path, Silent())
+    assert len(asked) == times, "an epoch has 32 windows and 3 batches"
+
+
 def test_masks_hide_as_many_as_asked() -> None:
     for size, count in ((20, 10), (17, 7), (6, 2)):
         mask = reid._choose(50, size, count, CPU)
