@@ -55,6 +55,8 @@ SHORTER = {
     'make review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo INGEST="--detector boxes --boxes scenes/det --margin 0.05"':
         "make --dry-run review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo",
     "csip train-demo-pose --out weights": "csip train-demo-pose --help",  # run by test_demo_pose.py
+    "csip train-pose-vision --out weights/poses.safetensors":
+        "csip train-pose-vision --out weights/poses.safetensors --people 4 --steps 1",
     "csip train-demo-vision --out weights/demo.safetensors":
         "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1 --model vision/appearance.json",
 }  # fmt: skip

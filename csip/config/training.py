@@ -81,6 +81,8 @@ class Stage2Settings(Section):
     """Weight of the frame classification loss L_Frame, lambda_2 of the paper (authors: 1.3 / T)."""
     lambda_distill: float = Field(1.0, ge=0)
     """Weight of the distillation from the branch with skeletons to the test branch; 0: off (authors)."""
+    lambda_joints: float = Field(10.0, ge=0)
+    """Weight of the error of predicted joints."""
     prototypes: Literal["fused", "images", "shuffled"] = "fused"
     """Prototypes: fused from both modalities; controls: from images alone, or with the skeletons of another identity."""
     fusion: Literal["weight", "gate"] = "weight"
@@ -113,6 +115,11 @@ class Stage2Settings(Section):
     """Temporal modelling: distillation of the skeleton's message tokens into the visual ones; needs mte."""
     ta: bool = True
     """Temporal modelling: aggregation of each frame's tokens by attention pooling."""
+    predict_skeletons: bool = False
+    """Prediction of the skeletons from the images, which the test then uses as training uses true ones: in temporal modelling,
+    and for a feature of its own."""
+    prediction_epochs: int = Field(3, ge=1)
+    """Passes over the training clips that teach the prediction of skeletons before the epochs."""
     temporal_heads: int | None = Field(None, ge=1)
     """Attention heads of temporal modelling; null: the image encoder's width / 64 (authors: 8)."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -217,6 +224,8 @@ class SkeletonTrainingSettings(Section):
     """GPC: temperature of the cosine between a window and the prototypes, t1."""
     tau_frame: float = Field(14.0, gt=0)
     """GPC: temperature of the inner product between a frame and the prototypes, t2."""
+    reconstruct_every: int = Field(1, ge=1)
+    """STPR: interval in batches between two with it; it costs two passes of the encoder (TranSG: every batch)."""
     mask_joints: float = Field(0.5, ge=0, lt=1)
     """STPR: share of the joints that are masked (TranSG: 10 of 20, 7 of 17)."""
     mask_frames: int = Field(2, ge=0)

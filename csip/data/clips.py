@@ -128,6 +128,12 @@ def read_frames(root: Path, frames: Sequence[str], settings: ClipSettings) -> np
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
+def batch_pixels(batch: dict[str, Tensor], settings: ClipSettings) -> Tensor:
+    """Return the images of a batch of training clips, (B, T, 3, H, W), normalised; what was left for later is changed here."""
+    images = change_batch(batch["images"], batch, settings) if "boxes" in batch else batch["images"]
+    return normalize(images, settings)
+
+
 def normalize(images: Tensor, settings: ClipSettings) -> Tensor:
     """Turn uint8 RGB (..., 3, H, W) into float32 with the encoder's mean and standard deviation."""
     # Filled where they are used: a tensor made from a list would be copied there, and wait for the device.

@@ -58,11 +58,11 @@ def spectrum(joints: Tensor, valid: Tensor, frequencies: int) -> Tensor:
     count = seen.sum(dim=1, keepdim=True).clamp(min=1)
     mean = (joints.float() * seen).sum(dim=1, keepdim=True) / count
     moved = (joints.float() - mean) * seen
-    spread = (moved.square().sum(dim=1, keepdim=True) / count).sqrt()
+    spread = torch.linalg.vector_norm(moved, dim=1, keepdim=True) / count.sqrt()  # has a gradient where nothing moves
     time = torch.arange(joints.shape[1], device=joints.device)
     window = torch.sin(torch.pi * (time + 0.5) / joints.shape[1]).square()[:, None, None] * seen
     phase = 2 * torch.pi / PERIOD * time * torch.arange(1, frequencies + 1, device=joints.device)[:, None]
-    waves = torch.complex(phase.cos(), -phase.sin())
-    amplitude = torch.einsum("kt,btjc->bkjc", waves, (window * moved).to(waves.dtype)).abs()
+    waves = torch.stack((phase.cos(), phase.sin()))
+    amplitude = torch.linalg.vector_norm(torch.einsum("akt,btjc->abkjc", waves, window * moved), dim=0)
     amplitude = amplitude / window.sum(dim=1, keepdim=True).clamp(min=1e-6)
     return torch.cat((mean, spread, amplitude), dim=1).permute(0, 2, 1, 3).flatten(2)

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from csip.config import Settings
-from csip.data.clips import TrainingClips, change_batch, normalize
+from csip.data.clips import TrainingClips, batch_pixels
 from csip.data.dataset import Dataset, Tracklet, hold_out, number_cameras, relabel
 from csip.data.fingerprints import TrainingData, check_skeletons
 from csip.data.samplers import IdentityBatches
 from csip.data.skeletons import load_skeletons
 from csip.files import digest
 from csip.models.factory import build_model, load_encoder
-from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
+from csip.models.losses import batch_hard_triplet, distillation, joint_error, smoothed_cross_entropy
 from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import Embedder
@@ -33,6 +33,7 @@ from csip.retrieval.metrics import rank
 from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
+from csip.training.prediction import teach_prediction
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
 from csip.training.results import Stage2Result, Validation
 from csip.training.run_folder import RunFolder
@@ -149,10 +150,13 @@ def prepare(
         "width": model.vision.embed_dim,
         **data,
     }
-    return Training(
+    training = Training(
         settings, fabric, keeper, monitor, model, wrapped, optimizer, rates, dataset.root, train, held, label_of, cameras,
         loader, sampler, description,
     )  # fmt: skip
+    if model.prediction is not None and state is None:
+        teach_prediction(model.prediction, model.vision, loader, sampler, settings, fabric, monitor)
+    return training
 
 
 def train_epoch(training: Training, epoch: int) -> None:
@@ -186,11 +190,9 @@ def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor
     """Update the weights from a batch on the device, of which each process has its share; return the loss terms."""
     settings, fabric = training.settings, training.fabric
     join = partial(gather, fabric) if fabric.world_size > 1 else nn.Identity()
-    images = batch["images"]
-    if "boxes" in batch:
-        images = change_batch(images, batch, settings.clips)
-    images = normalize(images, settings.clips)
-    output = training.wrapped(images, batch["joints"], batch["valid"], batch["camera"], gather=join)
+    output = training.wrapped(
+        batch_pixels(batch, settings.clips), batch["joints"], batch["valid"], batch["camera"], gather=join
+    )
     terms = loss_terms(output, join(batch["label"]), settings)
     training.optimizer.zero_grad()
     fabric.backward(total_loss(terms, settings))
@@ -248,6 +250,11 @@ def loss_terms(output: ReIDOutput, label: Tensor, settings: Settings) -> dict[st
         terms["frame"] = cross_entropy(output.frame_logits, output.student_frame_logits)
     if output.student_frames is not None and output.teacher_frames is not None:
         terms["distill"] = distillation(output.student_frames, output.teacher_frames)
+    if output.motion is not None:
+        terms["ce"] = terms["ce"] + cross_entropy(output.motion_logits)
+        terms["triplet"] = terms["triplet"] + triplet(output.motion)
+    if output.predicted_joints is not None and output.true_joints is not None and output.valid is not None:
+        terms["joints"] = joint_error(output.predicted_joints, output.true_joints, output.valid)
     return terms
 
 
@@ -261,7 +268,7 @@ def total_loss(terms: dict[str, Tensor], settings: Settings) -> Tensor:
 
 
 def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any]]:
-    """Split the parameters by learning rate: pretrained encoders, new modules (x ``new_lr_factor``), biases (x2).
+    """Split the parameters by learning rate: what is pretrained, new modules (x ``new_lr_factor``), biases (x2).
 
     ``new_lr_modules`` says which new modules are meant; the others learn at the encoders' rate.
     """
@@ -273,7 +280,7 @@ def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any
         if chosen.new_lr_modules == "authors":
             new = name.startswith(("pfu.", "sgtm.", "heads.1.classifier."))
         else:
-            new = "camera_embedding" in name or not name.startswith(("vision.", "skeleton."))
+            new = "camera_embedding" in name or not name.startswith(("vision.", "skeleton.", "prediction."))
         rate = chosen.lr * (chosen.new_lr_factor if new else 1)
         rate *= chosen.bias_lr_factor if name.endswith("bias") else 1
         groups.setdefault(rate, []).append(parameter)

@@ -59,3 +59,23 @@ def train_demo_vision(
             report=monitor.progress,
         )
     console.print(f"contrastive loss {figures['loss']:.3f}, {figures['seconds']:.0f} s -> {out}")
+
+
+@app.command(rich_help_panel=MAINTAIN)
+def train_pose_vision(
+    out: Annotated[Path, typer.Option(help="Weights to write, .safetensors.")],
+    people: Annotated[int, typer.Option(help="Rendered identities.", min=2)] = 6000,
+    steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 7100,
+    workers: Workers = 2,
+) -> None:
+    """Pretrain an image encoder that sees poses, for the motion world, on rendered people outside it.
+
+    Example:
+      csip train-pose-vision --out weights/poses.safetensors
+    """
+    from pipelines.console import RichMonitor, console
+    from pipelines.maintain.pose_vision import train_pose_vision as train
+
+    with RichMonitor() as monitor:
+        figures = train(out, people=people, steps=steps, workers=workers, report=monitor.progress)
+    console.print(f"loss {figures['loss']:.3f}, {figures['seconds']:.0f} s -> {out}")

@@ -39,7 +39,8 @@ def build(folder: Path, cameras: int = CAMERAS, quick_gelu: bool = False, **opti
     path = folder / "tower.json"
     path.write_text(json.dumps({"embed_dim": C, "vision_cfg": TOWER, "quick_gelu": quick_gelu}))
     torch.manual_seed(0)
-    skeleton = SkeletonGraphTransformer(H36M17, C, SkeletonEncoderSettings(depth=1, heads=2))
+    seen = {"bones": True, "face_front": True, "frequencies": 3} if "predict_skeletons" in options else {}
+    skeleton = SkeletonGraphTransformer(H36M17, C, SkeletonEncoderSettings(depth=1, heads=2, **seen))
     part_norm = options.pop("part_norm", True)
     vision = create_vision(str(path), None, (HEIGHT, WIDTH), cameras)
     model = ReIDModel(vision, skeleton, 5, Stage2Settings(prototype_heads=2, **options), part_norm=part_norm)
@@ -120,8 +121,17 @@ def test_cameras_and_the_order_of_frames_count(model: ReIDModel, exported: OnnxM
         {"ta": False},
         {"mte": False, "atd": False, "ta": False},
         {"mte": False, "atd": False},
+        {"predict_skeletons": True},
     ],
-    ids=["no cameras", "one camera", "the authors' settings", "no aggregation", "no temporal modelling", "no messages"],
+    ids=[
+        "no cameras",
+        "one camera",
+        "the authors' settings",
+        "no aggregation",
+        "no temporal modelling",
+        "no messages",
+        "predicted skeletons",
+    ],
 )
 def test_every_form_of_the_test_branch_is_exported(tmp_path: Path, options: dict[str, Any]) -> None:
     model = build(tmp_path, **options)

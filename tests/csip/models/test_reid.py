@@ -6,7 +6,7 @@ import torch
 from csip.config import SkeletonEncoderSettings, Stage2Settings
 from csip.errors import CsipError
 from csip.models.fusion import PrototypeFusionUpdater
-from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
+from csip.models.losses import batch_hard_triplet, distillation, joint_error, smoothed_cross_entropy
 from csip.models.reid import ReIDModel
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
 from csip.models.vision import create_vision
@@ -156,6 +156,67 @@ def test_distillation_can_be_left_out(build):
     output = model(*draw())
     assert output.student is None and output.teacher_frames is None and output.student_frame_logits is None
     torch.testing.assert_close(model.eval()(*draw()).features[2], build().eval()(*draw()).features[2])
+
+
+def test_what_the_test_predicts_is_taught_and_embedded(build):
+    model = build(predict_skeletons=True, part_norm=False).eval()
+    images, joints, valid, camera = draw()
+    torch.nn.init.normal_(model.prediction.project.weight, std=0.1)
+    output = model(images, joints, valid, camera)
+    assert output.motion.shape == (B, C) and output.motion_logits.shape == (B, N)
+    expected = torch.cat((output.features[0], output.features[1], output.student, output.motion), dim=1)
+    torch.testing.assert_close(model.embed(images, camera), expected)
+    assert not torch.allclose(output.student, build(part_norm=False).eval()(images, joints, valid, camera).student)
+    taught = model.embed(images, camera, joints, valid)
+    encoder = model.skeleton
+    torch.testing.assert_close(taught[:, -C:], encoder.pool(encoder(joints, valid), valid))
+    torch.testing.assert_close(output.true_joints, joints)
+
+
+def test_joints_teach_the_prediction_and_identities_the_encoder_behind_it(build):
+    model = build(predict_skeletons=True)
+    torch.nn.init.normal_(model.prediction.project.weight, std=0.1)
+    output = model(*draw())
+    output.motion.square().sum().backward(retain_graph=True)
+    assert {name.split(".")[1] for name in loud(model)} == {"encoder"} and silent(model.skeleton)
+    model.zero_grad()
+    joint_error(output.predicted_joints, output.true_joints, output.valid).backward()
+    assert set(loud(model)) == {"prediction.project.weight", "prediction.project.bias"}
+
+
+def test_the_predictions_encoder_starts_as_stage_1_left_it(build):
+    model = build(predict_skeletons=True)
+    for (name, one), other in zip(
+        model.prediction.encoder.named_parameters(), model.skeleton.parameters(), strict=True
+    ):
+        assert torch.equal(one, other) and one is not other and one.requires_grad, name
+
+
+def test_frames_without_a_skeleton_teach_no_prediction(build):
+    model = build(predict_skeletons=True).eval()
+    images, joints, valid, camera = draw()
+    losses = []
+    for value in (0.0, float("nan")):
+        joints[1, 2] = value  # the frame that is not valid
+        output = model(images, joints, valid, camera)
+        losses.append(joint_error(output.predicted_joints, output.true_joints, output.valid))
+    assert losses[0].isfinite() and losses[0] == losses[1]
+    losses[1].backward()
+    assert model.prediction.project.weight.grad.isfinite().all()
+
+
+def test_a_model_that_predicts_keeps_its_skeleton_encoder_for_the_test(build):
+    kept, training = build(predict_skeletons=True).split_state()
+    assert {"prediction.encoder.cls", "prediction.project.weight", "sgtm.project_skeleton.weight"} <= kept.keys()
+    assert not any(name.startswith(("skeleton.", "motion_head.")) for name in kept) and "skeleton.cls" in training
+    assert "sgtm.project_skeleton.weight" in build().split_state()[1]
+
+
+def test_skeletons_are_predicted_without_temporal_modelling_too(build):
+    model = build(predict_skeletons=True, mte=False, atd=False, ta=False)
+    images, joints, valid, camera = draw()
+    assert model(images, joints, valid, camera).motion.shape == (B, C)
+    assert model.eval().embed(images, camera).shape == (B, D + 2 * C)
 
 
 def test_a_clips_skeleton_changes_no_other_clip_and_no_descriptor(build):

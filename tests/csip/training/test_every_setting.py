@@ -62,6 +62,7 @@ FOLDERS = ("dataset.layout=folder", "dataset.root={folder}/folders")
 GRAPH = ("dataset.layout=transg", "dataset.root={folder}/transg")
 CLASSIFIED = (*GRAPH, "skeleton_training.contrast=0", "skeleton_training.classifier=1")
 WINDOW = (*CLASSIFIED, "skeleton_training.encoder=window")
+PREDICTED = ("stage2.predict_skeletons=true",)
 
 SHOWN: dict[str, Case] = {
     "dataset.name": Case("others", index),
@@ -87,6 +88,7 @@ SHOWN: dict[str, Case] = {
     "clips.max_gap": Case(0, batch),
     "vision.model": Case("{folder}/other.json", stage1),
     "vision.pretrained": Case("{folder}/tower.safetensors", stage1),
+    "skeleton_encoder.width": Case(12, encoder),
     "skeleton_encoder.depth": Case(3, encoder),
     "skeleton_encoder.heads": Case(4, encoder),
     "skeleton_encoder.mlp_ratio": Case(1.0, encoder),
@@ -133,6 +135,7 @@ SHOWN: dict[str, Case] = {
     "stage2.lambda_triplet": Case(0.0, stage2),
     "stage2.lambda_csip": Case(0.0, stage2),
     "stage2.lambda_frame": Case(0.0, stage2),
+    "stage2.lambda_joints": Case(1.0, stage2, PREDICTED),
     "stage2.lambda_distill": Case(0.5, stage2),
     "stage2.fusion": Case("gate", stage2),
     "stage2.prototype_attention": Case("induced", stage2),
@@ -148,6 +151,8 @@ SHOWN: dict[str, Case] = {
     "stage2.mte": Case(False, stage2, ("stage2.atd=false",)),
     "stage2.atd": Case(False, stage2),
     "stage2.ta": Case(False, stage2),
+    "stage2.predict_skeletons": Case(True, stage2),
+    "stage2.prediction_epochs": Case(1, stage2, PREDICTED),
     "stage2.temporal_heads": Case(2, stage2),
     "stage2.frame_position": Case(False, stage2),
     "stage2.temporal_residual": Case(True, stage2),
@@ -188,6 +193,7 @@ SHOWN: dict[str, Case] = {
     "skeleton_training.beta": Case(0.9, skeletons, GRAPH),
     "skeleton_training.tau_sequence": Case(0.5, skeletons, GRAPH),
     "skeleton_training.tau_frame": Case(1.0, skeletons, GRAPH),
+    "skeleton_training.reconstruct_every": Case(2, skeletons, GRAPH),
     "skeleton_training.mask_joints": Case(0.2, skeletons, GRAPH),
     "skeleton_training.mask_frames": Case(1, skeletons, GRAPH),
     "skeleton_training.classifier": Case(1.0, skeletons, GRAPH),
