@@ -59,6 +59,7 @@ PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ temporal", {"stage2.frame_position": False, "skeleton_encoder.temporal": False}),
     ("+ distillation", {"stage2.lambda_distill": 0.0}),
 )
+PREDICTED = ("+ predicted skeletons", {"stage2.predict_skeletons": False})
 SEED = "{seed}"
 
 
@@ -158,6 +159,11 @@ def run(
     console.print(f"ablation -> {out / 'ablation.md'}, {out / 'ablation.svg'}, {out / 'ablation.json'}")
 
 
+def parts_of(settings: Settings) -> tuple[tuple[str, dict[str, Any]], ...]:
+    """Return the parts that the settings have: predicted skeletons only where they are on, as they are not by default."""
+    return (*PARTS, PREDICTED) if settings.stage2.predict_skeletons else PARTS
+
+
 def rows_of(settings: Settings) -> list[Row]:
     """Return the rows, the image branch alone first and the whole method last.
 
@@ -166,26 +172,26 @@ def rows_of(settings: Settings) -> list[Row]:
     CsipError
         The settings leave a part out, so that the row that adds it would add nothing.
     """
-    whole = settings.model_dump()
-    for label, off in PARTS:
+    whole, parts = settings.model_dump(), parts_of(settings)
+    for label, off in parts:
         missing = next((key for key, value in off.items() if _get(whole, key) == value), None)
         if missing is not None:
             raise CsipError(
                 f"{missing} is {_get(whole, missing)} in these settings: the row {label!r} would add nothing"
             )
-    labels = [BASELINE, *(label for label, _ in PARTS)]
+    labels = [BASELINE, *(label for label, _ in parts)]
     rows = []
     for kept, label in enumerate(labels):
-        without = {key: value for _, off in PARTS[kept:] for key, value in off.items()}
+        without = {key: value for _, off in parts[kept:] for key, value in off.items()}
         rows.append(Row(label, _changed(settings, without)))
         if label == FUSED:
             rows.append(Row(SHUFFLED, _changed(settings, {**without, "stage2.prototypes": "shuffled"})))
     return rows
 
 
-def comparisons() -> list[tuple[str, str]]:
+def comparisons(settings: Settings) -> list[tuple[str, str]]:
     """Return which row is compared with which: each part with the row before, then the controls, then the whole method."""
-    labels = [BASELINE, *(label for label, _ in PARTS)]
+    labels = [BASELINE, *(label for label, _ in parts_of(settings))]
     whole = labels[-1]
     parts = [(later, before) for before, later in itertools.pairwise(labels)]
     return [*parts, (FUSED, SHUFFLED), (whole, REORDERED), (TEACHER, whole), (whole, IMAGES), (whole, BASELINE)]
@@ -205,7 +211,8 @@ def _collect(rows: dict[int, list[Row]], places: dict[int, Place]) -> Study:
             written = parse_json((places[seed].out / row.folder / "ablation.json").read_bytes())
             for control, outcomes in written["outcomes"].items():
                 found.setdefault(control or row.label, []).append(Outcomes.from_dict(outcomes))
-    return Study(tuple(rows), found, [pair for pair in comparisons() if found.keys() >= set(pair)])
+    whole = next(iter(rows.values()))[-1].settings
+    return Study(tuple(rows), found, [pair for pair in comparisons(whole) if found.keys() >= set(pair)])
 
 
 def _study(rows: Sequence[Row], data: str) -> str:

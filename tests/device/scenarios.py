@@ -75,7 +75,7 @@ class Run:
 RUNS: tuple[Run, ...] = (
     Run({"stage2": {
         "batches": "alike", "fusion": "gate", "prototype_attention": "induced", "prototype_layers": 1, "frozen_blocks": 1,
-        "clip_gradient": 0.5, "ema": 0.5, "project_prototypes": True, "dropout": 0.1,
+        "clip_gradient": 0.5, "ema": 0.5, "project_prototypes": True, "dropout": 0.1, "predict_skeletons": True,
     }}, "16-mixed", resume=True),
     Run({"stage2": {
         "lambda_distill": 0.0, "detach_tokens": False, "update_tokens": "all", "train_skeleton_encoder": True,
@@ -96,7 +96,8 @@ RUNS: tuple[Run, ...] = (
 NUMBERS = {
     "epochs", "ids_per_batch", "tracklets_per_id", "lr", "new_lr_factor", "bias_lr_factor", "weight_decay",
     "warmup_epochs", "warmup_start", "decay_epochs", "smoothing", "margin",
-    "lambda_ce", "lambda_triplet", "lambda_csip", "lambda_frame", "temporal_heads", "prototype_heads", "val_every",
+    "lambda_ce", "lambda_triplet", "lambda_csip", "lambda_frame", "lambda_joints", "temporal_heads", "prototype_heads",
+    "prediction_epochs", "val_every",
 }  # fmt: skip
 
 

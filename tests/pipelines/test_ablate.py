@@ -40,6 +40,15 @@ def test_each_row_adds_its_own_part_and_the_last_is_the_whole_method(settings: S
     assert changed(control, every[ablate.FUSED]) == {"stage2.prototypes"} and control.stage2.prototypes == "shuffled"
 
 
+def test_predicted_skeletons_are_a_part_where_they_are_on(settings: Settings) -> None:
+    predicted = settings.model_copy(update={"stage2": settings.stage2.model_copy(update={"predict_skeletons": True})})
+    *_, before, whole = ablate.rows_of(predicted)
+    assert whole == ablate.Row("+ predicted skeletons", predicted) and before.label == "+ distillation"
+    assert changed(before.settings, predicted) == {"stage2.predict_skeletons"}
+    assert ("+ predicted skeletons", "+ image prototypes") in ablate.comparisons(predicted)
+    assert ("+ distillation", "+ image prototypes") in ablate.comparisons(settings)
+
+
 def test_a_part_that_is_off_already_is_named(settings: Settings) -> None:
     without = settings.model_copy(update={"stage2": settings.stage2.model_copy(update={"ta": False})})
     with pytest.raises(CsipError, match=r"stage2\.ta is False.*\+ TA"):
