@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from csip.config import Settings
@@ -37,30 +41,18 @@ def teach_prediction(
     loader, sampler
         Of the training clips, as the epochs take them; ``stage2.prediction_epochs`` passes teach, one more measures.
     """
+    vision.eval()
+    passes, steps = settings.stage2.prediction_epochs, len(loader)
     parameters = list(prediction.project.parameters())
     optimizer = torch.optim.Adam(parameters, lr=LR)
-    vision.eval()
-    passes = settings.stage2.prediction_epochs
-    for number in range(passes + 1):
+    for number in range(passes):
         sampler.set_epoch(number)
-        seen = []
-        for step, share in enumerate(loader):
-            batch = fabric.to_device(share)
-            valid = batch["valid"]
-            with torch.no_grad(), fabric.autocast():
-                images = batch_pixels(batch, settings.clips).flatten(0, 1)
-                tokens = vision(images).tokens.unflatten(0, valid.shape)
-            joints = gather(fabric, prediction.joints(tokens.float()))
-            if number == passes:
-                seen += [clip.numpy(force=True) for clip in joints]
-                continue
-            factor = cosine(
-                number * len(loader) + step, epochs=passes * len(loader), warmup=min(10, len(loader)), floor=0.01
-            )
+        for step, (tokens, batch) in enumerate(_encoded(vision, loader, settings, fabric)):
+            factor = cosine(number * steps + step, epochs=passes * steps, warmup=min(10, steps), floor=0.01)
             for group in optimizer.param_groups:
                 group["lr"] = LR * factor
             true = prediction.encoder.view(batch["joints"])
-            loss = joint_error(joints, gather(fabric, true), gather(fabric, valid))
+            loss = joint_error(*(gather(fabric, part) for part in (prediction.joints(tokens), true, batch["valid"])))
             optimizer.zero_grad()
             loss.backward()
             if fabric.world_size > 1:
@@ -69,6 +61,22 @@ def teach_prediction(
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= fabric.world_size
             optimizer.step()
-        if number < passes:
-            monitor.progress("teaching the prediction of skeletons", number + 1, passes)
-    prediction.encoder.calibrate(seen)
+        monitor.progress("teaching the prediction of skeletons", number + 1, passes)
+
+    sampler.set_epoch(passes)
+    predicted: list[np.ndarray] = []
+    for tokens, _ in _encoded(vision, loader, settings, fabric):
+        predicted += [clip.numpy(force=True) for clip in gather(fabric, prediction.joints(tokens).detach())]
+    if predicted:  # without a batch training refuses to begin, and says why
+        prediction.encoder.calibrate(predicted)
+
+
+def _encoded(
+    vision: VisionEncoder, loader: DataLoader, settings: Settings, fabric: Fabric
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Yield the image tokens (B, T, 1 + P, D), float32, of each batch, and the batch, on the device."""
+    for share in loader:
+        batch = fabric.to_device(share)
+        with torch.no_grad(), fabric.autocast():
+            tokens = vision(batch_pixels(batch, settings.clips).flatten(0, 1)).tokens
+        yield tokens.float().unflatten(0, batch["valid"].shape), batch
