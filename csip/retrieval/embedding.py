@@ -1,4 +1,7 @@
-"""Descriptors of tracklets: the test branch, images alone."""
+"""Descriptors of tracklets: the test branch, images alone.
+
+A descriptor has 2 D + C numbers, as `csip.models.reid.ReIDModel.embed` says, and C more where a model predicts skeletons.
+"""
 
 from __future__ import annotations
 

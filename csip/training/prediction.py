@@ -34,7 +34,8 @@ def teach_prediction(
 ) -> None:
     """Teach the prediction by true joints, then its encoder what predicted joints look like.
 
-    Without the latter a skeleton encoder takes the small differences between predicted bodies for none at all.
+    Without the latter a skeleton encoder takes the small differences between predicted bodies for none at all. A run that is
+    stopped in here begins it again.
 
     Parameters
     ----------
@@ -43,12 +44,13 @@ def teach_prediction(
     """
     vision.eval()
     passes, steps = settings.stage2.prediction_epochs, len(loader)
+    task, done, batches = "teaching the prediction of skeletons", 0, (passes + 1) * steps
     parameters = list(prediction.project.parameters())
     optimizer = torch.optim.Adam(parameters, lr=LR)
     for number in range(passes):
         sampler.set_epoch(number)
-        for step, (tokens, batch) in enumerate(_encoded(vision, loader, settings, fabric)):
-            factor = cosine(number * steps + step, epochs=passes * steps, warmup=min(10, steps), floor=0.01)
+        for tokens, batch in _encoded(vision, loader, settings, fabric):
+            factor = cosine(done, epochs=passes * steps, warmup=min(10, steps), floor=0.01)
             for group in optimizer.param_groups:
                 group["lr"] = LR * factor
             true = prediction.encoder.view(batch["joints"])
@@ -61,12 +63,15 @@ def teach_prediction(
                     torch.distributed.all_reduce(parameter.grad)
                     parameter.grad /= fabric.world_size
             optimizer.step()
-        monitor.progress("teaching the prediction of skeletons", number + 1, passes)
+            done += 1
+            monitor.progress(task, done, batches)
 
     sampler.set_epoch(passes)
     predicted: list[np.ndarray] = []
     for tokens, _ in _encoded(vision, loader, settings, fabric):
         predicted += [clip.numpy(force=True) for clip in gather(fabric, prediction.joints(tokens).detach())]
+        done += 1
+        monitor.progress(task, done, batches)
     if predicted:  # without a batch training refuses to begin, and says why
         prediction.encoder.calibrate(predicted)
 
