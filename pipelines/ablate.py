@@ -1,8 +1,8 @@
 """What each part of the method adds: the same training with parts left out, over several seeds, with controls.
 
-The rows add one part at a time. Two controls are trained beside them: prototypes of images alone are a row of their own, and
-prototypes with the skeletons of somebody else follow the fused ones. Two more score the whole method again: with skeletons at
-the test, as its teacher, and with the frames of each clip in another order.
+The rows add one part at a time. Controls are trained beside them: prototypes of images alone are a row of their own, and the
+skeletons of somebody else follow fused prototypes and predicted skeletons. Two more score the whole method again: with skeletons
+at the test, as its teacher, and with the frames of each clip in another order.
 
 Each row and seed is a run of its own below the output folder, trained and scored as the stages do it; finished runs are kept,
 and an interrupted study resumes. Runs are parallel, one process each.
@@ -47,6 +47,7 @@ from pose_cache.store import SkeletonStore
 
 BASELINE = "image branch alone"
 IMAGES, FUSED, SHUFFLED = "+ image prototypes", "+ fused prototypes", "control: skeletons of others"
+WRONGLY_TAUGHT = "control: predicted as others"
 TEACHER, REORDERED = "control: skeletons at the test", "control: frames in another order"
 # In the order in which they are added; each with the settings that leave it out.
 PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -56,11 +57,12 @@ PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("+ MTE", {"stage2.mte": False}),
     ("+ ATD", {"stage2.atd": False}),
     ("+ TA", {"stage2.ta": False}),
-    ("+ temporal", {"stage2.frame_position": False, "skeleton_encoder.temporal": False}),
     ("+ distillation", {"stage2.lambda_distill": 0.0}),
 )
 PREDICTED = ("+ predicted skeletons", {"stage2.predict_skeletons": False})
+CONTROLS = {FUSED: SHUFFLED, PREDICTED[0]: WRONGLY_TAUGHT}  # the same, with skeletons of others
 SEED = "{seed}"
+STAGE1 = "stage1"  # folder of the run that all rows of a seed start from
 
 
 @dataclass(frozen=True)
@@ -127,21 +129,20 @@ def run(
     threads = max(torch.get_num_threads() // workers, 1)
     pool = Parallel(n_jobs=workers, return_as="generator_unordered")
     with RichMonitor() as monitor:
-        first = {first_stage(row.settings, places[seed].out): (row, seed) for seed in seeds for row in rows[seed]}
         pretrain = (
             delayed(_pretrain)(
-                row.settings, places[seed].skeletons, folder,
+                place.settings, place.skeletons, place.out / STAGE1,
                 [places[other].out for other in seeds if data[other] == data[seed]], threads,
             )
-            for folder, (row, seed) in sorted(first.items())
+            for seed, place in places.items()
         )  # fmt: skip
         for done, _ in enumerate(pool(pretrain), start=1):
-            monitor.progress("stage 1", done, len(first))
+            monitor.progress("stage 1", done, len(places))
         jobs = [(row, seed) for seed in seeds for row in rows[seed]]
         train = (
             delayed(_train)(
-                row.settings, places[seed].skeletons, first_stage(row.settings, places[seed].out),
-                places[seed].out / row.folder, data[seed], row == rows[seed][-1], threads,
+                row.settings, places[seed].skeletons, places[seed].out / STAGE1,
+                places[seed].out / row.folder, data[seed], row.label == whole_of(places[seed].settings), threads,
             )
             for row, seed in jobs
         )  # fmt: skip
@@ -164,8 +165,13 @@ def parts_of(settings: Settings) -> tuple[tuple[str, dict[str, Any]], ...]:
     return (*PARTS, PREDICTED) if settings.stage2.predict_skeletons else PARTS
 
 
+def whole_of(settings: Settings) -> str:
+    """Return the label of the row that is the whole method."""
+    return parts_of(settings)[-1][0]
+
+
 def rows_of(settings: Settings) -> list[Row]:
-    """Return the rows, the image branch alone first and the whole method last.
+    """Return the rows, the image branch alone first, each control after the part that it is of.
 
     Raises
     ------
@@ -184,8 +190,8 @@ def rows_of(settings: Settings) -> list[Row]:
     for kept, label in enumerate(labels):
         without = {key: value for _, off in parts[kept:] for key, value in off.items()}
         rows.append(Row(label, _changed(settings, without)))
-        if label == FUSED:
-            rows.append(Row(SHUFFLED, _changed(settings, {**without, "stage2.prototypes": "shuffled"})))
+        if label in CONTROLS:
+            rows.append(Row(CONTROLS[label], _changed(settings, {**without, "stage2.skeletons": "others"})))
     return rows
 
 
@@ -194,13 +200,8 @@ def comparisons(settings: Settings) -> list[tuple[str, str]]:
     labels = [BASELINE, *(label for label, _ in parts_of(settings))]
     whole = labels[-1]
     parts = [(later, before) for before, later in itertools.pairwise(labels)]
-    return [*parts, (FUSED, SHUFFLED), (whole, REORDERED), (TEACHER, whole), (whole, IMAGES), (whole, BASELINE)]
-
-
-def first_stage(settings: Settings, out: Path) -> Path:
-    """Return the folder of the stage-1 run that a row starts from: one with, one without the order of frames."""
-    order = "temporal" if settings.skeleton_encoder.temporal else "frames"
-    return out / f"stage1-{order}"
+    controls = [(part, control) for part, control in CONTROLS.items() if part in labels]
+    return [*parts, *controls, (whole, REORDERED), (TEACHER, whole), (whole, IMAGES), (whole, BASELINE)]
 
 
 def _collect(rows: dict[int, list[Row]], places: dict[int, Place]) -> Study:
@@ -211,7 +212,7 @@ def _collect(rows: dict[int, list[Row]], places: dict[int, Place]) -> Study:
             written = parse_json((places[seed].out / row.folder / "ablation.json").read_bytes())
             for control, outcomes in written["outcomes"].items():
                 found.setdefault(control or row.label, []).append(Outcomes.from_dict(outcomes))
-    whole = next(iter(rows.values()))[-1].settings
+    whole = next(iter(rows.values()))[-1].settings  # or its control, of the same parts
     return Study(tuple(rows), found, [pair for pair in comparisons(whole) if found.keys() >= set(pair)])
 
 
@@ -245,10 +246,10 @@ def _pretrain(settings: Settings, skeletons: Path, folder: Path, same_data: Sequ
             raise CsipError(f"{folder}: a run with other settings or data is here ({there[0]}); give another --out")
         return
     # The image features are the same in every run on the same data: whoever is first has made them for all.
-    ready = sorted(model for out in same_data for model in out.glob("stage1-*/model.safetensors"))
+    ready = [out / STAGE1 for out in same_data if (out / STAGE1 / "model.safetensors").exists()]
     if ready and not (folder / "features.h5").exists():
         with atomic(folder / "features.h5") as temporary:
-            shutil.copyfile(ready[0].with_name("features.h5"), temporary)
+            shutil.copyfile(ready[0] / "features.h5", temporary)
     train_stage1(dataset, skeletons, settings, folder, Silent())
 
 

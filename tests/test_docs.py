@@ -49,8 +49,8 @@ SHORTER = {
     "csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12":
         "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
     "make ablate":
-        "make ablate SEEDS=1 ABLATION='--train-ids 6 --test-ids 4 --cameras 2 --tracklets 1 --frames 8 --twins 0.5' "
-        "SET='stage1.epochs=1 stage2.epochs=1 stage2.ids_per_batch=2 skeleton_encoder.depth=1 runtime.precision=32-true'",
+        "make ablate SEEDS=1 ABLATION='--train-ids 8 --test-ids 8 --cameras 2 --tracklets 1 --frames 8' "
+        "SET='stage1.epochs=1 stage2.epochs=1 stage2.prediction_epochs=1 stage2.reader_steps=2 skeleton_encoder.depth=1'",
     "csip review --dataset hall": "csip review --help",  # it serves until it is stopped: test_review_server.py
     'make review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo INGEST="--detector boxes --boxes scenes/det --margin 0.05"':
         "make --dry-run review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo",
@@ -58,7 +58,7 @@ SHORTER = {
     "csip train-pose-vision --out weights/poses.safetensors":
         "csip train-pose-vision --out weights/poses.safetensors --people 4 --steps 1",
     "csip train-demo-vision --out weights/demo.safetensors":
-        "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1 --model vision/appearance.json",
+        "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1 --model vision/small.json",
 }  # fmt: skip
 SMALL = """
 extends: {base}

@@ -5,7 +5,7 @@ finds the file of a data set, ``listing`` shows them.
 """
 
 from csip.config.named import did_you_mean, known_names, moved_to, named_settings
-from csip.config.reading import Override, dump_settings, load_settings, valid_keys
+from csip.config.reading import Override, dump_settings, load_settings, settings_of, valid_keys
 from csip.config.sections import (
     ClipSettings,
     DatasetSettings,
@@ -45,5 +45,6 @@ __all__ = [
     "load_settings",
     "moved_to",
     "named_settings",
+    "settings_of",
     "valid_keys",
 ]

@@ -69,7 +69,7 @@ def load_settings(path: Path, overrides: Iterable[Override] = ()) -> Settings:
     tree = _read_tree(path, ())
     for override in overrides:
         _override(tree, override)
-    return _validated(tree, path)
+    return settings_of(tree, path)
 
 
 def dump_settings(settings: Settings) -> str:
@@ -87,7 +87,14 @@ def nearest(key: str) -> str:
     return difflib.get_close_matches(key, FIELDS, n=1, cutoff=0.0)[0]
 
 
-def _validated(tree: dict[str, Any], path: Path) -> Settings:
+def settings_of(tree: dict[str, Any], path: Path) -> Settings:
+    """Return the settings of a tree that was read from a file.
+
+    Raises
+    ------
+    CsipError
+        An unknown key or a value that cannot be used; the message names the file and every such key.
+    """
     # Python counts true as 1; a person who writes it does not.
     wrong = [
         _unusable(key, field, value)

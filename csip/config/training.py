@@ -81,10 +81,10 @@ class Stage2Settings(Section):
     """Weight of the frame classification loss L_Frame, lambda_2 of the paper (authors: 1.3 / T)."""
     lambda_distill: float = Field(1.0, ge=0)
     """Weight of the distillation from the branch with skeletons to the test branch; 0: off (authors)."""
-    lambda_joints: float = Field(10.0, ge=0)
-    """Weight of the error of predicted joints."""
-    prototypes: Literal["fused", "images", "shuffled"] = "fused"
-    """Prototypes: fused from both modalities; controls: from images alone, or with the skeletons of another identity."""
+    skeletons: Literal["own", "others"] = "own"
+    """Skeletons that training sees: each identity's own; control: those of another identity."""
+    prototypes: Literal["fused", "images"] = "fused"
+    """Prototypes: fused from both modalities; control: from images alone."""
     fusion: Literal["weight", "gate"] = "weight"
     """Fusion of image and skeleton prototypes: a learnable weight per identity (paper), or an MLP (authors)."""
     prototype_attention: Literal["full", "induced"] = "full"
@@ -116,10 +116,9 @@ class Stage2Settings(Section):
     ta: bool = True
     """Temporal modelling: aggregation of each frame's tokens by attention pooling."""
     predict_skeletons: bool = False
-    """Prediction of the skeletons from the images, which the test then uses as training uses true ones: in temporal modelling,
-    and for a feature of its own."""
-    prediction_epochs: int = Field(3, ge=1)
-    """Passes over the training clips that teach the prediction of skeletons before the epochs."""
+    """Prediction of the skeletons from the images after the epochs, and a feature of how they move, which the test then has."""
+    reader_steps: int = Field(400, ge=1)
+    """Batches of 128 clips that teach the reader of predicted skeletons who moves how."""
     temporal_heads: int | None = Field(None, ge=1)
     """Attention heads of temporal modelling; null: the image encoder's width / 64 (authors: 8)."""
     dropout: float = Field(0.0, ge=0, lt=1)

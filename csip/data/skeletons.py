@@ -36,6 +36,28 @@ class Skeletons:
         """Return the skeletons of some of the tracklets."""
         return Skeletons(self.joint_set, [self.joints[i] for i in tracklets], [self.valid[i] for i in tracklets])
 
+    def of_others(self, labels: np.ndarray, seed: int) -> Skeletons:
+        """Return a control: every tracklet with the skeletons of one of another identity, that one the same for all of it.
+
+        Parameters
+        ----------
+        labels : ndarray
+            (tracklets,) identities, 0 to N - 1. Where the other's tracklet is shorter, it begins again.
+        seed
+            Of who gets whose.
+        """
+        rng = np.random.default_rng(seed)
+        order = rng.permutation(labels.max() + 1)
+        other = np.empty_like(order)
+        other[order] = np.roll(order, 1)  # one circle through all: nobody keeps their own
+        sources = [int(rng.choice(np.flatnonzero(labels == other[label]))) for label in labels]
+        frames = [np.arange(len(own)) % len(self.valid[i]) for own, i in zip(self.valid, sources, strict=True)]
+        return Skeletons(
+            self.joint_set,
+            [self.joints[i][rows] for i, rows in zip(sources, frames, strict=True)],
+            [self.valid[i][rows] for i, rows in zip(sources, frames, strict=True)],
+        )
+
     def known(self) -> np.ndarray:
         """Return (tracklets,) bool: which have a skeleton in any frame."""
         return np.array([valid.any() for valid in self.valid])

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from csip.config import settings_of
 from csip.errors import CsipError
 from csip.files import atomic, digest, parse_json
 
@@ -38,7 +39,7 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
     Raises
     ------
     CsipError
-        The file is missing, damaged, not ours, or of another kind.
+        The file is missing, damaged, not ours, of another kind, or has settings that this version does not know.
     """
     if not path.exists():
         raise CsipError(f"{path}: missing", parameter=kind)
@@ -58,6 +59,13 @@ def load_model(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]
         raise CsipError(f"{path}: damaged: its description is no JSON object", parameter=kind)
     if description.get("kind") != kind:
         raise CsipError(f"{path}: a {description.get('kind')} model, expected one of {kind}", parameter=kind)
+    if "settings" in description:
+        try:
+            settings_of(description["settings"], path)
+        except CsipError as error:
+            raise CsipError(
+                f"{error}\n  another version of csip wrote it: use that version, or train again", parameter=kind
+            ) from error
     return tensors, description
 
 

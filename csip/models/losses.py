@@ -165,21 +165,3 @@ def distillation(student: Tensor, teacher: Tensor) -> Tensor:
     """
     with _without_autocast(student):
         return (1 - F.cosine_similarity(student.float(), teacher.detach().float(), dim=-1)).mean()
-
-
-def joint_error(predicted: Tensor, true: Tensor, valid: Tensor) -> Tensor:
-    """Return the smooth L1 error of predicted joints, averaged over the frames that have a skeleton; 0 where none has.
-
-    Quadratic below 0.05, linear above: estimated skeletons have outliers.
-
-    Parameters
-    ----------
-    predicted, true : Tensor
-        (B, T, J, 3), metres.
-    valid : Tensor
-        (B, T) bool.
-    """
-    with _without_autocast(predicted):
-        true = torch.where(valid[:, :, None, None], true.float(), 0.0)  # may be NaN elsewhere
-        error = F.smooth_l1_loss(predicted.float(), true, beta=0.05, reduction="none").mean(dim=(2, 3))
-        return torch.where(valid, error, 0.0).sum() / valid.sum().clamp(min=1)

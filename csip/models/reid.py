@@ -8,9 +8,9 @@ What trains what
   not. The module's weights are shared, so both train what the test runs, but only the student's form passes
   through it exactly as the test does: it is taught by distillation from ``teacher_frames``, which carry no gradient,
   and its own logits and features are there for the trainer to add cross-entropy and triplet terms to.
-* With ``predict_skeletons`` the student's f3 sees a predicted skeleton where the teacher's sees the true one, and f4 is the
-  feature of that skeleton. True joints alone teach the prediction; identities teach the skeleton encoder behind it.
-* With ``detach_visual`` nothing after the temporal module's input, nor after the prediction's, reaches the image encoder.
+* With ``predict_skeletons`` f4 is what a reader says of predicted poses. No gradient of these losses reaches the prediction: it
+  is fitted to the image encoder as training leaves it.
+* With ``detach_visual`` nothing after the temporal module's input reaches the image encoder.
 * A frozen skeleton encoder runs in evaluation mode and without gradient, whatever mode the model is in.
 """
 
@@ -30,9 +30,10 @@ from csip.models.skeleton_prediction import SkeletonPrediction
 from csip.models.vision import VisionEncoder, VisionOutput
 
 # Of a model's state, by the start of its names: what the test branch never reads.
-TRAINING_ALONE = ("skeleton.", "temperature.", "pfu.", "heads.", "frame_head.", "motion_head.")
-# The same, where the test predicts no skeleton.
-OF_SKELETONS = ("sgtm.project_skeleton.", "sgtm.skeleton_message.", "sgtm.distil")
+TRAINING_ALONE = (
+    "skeleton.", "temperature.", "pfu.", "heads.", "frame_head.",
+    "sgtm.project_skeleton.", "sgtm.skeleton_message.", "sgtm.distil",
+)  # fmt: skip
 
 
 @dataclass  # not frozen: Fabric rebuilds what a model returns field by field
@@ -55,13 +56,6 @@ class ReIDOutput:
         (B, N) and (B, T, N) of that branch, by the same necks and classifiers.
     student_frames, teacher_frames : Tensor or None
         z (B, T, D) without and with skeletons, for distillation; the latter without gradient.
-    motion, motion_logits : Tensor or None
-        f4 (B, C) of the predicted skeletons, float32, and its classifier's (B, N); None without ``predict_skeletons``, like
-        the following.
-    predicted_joints, true_joints : Tensor or None
-        (B, T, J, 3), in the joints' unit, as the skeleton encoder views them: turned to the front where it does so.
-    valid : Tensor or None
-        (B, T) bool, the frames of which true joints are known.
     """
 
     features: tuple[Tensor, ...]
@@ -73,11 +67,6 @@ class ReIDOutput:
     student_frame_logits: Tensor | None = None
     student_frames: Tensor | None = None
     teacher_frames: Tensor | None = None
-    motion: Tensor | None = None
-    motion_logits: Tensor | None = None
-    predicted_joints: Tensor | None = None
-    true_joints: Tensor | None = None
-    valid: Tensor | None = None
 
 
 class Head(nn.Module):
@@ -161,11 +150,11 @@ class ReIDModel(nn.Module):
             self.frame_head = Head(width, identities, own_classifier=not settings.share_classifier)
             sizes.append(width)
         self.heads = nn.ModuleList(Head(size, identities) for size in sizes)
-        self.prediction = self.motion_head = None
+        self.prediction = None
         if settings.predict_skeletons:
             tokens = len(vision.visual.positional_embedding)
-            self.prediction = SkeletonPrediction(tokens, width, skeleton)
-            self.motion_head = Head(embed_dim, identities)
+            self.prediction = SkeletonPrediction(tokens * width, skeleton.joint_set, skeleton.frequencies, embed_dim)
+            self.prediction.requires_grad_(False)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "ReIDModel":
@@ -211,18 +200,6 @@ class ReIDModel(nn.Module):
 
         output = ReIDOutput((f1, f2), (self.heads[0](f1), self.heads[1](f2)), csip_logits)
         seen = tokens.detach() if self.settings.detach_visual else tokens
-        predicted = None
-        if self.prediction is not None and self.motion_head is not None:
-            predicted_joints, predicted = self.prediction(seen)
-            motion = gather(self.skeleton.pool(predicted))
-            output = replace(
-                output,
-                motion=motion,
-                motion_logits=self.motion_head(motion),
-                predicted_joints=gather(predicted_joints),
-                true_joints=gather(self.skeleton.view(joints)),
-                valid=gather(valid),
-            )
         if self.sgtm is None or self.frame_head is None:
             return output
         frames = gather(self.sgtm(seen, skeleton, valid).float())
@@ -235,7 +212,7 @@ class ReIDModel(nn.Module):
         )
         if not self.settings.lambda_distill:
             return output
-        student_frames = gather(self.sgtm(seen, predicted).float())
+        student_frames = gather(self.sgtm(seen).float())
         student = student_frames.mean(dim=1)
         return replace(
             output,
@@ -266,19 +243,15 @@ class ReIDModel(nn.Module):
         -------
         Tensor
             (B, 2 D + C) float32, [f1; f2; f3]; of norm 1 with `part_norm`. Without f3 where there is no temporal modelling;
-            with f4, (B, C), at the end where skeletons are predicted.
+            with f4, (B, C), at the end where skeletons are predicted; given joints, it is the skeleton encoder's feature.
         """
         vision, tokens = self._see(images, camera)
         parts = list(self._mean_cls(vision, images.shape[1]))
-        skeleton = None
-        if joints is not None:
-            skeleton = self.skeleton(joints, valid)
-        elif self.prediction is not None:
-            _, skeleton = self.prediction(tokens)
+        skeleton = None if joints is None else self.skeleton(joints, valid)
         if self.sgtm is not None:
             parts.append(self.sgtm(tokens, skeleton, valid).float().mean(dim=1))
-        if self.prediction is not None and skeleton is not None:
-            parts.append(self.skeleton.pool(skeleton, valid))
+        if self.prediction is not None:
+            parts.append(self.prediction(tokens) if skeleton is None else self.skeleton.pool(skeleton, valid))
         if not self.part_norm:
             return torch.cat(parts, dim=1)
         return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)
@@ -286,8 +259,7 @@ class ReIDModel(nn.Module):
     def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the model's state in two: what :meth:`embed` computes with, and what training alone needs."""
         state = self.state_dict()
-        alone = TRAINING_ALONE if self.prediction is not None else (*TRAINING_ALONE, *OF_SKELETONS)
-        training = {name: value for name, value in state.items() if name.startswith(alone)}
+        training = {name: value for name, value in state.items() if name.startswith(TRAINING_ALONE)}
         return {name: value for name, value in state.items() if name not in training}, training
 
     def _see(self, images: Tensor, camera: Tensor | None) -> tuple[VisionOutput, Tensor]:

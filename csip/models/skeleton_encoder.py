@@ -143,8 +143,10 @@ class SkeletonGraphTransformer(nn.Module):
         (J, 6 (2 + frequencies)) buffers, likewise; with ``frequencies`` alone.
     encoding : Tensor
         (J, positions) buffer, the Laplacian encoding; saved with the weights.
-    width, joints : int
-        C and J.
+    width : int
+        C.
+    joint_set : JointSet
+        Of the input.
     """
 
     scale: Tensor
@@ -160,7 +162,7 @@ class SkeletonGraphTransformer(nn.Module):
         self, joints: JointSet, width: int = 512, settings: SkeletonEncoderSettings = SkeletonEncoderSettings()
     ) -> None:
         super().__init__()
-        self.width, self.joints, inside = width, joints.size, settings.width or width
+        self.width, self.joint_set, inside = width, joints, settings.width or width
         self.bones = settings.bones
         parents = torch.arange(joints.size)
         for parent, child in joints.bones:

@@ -19,6 +19,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import h5py
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from csip.config import Settings
@@ -35,7 +37,7 @@ from csip.data.dataset import Tracklet, fingerprint
 from csip.errors import CsipError
 from csip.files import atomic
 from csip.models.checkpoints import digest_tensors
-from csip.models.vision import VisionEncoder
+from csip.models.vision import VisionEncoder, VisionOutput
 from csip.monitor import Monitor, Silent
 from csip.retrieval.model import pick_device
 from csip.runtime import Precision, autocast, device_of_worker, loader_options, precision_of, share_out, to_device
@@ -162,18 +164,19 @@ def embed_frames(
     device: torch.device,
     monitor: Monitor,
     task: str = "embedding frames",
+    feature: Callable[[VisionOutput], Tensor] = attrgetter("projected"),
 ) -> np.ndarray:
-    """Return the projected CLS token of every frame, (N, C) float32, without a camera embedding."""
+    """Return a feature of every frame, (N, C) float32, by default the projected CLS token, without a camera embedding."""
     chunks = FrameChunks(root, frames, settings.clips, settings.runtime.embed_batch)
     loader = DataLoader(chunks, batch_size=None, **loader_options(settings.runtime, device))
-    features = np.empty((len(frames), vision.embed_dim), dtype=np.float32)
+    features: list[np.ndarray] = []
     vision, precision = vision.to(device).eval(), precision_of(settings.runtime, device)
     for start, images in loader:
         with torch.no_grad(), autocast(precision, device):
-            projected = vision(normalize(to_device(images, device), settings.clips)).projected
-        features[start : start + len(images)] = projected.float().cpu().numpy()
+            seen = vision(normalize(to_device(images, device), settings.clips))
+            features.append(feature(seen).float().cpu().numpy())
         monitor.progress(task, start + len(images), len(frames))
-    return features
+    return np.concatenate(features)
 
 
 def _key(weights: str, root: Path, tracklets: Sequence[Tracklet], settings: Settings, precision: Precision) -> str:

@@ -210,19 +210,17 @@ class Keeper:
     def finish(
         self, description: Mapping[str, Any], metrics: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Write the model and the metrics, in the first process.
-
-        Without `tensors` the model is the best checkpoint where one was chosen, else what `kept` is.
-        """
+        """Write the model and the metrics, in the first process; without `tensors` the model is what `chosen` returns."""
         if self._writer is not None:
             self._writer.close()
-            if tensors is None:
-                chosen = (self.run.path / BEST).exists()
-                tensors = self.run.load(BEST) if chosen else self.kept.state_dict()
-            self.run.finish(tensors, description, metrics)
+            self.run.finish(self.chosen() if tensors is None else tensors, description, metrics)
         self.fabric.barrier()  # the first process writes what the next stage reads
 
     # ---- what is kept ------------------------------------------------------------------------------------------------
+
+    def chosen(self) -> Mapping[str, Tensor]:
+        """Return the best checkpoint where one was chosen, else what `kept` is."""
+        return self.run.load(BEST) if (self.run.path / BEST).exists() else self.kept.state_dict()
 
     @property
     def kept(self) -> nn.Module:

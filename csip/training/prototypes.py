@@ -51,9 +51,8 @@ def skeleton_prototypes(
 ) -> Tensor:
     """Average the skeleton features (M, C) of the tracklets that have a skeleton, (M,) `known`, by identity.
 
-    An identity without any skeleton gets its image prototype, a row of `visual` (N, C): the fusion then changes nothing.
-    Two controls are made here (``stage2.prototypes``): all identities get their image prototypes, or each gets the skeleton
-    prototype of another one.
+    An identity without any skeleton gets its image prototype, a row of `visual` (N, C): the fusion then changes nothing. So do
+    all identities where ``stage2.prototypes`` is ``images``, a control.
 
     Returns
     -------
@@ -65,9 +64,6 @@ def skeleton_prototypes(
         return result
     labels_seen, rows = np.unique(labels[known], return_inverse=True)
     result[labels_seen] = prototypes(features[known], rows, settings)
-    if settings.stage2.prototypes == "shuffled":
-        order = np.random.default_rng(settings.runtime.seed).permutation(len(result))
-        result[order] = result[np.roll(order, 1)]  # one circle through all: nobody keeps their own
     return result
 
 

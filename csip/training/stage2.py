@@ -22,10 +22,10 @@ from csip.data.clips import TrainingClips, batch_pixels
 from csip.data.dataset import Dataset, Tracklet, hold_out, number_cameras, relabel
 from csip.data.fingerprints import TrainingData, check_skeletons
 from csip.data.samplers import IdentityBatches
-from csip.data.skeletons import load_skeletons
+from csip.data.skeletons import Skeletons, load_skeletons
 from csip.files import digest
 from csip.models.factory import build_model, load_encoder
-from csip.models.losses import batch_hard_triplet, distillation, joint_error, smoothed_cross_entropy
+from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
 from csip.retrieval.embedding import Embedder
@@ -33,7 +33,7 @@ from csip.retrieval.metrics import rank
 from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share
 from csip.training.frame_features import frame_features
 from csip.training.keeper import Keeper, averaged
-from csip.training.prediction import teach_prediction
+from csip.training.prediction import fit_prediction
 from csip.training.prototypes import nearest, prototypes, refresh_prototypes, skeleton_prototypes
 from csip.training.results import Stage2Result, Validation
 from csip.training.run_folder import RunFolder
@@ -83,6 +83,7 @@ class Training:
     root: Path
     train: Sequence[Tracklet]
     held: Sequence[Tracklet]
+    skeletons: Skeletons
     labels: np.ndarray
     cameras: dict[int, int]
     loader: DataLoader
@@ -115,6 +116,8 @@ def prepare(
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)
+    if chosen.skeletons == "others":
+        skeletons = skeletons.of_others(label_of, settings.runtime.seed)
     model = build_model(encoder, 1 / temperature.scale().item(), len(labels), len(cameras), settings).to(fabric.device)
     features = frame_features(
         stage1 / "features.h5", model.vision, dataset.root, train + held, settings, fabric, monitor
@@ -151,11 +154,9 @@ def prepare(
         **data,
     }
     training = Training(
-        settings, fabric, keeper, monitor, model, wrapped, optimizer, rates, dataset.root, train, held, label_of, cameras,
-        loader, sampler, description,
+        settings, fabric, keeper, monitor, model, wrapped, optimizer, rates, dataset.root, train, held, skeletons, label_of,
+        cameras, loader, sampler, description,
     )  # fmt: skip
-    if model.prediction is not None and state is None:
-        teach_prediction(model.prediction, model.vision, loader, sampler, settings, fabric, monitor)
     return training
 
 
@@ -206,15 +207,24 @@ def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def finish(training: Training) -> Stage2Result:
-    """Write the model, the best one on held-out identities where there are some, and the metrics."""
-    keeper, progress = training.keeper, training.keeper.progress
+    """Write the model, the best one on held-out identities where there are some, and the metrics.
+
+    The prediction of skeletons is fitted to it first, where there is one.
+    """
+    keeper, progress, model = training.keeper, training.keeper.progress, training.model
+    model.load_state_dict(keeper.chosen())
+    if model.prediction is not None:
+        fit_prediction(
+            model, training.root, training.train, training.skeletons, training.labels, training.settings, training.fabric,
+            training.monitor,
+        )  # fmt: skip
     result = Stage2Result(
         terms=progress.means,
         validation=tuple(Validation.of(scores) for scores in progress.validation),
         chosen_epoch=progress.best["epoch"] if training.held else progress.epoch,
         seconds=keeper.seconds(),
     )
-    keeper.finish(training.description, result.as_dict())
+    keeper.finish(training.description, result.as_dict(), model.state_dict())
     return result
 
 
@@ -250,11 +260,6 @@ def loss_terms(output: ReIDOutput, label: Tensor, settings: Settings) -> dict[st
         terms["frame"] = cross_entropy(output.frame_logits, output.student_frame_logits)
     if output.student_frames is not None and output.teacher_frames is not None:
         terms["distill"] = distillation(output.student_frames, output.teacher_frames)
-    if output.motion is not None:
-        terms["ce"] = terms["ce"] + cross_entropy(output.motion_logits)
-        terms["triplet"] = terms["triplet"] + triplet(output.motion)
-    if output.predicted_joints is not None and output.true_joints is not None and output.valid is not None:
-        terms["joints"] = joint_error(output.predicted_joints, output.true_joints, output.valid)
     return terms
 
 
@@ -280,7 +285,7 @@ def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any
         if chosen.new_lr_modules == "authors":
             new = name.startswith(("pfu.", "sgtm.", "heads.1.classifier."))
         else:
-            new = "camera_embedding" in name or not name.startswith(("vision.", "skeleton.", "prediction."))
+            new = "camera_embedding" in name or not name.startswith(("vision.", "skeleton."))
         rate = chosen.lr * (chosen.new_lr_factor if new else 1)
         rate *= chosen.bias_lr_factor if name.endswith("bias") else 1
         groups.setdefault(rate, []).append(parameter)

@@ -63,6 +63,7 @@ def train_demo_vision(
 
 @app.command(rich_help_panel=MAINTAIN)
 def train_pose_vision(
+    start: Annotated[Path, typer.Option(help="Weights that know clothing: of train-demo-vision --no-twins.")],
     out: Annotated[Path, typer.Option(help="Weights to write, .safetensors.")],
     people: Annotated[int, typer.Option(help="Rendered identities.", min=2)] = 6000,
     steps: Annotated[int, typer.Option(help="Optimiser steps.", min=1)] = 7100,
@@ -71,11 +72,11 @@ def train_pose_vision(
     """Pretrain an image encoder that sees poses, for the motion world, on rendered people outside it.
 
     Example:
-      csip train-pose-vision --out weights/poses.safetensors
+      csip train-pose-vision --start weights/clothing.safetensors --out weights/poses.safetensors
     """
     from pipelines.console import RichMonitor, console
     from pipelines.maintain.pose_vision import train_pose_vision as train
 
     with RichMonitor() as monitor:
-        figures = train(out, people=people, steps=steps, workers=workers, report=monitor.progress)
+        figures = train(start, out, people=people, steps=steps, workers=workers, report=monitor.progress)
     console.print(f"loss {figures['loss']:.3f}, {figures['seconds']:.0f} s -> {out}")

@@ -183,8 +183,7 @@ def ablate(
     --root each seed has a data set of its own.
 
     Example:
-      csip ablate --dataset ablation --seeds 3 --workers 2
-      csip ablate --dataset ablation --root 'data/motion-{seed}'
+      csip ablate --dataset ablation --root 'data/ablation-{seed}' --seeds 3 --workers 2
     """
     from pipelines import ablate as stage
     from pipelines import paths

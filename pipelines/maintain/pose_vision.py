@@ -1,6 +1,6 @@
 """Pretrain an image encoder that sees poses, as CLIP's does and the demo's does not: the motion world needs one.
 
-It starts as the ablation's encoder, which knows clothing. Its people are twins of the motion world, of a seed that no data set
+It starts as an encoder that knows clothing. Its people are twins of the motion world, of a seed that no data set
 has, and clothing stays what tells them apart: walks of a pair are contrasted with those of other pairs, not with each other.
 Beside that, heads on its tokens learn where the joints are in the picture (SimCC, as RTMPose has it: a distribution over columns
 and one over rows) and where they are in space, turned to the front.
@@ -36,7 +36,7 @@ from pipelines.maintain.demo_vision import Report
 from pose_cache.joints import H36M17, mirror
 
 SEED = 31_415
-MODEL, START = "vision/appearance.json", "vision/appearance.safetensors"
+MODEL = "vision/small.json"
 CLIPS = ClipSettings(height=128, width=64)
 WALKS, FRAMES, FPS, CAMERAS = 2, 8, 1.6, 120
 PAIRS = 32  # of walks in a batch
@@ -57,9 +57,14 @@ class Crops:
 
 
 def train_pose_vision(
-    out: Path, *, people: int = 6000, steps: int = 7100, workers: int = 2, report: Report
+    start: Path, out: Path, *, people: int = 6000, steps: int = 7100, workers: int = 2, report: Report
 ) -> dict[str, float]:
     """Train the encoder; write its weights (float16) to ``out`` and figures beside them (``.figures.json``).
+
+    Parameters
+    ----------
+    start
+        Weights of `MODEL` that know clothing, as `train_demo_vision` makes them without twins.
 
     Returns
     -------
@@ -69,7 +74,7 @@ def train_pose_vision(
     started = time.monotonic()
     crops = render_crops(people, workers, report)
     torch.manual_seed(SEED)
-    vision = create_vision(MODEL, START, (CLIPS.height, CLIPS.width)).train()
+    vision = create_vision(MODEL, str(start), (CLIPS.height, CLIPS.width)).train()
     losses = list(_train(vision, crops, steps, report))
     out.parent.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.half().contiguous() for name, tensor in vision.visual.state_dict().items()}, out)

@@ -83,7 +83,7 @@ RUNS: tuple[Run, ...] = (
     }, "runtime": {"recompute": True}}, resume=True),
     Run({"stage2": {
         "update_prototypes": False, "prototype_momentum": 0.5, "detach_visual": False, "camera_embedding": False,
-        "frame_position": False, "prototypes": "shuffled",
+        "frame_position": False, "skeletons": "others", "prototypes": "images",
     }}),
     Run({"stage2": {"mte": False, "atd": False, "epochs": 1}}),
     Run({"stage2": {"mte": False, "atd": False, "ta": False, "epochs": 1}}),
@@ -96,8 +96,8 @@ RUNS: tuple[Run, ...] = (
 NUMBERS = {
     "epochs", "ids_per_batch", "tracklets_per_id", "lr", "new_lr_factor", "bias_lr_factor", "weight_decay",
     "warmup_epochs", "warmup_start", "decay_epochs", "smoothing", "margin",
-    "lambda_ce", "lambda_triplet", "lambda_csip", "lambda_frame", "lambda_joints", "temporal_heads", "prototype_heads",
-    "prediction_epochs", "val_every",
+    "lambda_ce", "lambda_triplet", "lambda_csip", "lambda_frame", "temporal_heads", "prototype_heads",
+    "reader_steps", "val_every",
 }  # fmt: skip
 
 

@@ -9,19 +9,20 @@ from pipelines.maintain import pose_vision
 from pose_cache.joints import H36M17
 
 pytestmark = pytest.mark.slow
+START = Path(__file__).parents[2] / "configs/vision/poses.safetensors"
 
 
 def test_training_writes_an_encoder_that_loads(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     figures = pose_vision.train_pose_vision(
-        tmp_path / "poses.safetensors", people=4, steps=2, workers=1,
+        START, tmp_path / "poses.safetensors", people=4, steps=2, workers=1,
         report=lambda task, done, total, note: seen.append((task, done, total)),
     )  # fmt: skip
     assert np.isfinite(figures["loss"])
     assert seen == [("rendering people", n, 8) for n in range(1, 9)] + [
         ("pretraining the image encoder", n, 2) for n in (1, 2)
     ]
-    names = (str(tmp_path / "poses.safetensors"), pose_vision.START)
+    names = (str(tmp_path / "poses.safetensors"), str(START))
     one, two = (create_vision(pose_vision.MODEL, name, (128, 64)).eval() for name in names)
     with torch.inference_mode():
         images = torch.randn(2, 3, 128, 64)

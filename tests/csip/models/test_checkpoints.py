@@ -18,6 +18,14 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["m.safetensors"], "no temporary file is left"
 
 
+def test_settings_that_this_version_does_not_know_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    settings = {"dataset": {"name": "x"}, "stage2": {"lambda_distil": 1.0}}
+    save_model(path, {"a": torch.ones(1)}, {"kind": "stage2", "settings": settings})
+    with pytest.raises(CsipError, match=r"(?s)m\.safetensors.*stage2\.lambda_distil.*another version of csip"):
+        load_model(path, "stage2")
+
+
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     with pytest.raises(CsipError, match=r"m.safetensors: missing") as refused:

@@ -11,7 +11,6 @@ from csip.models.losses import (
     batch_hard_triplet,
     contrast_within,
     distillation,
-    joint_error,
     prototype_logits,
     smoothed_cross_entropy,
     supervised_contrastive,
@@ -156,11 +155,3 @@ def test_distillation_is_one_minus_cosine_and_teaches_the_student_only():
     assert loss.item() == pytest.approx((1 - cosine).mean(), rel=1e-5)
     loss.backward()
     assert teacher.grad is None and student.grad.abs().sum() > 0
-
-
-def test_joint_error_is_that_of_the_frames_with_a_skeleton():
-    predicted, true = draw(0, 2, 3, 4, 3), draw(1, 2, 3, 4, 3)
-    valid = torch.tensor([[True, False, True], [False, False, True]])
-    expected = [F.smooth_l1_loss(predicted[b, t], true[b, t], beta=0.05) for b, t in ((0, 0), (0, 2), (1, 2))]
-    torch.testing.assert_close(joint_error(predicted, true, valid), torch.stack(expected).mean())
-    assert joint_error(predicted, true, torch.zeros_like(valid)) == 0

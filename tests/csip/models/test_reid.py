@@ -1,14 +1,16 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
 from csip.config import SkeletonEncoderSettings, Stage2Settings
 from csip.errors import CsipError
 from csip.models.fusion import PrototypeFusionUpdater
-from csip.models.losses import batch_hard_triplet, distillation, joint_error, smoothed_cross_entropy
+from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.models.reid import ReIDModel
 from csip.models.skeleton_encoder import SkeletonGraphTransformer
+from csip.models.skeleton_prediction import MotionReader
 from csip.models.vision import create_vision
 from pose_cache.joints import H36M17
 
@@ -158,65 +160,65 @@ def test_distillation_can_be_left_out(build):
     torch.testing.assert_close(model.eval()(*draw()).features[2], build().eval()(*draw()).features[2])
 
 
-def test_what_the_test_predicts_is_taught_and_embedded(build):
-    model = build(predict_skeletons=True, part_norm=False).eval()
+def test_the_test_ends_in_what_predicted_poses_say(build):
+    model, without = (build(predict_skeletons=on, part_norm=False).eval() for on in (True, False))
     images, joints, valid, camera = draw()
+    same = model.embed(images, camera)[:, -C:]
+    torch.testing.assert_close(same, same[:1].expand_as(same), msg="until it is fitted, all clips say the same")
     torch.nn.init.normal_(model.prediction.project.weight, std=0.1)
-    output = model(images, joints, valid, camera)
-    assert output.motion.shape == (B, C) and output.motion_logits.shape == (B, N)
-    expected = torch.cat((output.features[0], output.features[1], output.student, output.motion), dim=1)
-    torch.testing.assert_close(model.embed(images, camera), expected)
-    assert not torch.allclose(output.student, build(part_norm=False).eval()(images, joints, valid, camera).student)
+    found = model.embed(images, camera)
+    _, tokens = model._see(images, camera)
+    torch.testing.assert_close(found[:, -C:], model.prediction.reader(model.prediction.poses(tokens)))
+    assert found.shape == (B, 2 * D + 2 * C) and without.embed(images, camera).shape == (B, 2 * D + C)
     taught = model.embed(images, camera, joints, valid)
     encoder = model.skeleton
     torch.testing.assert_close(taught[:, -C:], encoder.pool(encoder(joints, valid), valid))
-    torch.testing.assert_close(output.true_joints, joints)
 
 
-def test_joints_teach_the_prediction_and_identities_the_encoder_behind_it(build):
+def test_a_pose_is_joints_their_distances_and_what_is_between_the_sides(build):
+    prediction = build(predict_skeletons=True).prediction
+    _, joints, _, _ = draw()
+    points, count = joints.numpy(), joints.shape[2]
+    poses = prediction.describe(joints).numpy()
+    first, second = np.triu_indices(count, 1)
+    distances = np.linalg.norm(points[:, :, first] - points[:, :, second], axis=-1)
+    left, right = np.array(H36M17.mirror_pairs).T
+    between = np.abs(points[:, :, left] - points[:, :, right]).reshape(B, T, -1)
+    np.testing.assert_allclose(poses, np.concatenate((points.reshape(B, T, -1), distances, between), 2), rtol=1e-5)
+
+
+def test_training_leaves_the_prediction_alone(build):
     model = build(predict_skeletons=True)
-    torch.nn.init.normal_(model.prediction.project.weight, std=0.1)
     output = model(*draw())
-    output.motion.square().sum().backward(retain_graph=True)
-    assert {name.split(".")[1] for name in loud(model)} == {"encoder"} and silent(model.skeleton)
-    model.zero_grad()
-    joint_error(output.predicted_joints, output.true_joints, output.valid).backward()
-    assert set(loud(model)) == {"prediction.project.weight", "prediction.project.bias"}
+    sum(one.square().sum() for one in (*output.logits, output.csip_logits)).backward()
+    assert not any(name.startswith("prediction.") for name in loud(model))
+    assert not any(parameter.requires_grad for parameter in model.prediction.parameters())
 
 
-def test_the_predictions_encoder_starts_as_stage_1_left_it(build):
-    model = build(predict_skeletons=True)
-    for (name, one), other in zip(
-        model.prediction.encoder.named_parameters(), model.skeleton.parameters(), strict=True
-    ):
-        assert torch.equal(one, other) and one is not other and one.requires_grad, name
+def test_the_reader_sees_how_clips_differ_from_the_average_one():
+    torch.manual_seed(0)
+    reader = MotionReader(numbers=5, frequencies=3, features=4).eval()
+    poses = torch.randn(50, 8, 5)
+    poses[..., 2] = 0.7  # what never changes tells nobody apart, and must not be divided by zero
+    reader.measure(poses)
+    seen = (reader._spectrum(poses) - reader.mean) / reader.spread
+    moving = [0, 1, 3, 4]
+    torch.testing.assert_close(seen.mean(dim=0), torch.zeros(5, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen[:, moving].std(dim=0, correction=0), torch.ones(4, 5))
+    assert reader(poses).isfinite().all() and reader(poses[:, :3]).shape == (50, 4)
 
 
-def test_frames_without_a_skeleton_teach_no_prediction(build):
-    model = build(predict_skeletons=True).eval()
-    images, joints, valid, camera = draw()
-    losses = []
-    for value in (0.0, float("nan")):
-        joints[1, 2] = value  # the frame that is not valid
-        output = model(images, joints, valid, camera)
-        losses.append(joint_error(output.predicted_joints, output.true_joints, output.valid))
-    assert losses[0].isfinite() and losses[0] == losses[1]
-    losses[1].backward()
-    assert model.prediction.project.weight.grad.isfinite().all()
-
-
-def test_a_model_that_predicts_keeps_its_skeleton_encoder_for_the_test(build):
+def test_a_model_that_predicts_keeps_prediction_and_reader_for_the_test(build):
     kept, training = build(predict_skeletons=True).split_state()
-    assert {"prediction.encoder.cls", "prediction.project.weight", "sgtm.project_skeleton.weight"} <= kept.keys()
-    assert not any(name.startswith(("skeleton.", "motion_head.")) for name in kept) and "skeleton.cls" in training
-    assert "sgtm.project_skeleton.weight" in build().split_state()[1]
+    assert {"prediction.project.weight", "prediction.reader.mean"} <= kept.keys()
+    assert not any(name.startswith(("skeleton.", "sgtm.project_skeleton")) for name in kept)
+    assert {"skeleton.cls", "sgtm.project_skeleton.weight"} <= training.keys()
 
 
 def test_skeletons_are_predicted_without_temporal_modelling_too(build):
-    model = build(predict_skeletons=True, mte=False, atd=False, ta=False)
-    images, joints, valid, camera = draw()
-    assert model(images, joints, valid, camera).motion.shape == (B, C)
-    assert model.eval().embed(images, camera).shape == (B, D + 2 * C)
+    model = build(predict_skeletons=True, mte=False, atd=False, ta=False).eval()
+    images, _, _, camera = draw()
+    assert model.embed(images, camera).shape == (B, D + 2 * C)
 
 
 def test_a_clips_skeleton_changes_no_other_clip_and_no_descriptor(build):
