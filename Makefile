@@ -12,7 +12,7 @@ DATASET ?= demo
 PYTHON ?= $(shell sh pipelines/maintain/find_python.sh)
 # Settings for every stage, e.g. SET="stage1.epochs=3 runtime.device=cpu"; flags for `csip synth`.
 SET ?=
-SYNTH ?=
+SYNTH ?= --seed 5 --train-ids 96 --test-ids 48 --tracklets 1
 SPLITS ?= 0 1 2 3 4 5 6 7 8 9
 # Videos, flags for `csip ingest`, the run whose model describes people, and what is searched for.
 VIDEOS ?=
@@ -65,7 +65,7 @@ export: $(RUN)/export/model.onnx
 
 # Rendered people are the one data set that the project makes itself.
 data/demo/truth.npz: | .venv/csip-setup.sha256
-	$(CSIP) synth --out data/demo --force $(SYNTH)
+	$(CSIP) synth --out data/demo --force --world motion $(SYNTH)
 ifeq ($(DATASET),demo)
 FRAMES := data/demo/truth.npz
 endif

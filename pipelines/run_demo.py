@@ -11,6 +11,11 @@ from pipelines import evaluate_run, extract_skeletons, paths, render_tracklets, 
 from pipelines.console import console
 from pose_cache.extract import ExtractOptions
 
+# A world that no choice was made on.
+PEOPLE = SyntheticSpec(
+    seed=5, train_ids=96, test_ids=48, cameras=3, tracklets_per_camera=1, frames=64, twin_share=1.0, world="motion"
+)
+
 
 def run(changes: list[str], spec: SyntheticSpec, workers: int) -> None:
     """Run the stages whose output is missing or older than what it is made from, and print the report card.

@@ -49,14 +49,17 @@ SHORTER = {
     "csip synth-videos --out scenes --people 6 --cameras 2 --seconds 12":
         "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
     "make ablate":
-        "make ablate SEEDS=1 ABLATION='--train-ids 8 --test-ids 8 --cameras 2 --tracklets 1 --frames 8' "
-        "SET='stage1.epochs=1 stage2.epochs=1 stage2.prediction_epochs=1 stage2.reader_steps=2 skeleton_encoder.depth=1'",
+        "make ablate SEEDS=1 ABLATION='--train-ids 8 --test-ids 8 --tracklets 1 --frames 8' "
+        "SET='stage1.epochs=1 stage2.epochs=1 stage2.reader_steps=2 skeleton_encoder.depth=1'",
     "csip review --dataset hall": "csip review --help",  # it serves until it is stopped: test_review_server.py
     'make review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo INGEST="--detector boxes --boxes scenes/det --margin 0.05"':
         "make --dry-run review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo",
     "csip train-demo-pose --out weights": "csip train-demo-pose --help",  # run by test_demo_pose.py
-    "csip train-pose-vision --out weights/poses.safetensors":
-        "csip train-pose-vision --out weights/poses.safetensors --people 4 --steps 1",
+    "csip train-demo-vision --model vision/small.json --no-twins --people 600 --steps 1500 --seed 27182 "
+    "--out weights/clothing.safetensors":
+        "csip train-demo-vision --model vision/small.json --no-twins --people 4 --steps 1 --out weights/clothing.safetensors",
+    "csip train-pose-vision --start weights/clothing.safetensors --out weights/poses.safetensors":
+        "csip train-pose-vision --start weights/clothing.safetensors --out weights/poses.safetensors --people 4 --steps 1",
     "csip train-demo-vision --out weights/demo.safetensors":
         "csip train-demo-vision --out weights/demo.safetensors --people 64 --steps 1 --model vision/small.json",
 }  # fmt: skip
@@ -105,12 +108,10 @@ COMMANDS = [text for _, language, text in STEPS if language == "bash"]
 def project(checkout: Callable[[str], Path]) -> Iterator[Path]:
     """A checkout with rendered people as its data sets; what its commands have started ends with it."""
     folder = checkout("docs")
-    base = folder / "configs/demo.yaml"
+    base = folder / "configs/rendered.yaml"
     for name, layout, val_ids in (("mars", "mars", 2), ("mine", "folder", 0)):
-        text = SMALL.format(base=base.rename(folder / "base.yaml") if base.exists() else folder / "base.yaml",
-                            name=name, layout=layout, val_ids=val_ids)  # fmt: skip
+        text = SMALL.format(base=base, name=name, layout=layout, val_ids=val_ids)
         (folder / f"configs/{name}.yaml").write_text(text)
-    shutil.copy2(PROJECT / "configs/demo.yaml", base)
     small = folder / "configs/presets/small.yaml"
     small.write_text(small.read_text().replace("epochs: 20", "epochs: 1").replace("epochs: 10", "epochs: 1"))
 
@@ -148,8 +149,8 @@ def run(project: Path, command: str) -> None:
     environment = os.environ | {
         "PATH": f"{project / '.venv/bin'}:{os.environ['PATH']}",
         "OMP_NUM_THREADS": "1",
-        "SYNTH": "--train-ids 6 --test-ids 4 --cameras 2 --tracklets 1 --frames 8",
-        "SET": "stage1.epochs=1 stage2.epochs=1 stage2.ids_per_batch=2 dataset.val_ids=2 skeleton_encoder.depth=1",
+        "SYNTH": "--train-ids 8 --test-ids 8 --tracklets 1 --frames 8",
+        "SET": "stage1.epochs=1 stage2.epochs=1 stage2.reader_steps=2 dataset.val_ids=2 skeleton_encoder.depth=1",
     }
     if not command.startswith("make demo"):
         del environment["SET"]

@@ -41,7 +41,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = folder / "data/demo"
     people = SyntheticSpec(train_ids=4, test_ids=3, cameras=2, tracklets_per_camera=2, frames=6, height=128, width=64)
     render_mars(root, people, workers=1)
-    settings = load_settings(CONFIGS / "demo.yaml", SMALL)
+    settings = load_settings(CONFIGS / "rendered.yaml", SMALL)
     (folder / "configs").mkdir()
     (folder / "configs/demo.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     width = json.loads((CONFIGS / "vision/demo.json").read_text())["embed_dim"]

@@ -1,5 +1,6 @@
 """Commands that make data sets without videos: rendered people. Skeletons have a file of their own."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +14,7 @@ app = typer.Typer()
 @app.command(rich_help_panel=DATA)
 def demo(
     train_ids: Annotated[int, typer.Option(help="Training identities.")] = 96,
-    test_ids: Annotated[int, typer.Option(help="Test identities.")] = 40,
+    test_ids: Annotated[int, typer.Option(help="Test identities.")] = 48,
     workers: Workers = 2,
     set_: Set = None,
 ) -> None:
@@ -24,10 +25,9 @@ def demo(
     Example:
       csip demo
     """
-    from csip.synthetic.world import SyntheticSpec
     from pipelines import run_demo as stage
 
-    stage.run(set_ or [], SyntheticSpec(train_ids=train_ids, test_ids=test_ids), workers)
+    stage.run(set_ or [], replace(stage.PEOPLE, train_ids=train_ids, test_ids=test_ids), workers)
 
 
 @app.command(rich_help_panel=DATA)

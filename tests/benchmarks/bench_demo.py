@@ -25,13 +25,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from csip.config import Settings, load_settings
 from csip.models.factory import build_model, empty_encoder
 from csip.models.vision import create_vision
-from csip.synthetic.world import SyntheticSpec
+from csip.training.prediction import CLIPS, FRAMES, IDENTITIES
 from csip.training.stage2 import loss_terms, total_loss
+from pipelines.run_demo import PEOPLE
 from pose_cache.estimator import demo
 from pose_cache.joints import joint_set
 from pose_cache.shipped import CONFIGS
 
-PEOPLE = SyntheticSpec(train_ids=96, cameras=3, twin_share=0.25)  # what `csip synth` renders by default
 MODELS = 3  # that an evaluation compares
 
 
@@ -95,7 +95,13 @@ def training(settings: Settings) -> list[Part]:
         total_loss(loss_terms(output, labels, settings), settings).backward()
 
     update = counted(step)
+    prediction = model.prediction
+    assert prediction is not None
+    reader = prediction.reader.requires_grad_(True)
+    poses = torch.randn(IDENTITIES * CLIPS, clips.frames, len(reader.mean))
+    read = counted(lambda: reader(poses).sum().backward())
     with torch.no_grad():
+        pose = counted(lambda: prediction.poses(vision(images[0, :1]).tokens))
         embed = counted(lambda: model.eval().embed(images[:1], cameras[:1]))
     whole = math.ceil(PEOPLE.frames / clips.frames)
     held = settings.dataset.val_ids * tracklets * (settings.stage2.epochs // settings.stage2.val_every)
@@ -106,6 +112,9 @@ def training(settings: Settings) -> list[Part]:
         Part("stage 2", "skeleton prototypes", skeleton, people * tracklets * whole),
         Part("stage 2", f"steps of {batch} clips", update, steps * settings.stage2.epochs),
         Part("stage 2", "validation", embed, held),
+        Part("stage 2", "tokens that poses fit", frame, min(FRAMES, people * tracklets * PEOPLE.frames)),
+        Part("stage 2", "predicted poses", pose, people * tracklets * PEOPLE.frames),
+        Part("stage 2", "steps of the reader", read, settings.stage2.reader_steps),
         Part("evaluate", "clips of all models", embed, tested * whole * models),
     ]
 

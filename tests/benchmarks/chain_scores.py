@@ -60,7 +60,7 @@ class Chained:
 
 def pretrained_model(folder: Path) -> Path:
     """Write the demo's model as it is before both stages, its image encoder pretrained; return its folder."""
-    settings = load_settings(CONFIGS / "demo.yaml", [])
+    settings = load_settings(CONFIGS / "rendered.yaml", [])
     description = {
         "kind": "stage2", "dataset": "demo", "settings": settings.model_dump(mode="json"), "joint_set": "h36m17",
         "width": json.loads((CONFIGS / "vision" / "demo.json").read_text())["embed_dim"], "identities": 2,

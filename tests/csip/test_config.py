@@ -20,8 +20,8 @@ def test_shipped_settings_load_and_survive_a_round_trip(path: Path, tmp_path: Pa
 
 
 def test_overrides_win_over_the_file_and_keep_the_rest() -> None:
-    plain = load_settings(CONFIGS / "demo.yaml")
-    changed = load_settings(CONFIGS / "demo.yaml", ["stage1.epochs=3", "stage2.lr=1e-5", "vision.pretrained=null"])
+    plain = load_settings(CONFIGS / "rendered.yaml")
+    changed = load_settings(CONFIGS / "rendered.yaml", ["stage1.epochs=3", "stage2.lr=1e-5", "vision.pretrained=null"])
     assert (changed.stage1.epochs, changed.stage2.lr, changed.vision.pretrained) == (3, 1e-5, None)
     assert changed.stage1.batch == plain.stage1.batch
 
@@ -49,7 +49,7 @@ def test_extends_states_only_what_differs(tmp_path: Path) -> None:
 )
 def test_bad_settings_are_named(override: str, words: list[str]) -> None:
     with pytest.raises(CsipError) as error:
-        load_settings(CONFIGS / "demo.yaml", [override])
+        load_settings(CONFIGS / "rendered.yaml", [override])
     for word in words:
         assert word in str(error.value)
 
@@ -127,7 +127,7 @@ TEXTS = st.one_of(
 def test_names_and_paths_are_taken_as_they_stand(name: str, root: str, model: str, weights: str) -> None:
     texts = {"dataset.name": name, "dataset.root": root, "vision.model": model, "vision.pretrained": weights}
     for overrides in ([f"{key}={text}" for key, text in texts.items()], list(texts.items())):
-        settings = load_settings(CONFIGS / "demo.yaml", overrides)
+        settings = load_settings(CONFIGS / "rendered.yaml", overrides)
         assert settings.dataset.name == name
         assert settings.dataset.root == Path(root)
         assert (settings.vision.model, settings.vision.pretrained) == (model, weights)
@@ -138,7 +138,7 @@ def test_names_and_paths_are_taken_as_they_stand(name: str, root: str, model: st
 def test_names_and_paths_survive_a_settings_file(
     name: str, root: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    settings = load_settings(CONFIGS / "demo.yaml", [("dataset.name", name), ("dataset.root", root)])
+    settings = load_settings(CONFIGS / "rendered.yaml", [("dataset.name", name), ("dataset.root", root)])
     file = tmp_path_factory.mktemp("settings") / "settings.yaml"
     file.write_text(dump_settings(settings))
     assert load_settings(file) == settings
@@ -167,11 +167,11 @@ def test_numbers_lists_and_sections_are_parsed() -> None:
         "stage1.epochs=010", "stage1.lr=1e-3", "stage2.decay_epochs=[3, 4]", "clips.mean=[0.1, 0.2, 1e-1]", "stage2.mte= yes",
         "skeleton_training.window={width: 64, joints: off}", "dataset={val_ids: 3}",
     ]  # fmt: skip
-    settings = load_settings(CONFIGS / "demo.yaml", changes)
+    settings = load_settings(CONFIGS / "rendered.yaml", changes)
     assert (settings.stage1.epochs, settings.stage1.lr, settings.stage2.mte) == (10, 1e-3, True)
     assert (settings.stage2.decay_epochs, settings.clips.mean) == ((3, 4), (0.1, 0.2, 0.1))
     assert (settings.skeleton_training.window.width, settings.skeleton_training.window.joints) == (64, False)
-    assert (settings.dataset.name, settings.dataset.val_ids) == ("demo", 3), "a section's other settings stay"
+    assert (settings.dataset.name, settings.dataset.val_ids) == ("rendered", 3), "a section's other settings stay"
 
 
 @pytest.mark.parametrize(

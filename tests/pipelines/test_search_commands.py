@@ -55,7 +55,7 @@ def work(tmp_path_factory: pytest.TempPathFactory, walkers: Path) -> Path:
         json.dump({t.name: t.pid for t in tracklets.values()}, truth)
     changes = ["dataset.name=hall", "dataset.layout=folder", "dataset.val_ids=0", "runtime.workers=0",
                "runtime.device=cpu", "evaluation.compare_untrained=false"]  # fmt: skip
-    settings = load_settings(CONFIGS / "demo.yaml", changes)
+    settings = load_settings(CONFIGS / "rendered.yaml", changes)
     (folder / "configs").mkdir()
     (folder / "configs" / "hall.yaml").write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     width = json.loads((CONFIGS / "vision" / "demo.json").read_text())["embed_dim"]

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = ["--dataset", "walk", "--config", "small.yaml"]
 SETTINGS = f"""
-extends: {CONFIGS / "demo.yaml"}
+extends: {CONFIGS / "rendered.yaml"}
 dataset: {{name: walk, layout: folder, val_ids: 0}}
 stage1: {{epochs: 1}}
 stage2: {{epochs: 1, ids_per_batch: 2}}
@@ -51,7 +51,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     root = tmp_path_factory.mktemp("chain")
     description = {
         "kind": "stage2", "dataset": "demo", "joint_set": "h36m17", "width": 128, "identities": 2, "cameras": {},
-        "settings": load_settings(CONFIGS / "demo.yaml", []).model_dump(mode="json"),
+        "settings": load_settings(CONFIGS / "rendered.yaml", []).model_dump(mode="json"),
     }  # fmt: skip
     model = untrained_like(description, pretrained=True)
     save_model(root / "tower/model.safetensors", model.state_dict(), description)

@@ -145,10 +145,10 @@ def test_the_doctor_finds_all_well(installed: Path) -> None:
 
 
 def test_the_demo_runs_in_an_empty_folder_and_is_not_run_twice(installed: Path) -> None:
-    settings = ("stage1.epochs=1", "stage2.epochs=1", "stage2.ids_per_batch=2", "dataset.val_ids=0",
+    settings = ("stage1.epochs=1", "stage2.epochs=1", "stage2.ids_per_batch=2", "stage2.reader_steps=2",
                 "skeleton_encoder.depth=1", "runtime.workers=0", "evaluation.compare_untrained=false")  # fmt: skip
     options = [word for setting in settings for word in ("--set", setting)]
-    command = ("csip", "demo", "--train-ids", "4", "--test-ids", "3", *options)
+    command = ("csip", "demo", "--train-ids", "8", "--test-ids", "8", *options)
     first = run(installed, *command)
     empty = installed / "empty"
     assert "# demo" in first and "PA-MPJPE" in first
