@@ -31,7 +31,7 @@ from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
 from csip.files import atomic, parse_json, write_json, write_text
 from csip.monitor import Silent
-from csip.retrieval.controls import embed_shuffled, embed_with_skeletons
+from csip.retrieval.controls import embed_shuffled, embed_with_skeletons, has_skeletons
 from csip.retrieval.evaluation import Side, lookalike_groups, side
 from csip.retrieval.looks import look
 from csip.retrieval.model import Model
@@ -43,7 +43,6 @@ from csip.training.stage2 import train_stage2
 from pipelines.ablation_table import Study, forest, tables
 from pipelines.console import RichMonitor, console
 from pipelines.report_page.cards import looks_note
-from pose_cache.store import SkeletonStore
 
 BASELINE = "image branch alone"
 IMAGES, FUSED, SHUFFLED = "+ image prototypes", "+ fused prototypes", "control: skeletons of others"
@@ -276,7 +275,7 @@ def _train(
     outcomes = {"": _score(model, dataset, "images")}
     if whole:
         outcomes[REORDERED] = _score(model, dataset, "reordered")
-        if _has_test(skeletons, dataset):
+        if has_skeletons(skeletons, dataset):
             outcomes[TEACHER] = _score(model, dataset, "skeletons", skeletons)
     write_json(finished, {"inputs": inputs, "outcomes": {label: one.as_dict() for label, one in outcomes.items()}})
 
@@ -310,12 +309,6 @@ def _strata(dataset: Dataset) -> Pairs:
     groups = lookalike_groups(dataset)
     alike = [[pid for pid, group in groups.items() if group == number] for number in sorted(set(groups.values()))]
     return {"look-alikes": alike} if alike else {}
-
-
-def _has_test(skeletons: Path, dataset: Dataset) -> bool:
-    """Whether the cache has the skeletons of the test tracklets, as `csip skeletons --test-too` extracts them."""
-    with SkeletonStore(skeletons) as store:
-        return all(t.name in store for t in (*dataset.query, *dataset.gallery))
 
 
 def _get(tree: dict[str, Any], key: str) -> Any:

@@ -64,7 +64,9 @@ def run(settings: Settings, run_folder: Path, cross_dataset: bool, second_look: 
                 f"{labels} is a proposal of `csip cluster`, and nobody has corrected it: the metrics compare descriptors with a "
                 "guess made from descriptors, not with the truth"
             )
-        evaluation = evaluate(model, dataset, monitor, fabric)
+        cache = None if cross_dataset else skeletons_of(path.parent)
+        there = cache if cache is not None and cache.exists() else None
+        evaluation = evaluate(model, dataset, monitor, fabric, there)
     if not fabric.is_global_zero:
         return
     if evaluation.descriptors is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from csip.data.readers import load_dataset
+from csip.data.skeletons import SPLITS
 from csip.synthetic.world import SyntheticSpec
 from pipelines import evaluate_run, extract_skeletons, paths, render_tracklets, train_stage1, train_stage2, write_report
 from pipelines.console import console
@@ -40,6 +41,7 @@ def run(changes: list[str], spec: SyntheticSpec, workers: int) -> None:
             load_dataset(settings.dataset),
             cache,
             estimator=settings.estimator,
+            splits=SPLITS,
             options=ExtractOptions(device=settings.runtime.device),
         )
 

@@ -30,7 +30,8 @@ from pose_cache.store import Provenance, TrackletSkeletons, write_store
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[1] / "docs"
-SMALL = ("runtime.workers=0", "runtime.device=cpu", "runtime.precision=32-true", "evaluation.compare_untrained=false",
+SMALL = ("dataset.name=demo",
+         "runtime.workers=0", "runtime.device=cpu", "runtime.precision=32-true", "evaluation.compare_untrained=false",
          "dataset.val_ids=0", "skeleton_encoder.depth=1", "stage2.ids_per_batch=2")  # fmt: skip
 
 

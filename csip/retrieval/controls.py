@@ -7,6 +7,7 @@ in another order, what is lost is what the model had from their order.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,13 @@ from csip.monitor import Monitor
 from csip.retrieval.embedding import clips_of, tracklet_descriptor
 from csip.retrieval.model import Model
 from csip.runtime import to_device
+from pose_cache.store import SkeletonStore
+
+
+def has_skeletons(cache: Path, dataset: Dataset) -> bool:
+    """Whether a cache has the skeletons of the test tracklets, as `csip skeletons --test-too` extracts them."""
+    with SkeletonStore(cache) as store:
+        return all(t.name in store for t in (*dataset.query, *dataset.gallery))
 
 
 def embed_with_skeletons(

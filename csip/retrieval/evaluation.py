@@ -17,9 +17,11 @@ from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
 from csip.data.fingerprints import evaluation_data
 from csip.data.numerals import whole
 from csip.data.readers import is_labelled
+from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
 from csip.files import parse_json
 from csip.monitor import Monitor, Silent
+from csip.retrieval.controls import embed_with_skeletons, has_skeletons
 from csip.retrieval.descriptors import Descriptors
 from csip.retrieval.embedding import Embedder, clip_descriptors, clips_of, embed_together, tracklet_descriptor
 from csip.retrieval.metrics import Ranking, by_camera, chance, confidence_intervals, rank, rank_distances
@@ -29,11 +31,17 @@ from csip.retrieval.scores import CONFIDENCE, CameraScores, Evaluation, Lookalik
 from csip.retrieval.twins import tell_twins_apart, twin_strata
 from csip.runtime import share
 
+TEACHER = "with skeletons at the test"
+
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
 def evaluate(
-    model: Model, dataset: Dataset, monitor: Monitor | None = None, fabric: Fabric | None = None
+    model: Model,
+    dataset: Dataset,
+    monitor: Monitor | None = None,
+    fabric: Fabric | None = None,
+    skeletons: Path | None = None,
 ) -> Evaluation:
     """Score a model on a data set's query and gallery; what to score and how is in the model's ``settings.evaluation``.
 
@@ -41,6 +49,9 @@ def evaluate(
     ----------
     fabric
         Processes that call this together: each embeds a share of the tracklets, and every one returns the same.
+    skeletons
+        A skeleton cache. Where it has those of the test, and untrained models are compared, so is the model as its own teacher,
+        which sees them: the most that images alone could reach.
 
     Raises
     ------
@@ -65,7 +76,12 @@ def evaluate(
     embedders = [candidate.embedder(dataset.name) for candidate in models.values()]
     found = embed_sides(embedders, dataset.root, query, gallery, monitor, fabric)
     strata = twin_strata(dataset)
-    for label, (asked, ranked) in zip(models, found, strict=True):
+    labels = list(models)
+    tracklets_alone = settings.evaluation.compare_untrained and settings.evaluation.level == "tracklet"
+    if skeletons is not None and tracklets_alone and has_skeletons(skeletons, dataset):
+        labels.insert(-1, TEACHER)
+        found.insert(-1, _taught(model, dataset, skeletons, monitor))
+    for label, (asked, ranked) in zip(labels, found, strict=True):
         scores = score(asked, ranked, query, gallery, groups, settings.evaluation, device)
         twins = tell_twins_apart(asked, query.labels, ranked, gallery.labels, strata)
         rows[label] = replace(scores, strata=twins.scores())
@@ -87,6 +103,16 @@ def evaluate(
         descriptors,
         data,
     )
+
+
+def _taught(model: Model, dataset: Dataset, cache: Path, monitor: Monitor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the descriptors of queries and gallery by the branch that sees skeletons; every process does it all."""
+    everyone = list({t.name: t for t in (*dataset.query, *dataset.gallery)}.values())
+    found = embed_with_skeletons(
+        model, dataset, everyone, load_skeletons(cache, everyone, model.settings.clips.max_gap), monitor
+    )
+    row = {t.name: i for i, t in enumerate(everyone)}
+    return found[[row[t.name] for t in dataset.query]], found[[row[t.name] for t in dataset.gallery]]
 
 
 @dataclass(frozen=True)
