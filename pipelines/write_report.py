@@ -13,7 +13,7 @@ from pipelines.console import RichMonitor, console
 from pipelines.extract_skeletons import preview
 from pipelines.markdown import code, plain
 from pipelines.report_page import page
-from pipelines.report_page.cards import looks_note, strata_table
+from pipelines.report_page.cards import looks_note, some_look_alike, strata_table
 from pose_cache.outcome import read_record
 
 
@@ -97,7 +97,7 @@ def write_markdown(
 
 def _ranking(scored: dict[str, Any]) -> list[str]:
     protocol, figures = scored["protocol"], scored["figures"]
-    alike = "lookalikes" in figures
+    alike = some_look_alike(figures)
     split = "" if protocol["split"] is None else f"split {protocol['split']}; "
     lines = [
         f"{figures['valid_queries']} valid queries of {protocol['query_entries']} against {protocol['gallery_entries']} gallery "

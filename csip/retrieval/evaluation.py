@@ -31,7 +31,7 @@ from csip.retrieval.scores import CONFIDENCE, CameraScores, Evaluation, Lookalik
 from csip.retrieval.twins import tell_twins_apart, twin_strata
 from csip.runtime import share
 
-TEACHER = "with skeletons at the test"
+TEACHER = "with skeletons"
 
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 

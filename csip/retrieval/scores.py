@@ -248,7 +248,8 @@ class Evaluation:
             f"{self.dataset}{split}: {metrics.valid_queries} valid queries of {protocol.query_entries}, "
             f"{protocol.gallery_entries} gallery {what} ({protocol.gallery}), {protocol.sampling} sampling"
         )
-        alike = metrics.lookalikes is not None
+        # Where everyone has look-alikes, their metrics are those of all.
+        alike = metrics.lookalikes is not None and metrics.lookalikes.valid_queries != metrics.valid_queries
         columns = ["", "Rank-1", "Rank-5", "mAP", "mINP"]
         columns += ["look-alikes: Rank-1", "look-alikes: mAP", "own pair only: Rank-1"] if alike else []
         rows = [_row(label, row, len(columns)) for label, row in (*self.compared.items(), ("trained", metrics))]
@@ -288,7 +289,8 @@ def _row(label: str, row: ModelScores, columns: int) -> tuple[str, ...]:
     scores, alike = row.scores, row.lookalikes
     values = [scores.rank1, scores.rank5, scores.map, scores.minp]
     values += [] if alike is None else [alike.scores.rank1, alike.scores.map, alike.pair_rank1]
-    return _filled([label, *("" if value is None else f"{value:.1%}" for value in values)], columns)
+    cells = [label, *("" if value is None else f"{value:.1%}" for value in values)]
+    return _filled(cells[:columns], columns)
 
 
 def _with_interval(one: StratumScores) -> str:

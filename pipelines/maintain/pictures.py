@@ -29,6 +29,7 @@ from pose_cache.store import SkeletonStore
 SANS = "-apple-system, 'Segoe UI', Helvetica, Arial, sans-serif"
 MONO = "ui-monospace, SFMono-Regular, Menlo, Consolas, monospace"
 LISTS = 668  # pixels of the ranked lists that are shown: one query
+FRAMES = 16  # of a walk that are shown
 SMOOTH = 4  # lines are drawn so many times as large and shrunk, which smooths them
 
 
@@ -172,7 +173,7 @@ def draw_walkers(
     with SkeletonStore(cache) as store:
         chosen = [store.read(name) for name in _most_lively(store, people)]
         joints = store.joint_set
-    frames = min(len(tracklet.frames) for tracklet in chosen)
+    frames = min(FRAMES, *(len(tracklet.frames) for tracklet in chosen))
     pictures = []
     for number in range(frames):
         cells = []

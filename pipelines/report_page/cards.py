@@ -63,10 +63,15 @@ def stats(figures: Mapping[str, Any], chance: Mapping[str, Any]) -> list[Stat]:
     return result
 
 
+def some_look_alike(figures: Mapping[str, Any]) -> bool:
+    """Whether some queries have look-alikes, and others not: where all have, their metrics are those of all."""
+    return "lookalikes" in figures and figures["lookalikes"]["valid_queries"] != figures["valid_queries"]
+
+
 def models_table(scored: Mapping[str, Any]) -> Table:
     """Compare the trained model with chance and with what it was before."""
     figures = scored["figures"]
-    alike = "lookalikes" in figures
+    alike = some_look_alike(figures)
     head = [
         "",
         *FIGURES.values(),
@@ -108,7 +113,7 @@ def looks_note(protocol: Mapping[str, Any]) -> str:
 
 def _with_interval(one: Mapping[str, Any]) -> str:
     low, high = one["interval"]
-    return f"{100 * one['own_twin']:.1f} ({100 * low:.0f} to {100 * high:.0f})"
+    return f"{100 * one['own_twin']:.1f} ({100 * low:.0f}-{100 * high:.0f})"
 
 
 def camera_title(number: int, names: Mapping[int, str]) -> str:

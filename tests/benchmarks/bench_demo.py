@@ -32,7 +32,9 @@ from pose_cache.estimator import demo
 from pose_cache.joints import joint_set
 from pose_cache.shipped import CONFIGS
 
-MODELS = 3  # that an evaluation compares
+MODELS = 4  # that the evaluation compares, the one that sees skeletons included
+TRAINED = PEOPLE.train_ids * PEOPLE.cameras * PEOPLE.tracklets_per_camera
+TESTED = PEOPLE.test_ids * PEOPLE.cameras * PEOPLE.tracklets_per_camera + PEOPLE.distractors
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def skeletons() -> list[Part]:
     with torch.inference_mode():
         detect = counted(lambda: pose2d(torch.zeros(1, 3, 128, 64), None, mode="tensor"))
         lift = counted(lambda: lifter(torch.zeros(1, frames, 17, 3), None, mode="tensor")) / frames
-    units = PEOPLE.train_ids * PEOPLE.cameras * PEOPLE.tracklets_per_camera * frames
+    units = (TRAINED + TESTED) * frames
     return [Part("skeletons", "2D keypoints", detect, units), Part("skeletons", "lifting", lift, units)]
 
 
@@ -73,7 +75,6 @@ def training(settings: Settings) -> list[Part]:
     clips = settings.clips
     tracklets = PEOPLE.cameras * PEOPLE.tracklets_per_camera
     people = PEOPLE.train_ids - settings.dataset.val_ids
-    tested = PEOPLE.test_ids * tracklets + PEOPLE.distractors
     batch = settings.stage2.ids_per_batch * settings.stage2.tracklets_per_id
     steps = people * math.ceil(tracklets / settings.stage2.tracklets_per_id) // settings.stage2.ids_per_batch
     vision = create_vision(settings.vision.model, None, (clips.height, clips.width))
@@ -115,7 +116,7 @@ def training(settings: Settings) -> list[Part]:
         Part("stage 2", "tokens that poses fit", frame, min(FRAMES, people * tracklets * PEOPLE.frames)),
         Part("stage 2", "predicted poses", pose, people * tracklets * PEOPLE.frames),
         Part("stage 2", "steps of the reader", read, settings.stage2.reader_steps),
-        Part("evaluate", "clips of all models", embed, tested * whole * models),
+        Part("evaluate", "clips of all models", embed, TESTED * whole * models),
     ]
 
 

@@ -271,8 +271,8 @@ def test_twins_are_told_by_the_trait_they_differ_in() -> None:
     scored = {"figures": model(0.75), "compared": {"chance": {"rank1": 0.1}, "before training": model(0.5)}}
     table = strata_table(scored)
     assert table is not None and table.head == ["twins differ in", "body"]
-    assert table.rows == [["before training", "50.0 (40 to 90)"], ["trained", "75.0 (40 to 90)"]]
-    assert "| trained | 75.0 (40 to 90) |" in _strata(scored)
+    assert table.rows == [["before training", "50.0 (40-90)"], ["trained", "75.0 (40-90)"]]
+    assert "| trained | 75.0 (40-90) |" in _strata(scored)
     assert _strata({"figures": {}, "compared": {}}) == []
 
 
