@@ -71,7 +71,7 @@ def nearest(prototypes: Tensor, count: int = 16) -> np.ndarray:
     """Return for each identity the labels of the others whose prototypes (N, C) have the largest cosine, (N, count)."""
     unit = nn.functional.normalize(prototypes, dim=1)
     similarity = (unit @ unit.T).fill_diagonal_(-torch.inf)
-    return similarity.topk(min(count, len(unit) - 1), dim=1).indices.numpy()
+    return similarity.topk(min(count, len(unit) - 1), dim=1).indices.numpy(force=True)
 
 
 def refresh_prototypes(
