@@ -90,7 +90,8 @@ class Place:
         root = Path(str(dataset.root).replace(SEED, str(seed))) if dataset.root is not None else None
         update = {
             "dataset": dataset.model_copy(update={"root": root}),
-            "runtime": runtime.model_copy(update={"seed": seed}),
+            # Trainings run beside each other, in processes that may not start others to decode frames.
+            "runtime": runtime.model_copy(update={"seed": seed, "workers": 0}),
         }
         cache = Path(str(self.skeletons).replace(SEED, str(seed)))
         return Place(self.settings.model_copy(update=update), cache, self.out / f"seed{seed}")

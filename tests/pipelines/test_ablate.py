@@ -144,7 +144,7 @@ def test_each_seed_may_have_a_world_of_its_own(settings: Settings, tmp_path: Pat
     )
     third = place.of(2)
     assert third.settings.dataset.path == Path("data/world-2") and third.skeletons == Path("data/world-2/skeletons.h5")
-    assert third.settings.runtime.seed == 2 and third.out == tmp_path / "seed2"
+    assert third.settings.runtime.seed == 2 and third.settings.runtime.workers == 0 and third.out == tmp_path / "seed2"
     with pytest.raises(CsipError, match=r"world-0/skeletons\.h5: no such"):
         ablate.run(place.settings, place.skeletons, tmp_path, [0], workers=1)
 

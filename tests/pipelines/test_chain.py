@@ -99,7 +99,7 @@ def test_killed_extraction_is_resumed_to_the_same_content(project: Path, tmp_pat
 
     import h5py
 
-    csip = [str(project / ".venv/bin/csip"), "skeletons", "--dataset", "demo", "--shard-frames", "64"]
+    csip = [str(project / ".venv/bin/csip"), "skeletons", "--dataset", "demo", "--test-too", "--shard-frames", "64"]
     out = tmp_path / "killed.h5"
     process = subprocess.Popen([*csip, "--out", str(out)], cwd=project, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
