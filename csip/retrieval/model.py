@@ -22,7 +22,12 @@ from csip.retrieval.embedding import Embedder, PixelEmbedder, own_cameras
 from csip.retrieval.frames import Frame, frames_in, read_pixels
 from csip.runtime import Precision
 
-DEMO_ENCODER = "demo.safetensors"
+RENDERED_ENCODERS = ("demo.safetensors", "poses.safetensors")  # weights that ship and know rendered people alone
+
+
+def knows_rendered_people(pretrained: str | None) -> bool:
+    """Whether the weights that an image encoder starts from (``vision.pretrained``) know rendered people alone."""
+    return pretrained is not None and Path(pretrained).name in RENDERED_ENCODERS
 
 
 @dataclass(eq=False)
@@ -149,9 +154,7 @@ class Model:
     def cautions(self, root: Path, dataset: str) -> list[str]:
         """Say what makes descriptors of frames below `root`, of a data set of that name, worse than they could be."""
         texts = []
-        pretrained = self.settings.vision.pretrained
-        of_rendered_people = pretrained is not None and Path(pretrained).name == DEMO_ENCODER
-        if of_rendered_people and not (root / "truth.npz").exists():
+        if knows_rendered_people(self.settings.vision.pretrained) and not (root / "truth.npz").exists():
             texts.append(
                 "this model's image encoder is the demo's, which was trained on rendered people: of real people its "
                 "descriptors say little more than the colour of their clothing"

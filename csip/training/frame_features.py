@@ -169,14 +169,17 @@ def embed_frames(
     """Return a feature of every frame, (N, C) float32, by default the projected CLS token, without a camera embedding."""
     chunks = FrameChunks(root, frames, settings.clips, settings.runtime.embed_batch)
     loader = DataLoader(chunks, batch_size=None, **loader_options(settings.runtime, device))
-    features: list[np.ndarray] = []
+    features = np.empty(0, dtype=np.float32)
     vision, precision = vision.to(device).eval(), precision_of(settings.runtime, device)
     for start, images in loader:
         with torch.no_grad(), autocast(precision, device):
             seen = vision(normalize(to_device(images, device), settings.clips))
-            features.append(feature(seen).float().cpu().numpy())
+            found = feature(seen).float().cpu().numpy()
+        if not len(features):  # how wide a feature is shows in the first ones
+            features = np.empty((len(frames), found.shape[1]), dtype=np.float32)
+        features[start : start + len(images)] = found
         monitor.progress(task, start + len(images), len(frames))
-    return np.concatenate(features)
+    return features
 
 
 def _key(weights: str, root: Path, tracklets: Sequence[Tracklet], settings: Settings, precision: Precision) -> str:

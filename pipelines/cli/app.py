@@ -54,9 +54,9 @@ def csip(
     """Video person re-identification pretrained on 3D skeletons.
 
     Example:
-      csip synth --out data/demo
-      csip skeletons --dataset demo
-      csip train-stage1 --dataset demo
+      csip synth --out data/rendered
+      csip skeletons --dataset rendered
+      csip train-stage1 --dataset rendered
 
     `csip COMMAND --help` explains a command, `csip settings` lists the settings of a run.
     """

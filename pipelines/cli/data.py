@@ -32,7 +32,7 @@ def demo(
 
 @app.command(rich_help_panel=DATA)
 def synth(
-    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/demo"),
+    out: Annotated[Path, typer.Option(help="Folder to write.")] = Path("data/rendered"),
     seed: Annotated[int, typer.Option(help="Seed of people, cameras and walks.")] = 0,
     train_ids: Annotated[int, typer.Option(help="Training identities.")] = 96,
     test_ids: Annotated[int, typer.Option(help="Test identities.")] = 40,

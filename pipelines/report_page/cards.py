@@ -13,11 +13,11 @@ import yaml
 from markupsafe import Markup
 
 from csip.data.dataset import DISTRACTOR, Dataset, Tracklet
+from csip.retrieval.model import knows_rendered_people
 from pipelines.report_page.charts import histogram
 
 Rows = list[tuple[str, str]]
 FIGURES = {"rank1": "Rank-1", "rank5": "Rank-5", "map": "mAP", "minp": "mINP"}
-DEMO_WEIGHTS = "vision/demo.safetensors"
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def demo_note(settings: Mapping[str, Any] | None, skeletons: Mapping[str, Any] |
     if rendered:
         return None
     what = []
-    if settings is not None and settings["vision"]["pretrained"] == DEMO_WEIGHTS:
+    if settings is not None and knows_rendered_people(settings["vision"]["pretrained"]):
         what.append("image encoder")
     if skeletons is not None and skeletons.get("estimator") == "demo":
         what.append("pose estimator")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from csip.retrieval.evaluation import TEACHER
+from pipelines.run_demo import PEOPLE as PEOPLE_OF_DEMO
 from pose_cache.store import SkeletonStore
 
 pytestmark = pytest.mark.slow
@@ -43,6 +45,16 @@ def make(project: Path, *targets: str) -> str:
 def stages(output: str) -> list[str]:
     """The commands that Make ran, in order."""
     return [line.split()[1] for line in output.splitlines() if line.startswith(".venv/bin/csip")]
+
+
+def test_make_demo_renders_who_the_command_renders() -> None:
+    found = re.search(r"^SYNTH \?= (.*)$", (PROJECT / "Makefile").read_text(), re.MULTILINE)
+    assert found is not None
+    spec = {
+        "--seed": PEOPLE_OF_DEMO.seed, "--train-ids": PEOPLE_OF_DEMO.train_ids, "--test-ids": PEOPLE_OF_DEMO.test_ids,
+        "--tracklets": PEOPLE_OF_DEMO.tracklets_per_camera,
+    }  # fmt: skip
+    assert found[1].split() == [word for name, value in spec.items() for word in (name, str(value))]
 
 
 def test_make_demo_runs_the_chain_once(project: Path) -> None:

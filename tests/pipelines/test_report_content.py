@@ -251,9 +251,10 @@ def test_frames_that_cannot_be_read_are_passed_over(run: Run) -> None:
     assert strip.pop(lost.name) is None and all(strip.values())
 
 
-def test_demo_weights_on_real_people_are_told(run: Run) -> None:
+@pytest.mark.parametrize("weights", ["vision/demo.safetensors", "vision/poses.safetensors"])
+def test_demo_weights_on_real_people_are_told(run: Run, weights: str) -> None:
     settings = run.settings.model_dump(mode="json")
-    demo = {**settings, "vision": {**settings["vision"], "pretrained": cards.DEMO_WEIGHTS}}
+    demo = {**settings, "vision": {**settings["vision"], "pretrained": weights}}
     assert cards.demo_note(settings, None, rendered=False) is None
     assert cards.demo_note(demo, {"estimator": "demo"}, rendered=True) is None
     assert "image encoder made" in str(cards.demo_note(demo, {"estimator": "human3d"}, rendered=False))
