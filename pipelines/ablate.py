@@ -1,8 +1,9 @@
 """What each part of the method adds: the same training with parts left out, over several seeds, with controls.
 
 The rows add one part at a time. Controls are trained beside them: prototypes of images alone are a row of their own, and the
-skeletons of somebody else follow fused prototypes and predicted skeletons. Two more score the whole method again: with skeletons
-at the test, as its teacher, and with the frames of each clip in another order.
+skeletons of somebody else follow fused prototypes and predicted skeletons. The last row has predicted skeletons without what was
+added between those two. Two more score the whole method again: with skeletons at the test, as its teacher, and with the frames
+of each clip in another order.
 
 Each row and seed is a run of its own below the output folder, trained and scored as the stages do it; finished runs are kept,
 and an interrupted study resumes. Runs are parallel, one process each.
@@ -47,6 +48,7 @@ from pipelines.report_page.cards import looks_note
 BASELINE = "image branch alone"
 IMAGES, FUSED, SHUFFLED = "+ image prototypes", "+ fused prototypes", "control: skeletons of others"
 WRONGLY_TAUGHT = "control: predicted as others"
+PLAIN = "control: without PFU and temporal modelling"
 TEACHER, REORDERED = "control: skeletons at the test", "control: frames in another order"
 # In the order in which they are added; each with the settings that leave it out.
 PARTS: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -192,6 +194,9 @@ def rows_of(settings: Settings) -> list[Row]:
         rows.append(Row(label, _changed(settings, without)))
         if label in CONTROLS:
             rows.append(Row(CONTROLS[label], _changed(settings, {**without, "stage2.skeletons": "others"})))
+    if settings.stage2.predict_skeletons:
+        between = {key: value for label, off in PARTS if label not in (IMAGES, FUSED) for key, value in off.items()}
+        rows.append(Row(PLAIN, _changed(settings, between)))
     return rows
 
 
@@ -201,6 +206,8 @@ def comparisons(settings: Settings) -> list[tuple[str, str]]:
     whole = labels[-1]
     parts = [(later, before) for before, later in itertools.pairwise(labels)]
     controls = [(part, control) for part, control in CONTROLS.items() if part in labels]
+    if settings.stage2.predict_skeletons:
+        controls += [(whole, PLAIN), (PLAIN, FUSED)]
     return [*parts, *controls, (whole, REORDERED), (TEACHER, whole), (whole, IMAGES), (whole, BASELINE)]
 
 
@@ -212,7 +219,7 @@ def _collect(rows: dict[int, list[Row]], places: dict[int, Place]) -> Study:
             written = parse_json((places[seed].out / row.folder / "ablation.json").read_bytes())
             for control, outcomes in written["outcomes"].items():
                 found.setdefault(control or row.label, []).append(Outcomes.from_dict(outcomes))
-    whole = next(iter(rows.values()))[-1].settings  # or its control, of the same parts
+    whole = next(iter(rows.values()))[-1].settings  # or a control, of which the same rows are compared
     return Study(tuple(rows), found, [pair for pair in comparisons(whole) if found.keys() >= set(pair)])
 
 

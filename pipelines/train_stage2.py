@@ -23,5 +23,7 @@ def run(settings: Settings, skeletons: Path, run_folder: Path, overwrite: bool) 
         f"stage 2: epoch {result.chosen_epoch} of {settings.stage2.epochs} kept, {result.seconds:.0f} s "
         f"-> {run_folder / 'stage2'}"
     )
-    for score in result.validation:
-        console.print(f"  epoch {score.epoch}: mAP on held-out training identities {score.map:.1%}")
+    for validation in result.validation:
+        console.print(f"  epoch {validation.epoch}: mAP on held-out training identities {validation.map:.1%}")
+    for weight, score in result.f4_map.items():
+        console.print(f"  predicted skeletons weigh {weight:g}: mAP on held-out training identities {score:.1%}")

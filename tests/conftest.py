@@ -12,6 +12,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from whole_method import WHOLE
 
 from csip.config import Settings
 from csip.data import mars
@@ -111,7 +112,7 @@ def settings(walkers: Path, tower: Path) -> Settings:
         "stage1": {"epochs": 3, "batch": 8, "warmup_epochs": 1},
         "stage2": {
             "epochs": 3, "ids_per_batch": 2, "tracklets_per_id": 2, "lr": 1e-4, "warmup_epochs": 1,
-            "decay_epochs": [2], "val_every": 2,
+            "decay_epochs": [2], "val_every": 2, **WHOLE,
         },
         "runtime": {"device": "cpu", "precision": "32-true", "workers": 0},
     })  # fmt: skip

@@ -51,5 +51,14 @@ class Settings(Section):
     @model_validator(mode="after")
     def check_modules(self) -> Settings:
         if self.stage2.atd and not self.stage2.mte:
-            raise ValueError("stage2.atd distils message tokens and needs stage2.mte: true; set stage2.atd: false too")
+            raise ValueError(
+                "stage2.atd distils message tokens and needs stage2.mte: true; set stage2.atd: false or mte: true"
+            )
+        temporal = self.stage2.mte or self.stage2.ta
+        if self.stage2.lambda_distill and not temporal:
+            raise ValueError("stage2.lambda_distill is of temporal modelling: it needs stage2.mte or stage2.ta: true")
+        if self.stage2.train_skeleton_encoder and not (temporal or self.stage2.update_prototypes):
+            raise ValueError(
+                "stage2.train_skeleton_encoder: nothing would train it; it needs stage2.update_prototypes, mte or ta: true"
+            )
         return self

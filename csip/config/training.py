@@ -79,8 +79,8 @@ class Stage2Settings(Section):
     """Weight of the prototype loss L_CSIP, lambda_1 of the paper (authors: 1)."""
     lambda_frame: float = Field(0.1625, ge=0)
     """Weight of the frame classification loss L_Frame, lambda_2 of the paper (authors: 1.3 / T)."""
-    lambda_distill: float = Field(1.0, ge=0)
-    """Weight of the distillation from the branch with skeletons to the test branch; 0: off (authors)."""
+    lambda_distill: float = Field(0.0, ge=0)
+    """Weight of the distillation from the branch with skeletons to the test branch, with temporal modelling; 0: off (authors)."""
     skeletons: Literal["own", "others"] = "own"
     """Skeletons that training sees: each identity's own; control: those of another identity."""
     prototypes: Literal["fused", "images"] = "fused"
@@ -95,8 +95,8 @@ class Stage2Settings(Section):
     """Layers of the prototype decoder (paper: 2)."""
     project_prototypes: bool = False
     """The updater as the authors have it: LayerNorm and projection of prototypes and tokens, quick GELU, no zero start."""
-    update_prototypes: bool = True
-    """Update of the fused prototypes by each clip before they are compared with it; false: fused prototypes only."""
+    update_prototypes: bool = False
+    """Update of the fused prototypes by each clip before they are compared with it (PFU; paper: true)."""
     detach_tokens: bool = True
     """Stops the gradient from the prototype update to the encoders (authors: false)."""
     update_tokens: Literal["cls", "all"] = "cls"
@@ -109,14 +109,15 @@ class Stage2Settings(Section):
     """Fine-tuning of the skeleton encoder too; false: frozen (paper)."""
     detach_visual: bool = True
     """Stops the gradient from temporal modelling to the image encoder (authors: true)."""
-    mte: bool = True
-    """Temporal modelling: message tokens with attention over time; without mte and ta there is no temporal modelling."""
-    atd: bool = True
-    """Temporal modelling: distillation of the skeleton's message tokens into the visual ones; needs mte."""
-    ta: bool = True
-    """Temporal modelling: aggregation of each frame's tokens by attention pooling."""
-    predict_skeletons: bool = False
-    """Prediction of the skeletons from the images after the epochs, and a feature of how they move, which the test then has."""
+    mte: bool = False
+    """Temporal modelling: message tokens with attention over time; without mte and ta there is none (paper: true)."""
+    atd: bool = False
+    """Temporal modelling: distillation of the skeleton's message tokens into the visual ones; needs mte (paper: true)."""
+    ta: bool = False
+    """Temporal modelling: aggregation of each frame's tokens by attention pooling (paper: true)."""
+    predict_skeletons: bool = True
+    """Prediction of the skeletons from the images after the epochs, and a feature of how they move, which the test then has;
+    held-out identities choose its weight (authors: false)."""
     reader_steps: int = Field(400, ge=1)
     """Batches of 128 clips that teach the reader of predicted skeletons who moves how."""
     temporal_heads: int | None = Field(None, ge=1)

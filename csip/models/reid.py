@@ -189,11 +189,13 @@ class ReIDModel(nn.Module):
         """
         vision, tokens = self._see(images, camera)
         projected = vision.projected.unflatten(0, images.shape[:2])
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_skeleton_encoder):
-            skeleton = self.skeleton(joints, valid)
         f1, f2 = self._mean_cls(vision, images.shape[1])
-
-        clip_tokens, mask = self._update_tokens(tokens, projected, skeleton, valid)
+        skeleton, clip_tokens, mask = None, projected, None
+        if self.pfu.update or self.sgtm is not None:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.train_skeleton_encoder):
+                skeleton = self.skeleton(joints, valid)
+        if self.pfu.update and skeleton is not None:
+            clip_tokens, mask = self._update_tokens(tokens, projected, skeleton, valid)
         prototypes = self.pfu(clip_tokens.detach() if self.settings.detach_tokens else clip_tokens, mask)
         csip_logits = prototype_logits(f2, prototypes, self.temperature.scale(), self.normalize)
         f1, f2, csip_logits = gather(f1), gather(f2), gather(csip_logits)
@@ -242,8 +244,9 @@ class ReIDModel(nn.Module):
         Returns
         -------
         Tensor
-            (B, 2 D + C) float32, [f1; f2; f3]; of norm 1 with `part_norm`. Without f3 where there is no temporal modelling;
-            with f4, (B, C), at the end where skeletons are predicted; given joints, it is the skeleton encoder's feature.
+            (B, W) float32, [f1; f2; f3; f4] of D, C, D and C numbers; of norm 1 with `part_norm`. f3 is there with temporal
+            modelling, f4 where skeletons are predicted: by the weight of the prediction, and given joints it is the skeleton
+            encoder's feature.
         """
         vision, tokens = self._see(images, camera)
         parts = list(self._mean_cls(vision, images.shape[1]))
@@ -252,9 +255,12 @@ class ReIDModel(nn.Module):
             parts.append(self.sgtm(tokens, skeleton, valid).float().mean(dim=1))
         if self.prediction is not None:
             parts.append(self.prediction(tokens) if skeleton is None else self.skeleton.pool(skeleton, valid))
-        if not self.part_norm:
-            return torch.cat(parts, dim=1)
-        return F.normalize(torch.cat([F.normalize(part, dim=1) for part in parts], dim=1), dim=1)
+        if self.part_norm:
+            parts = [F.normalize(part, dim=1) for part in parts]
+        if self.prediction is not None:
+            parts[-1] = self.prediction.weight * parts[-1]
+        descriptor = torch.cat(parts, dim=1)
+        return F.normalize(descriptor, dim=1) if self.part_norm else descriptor
 
     def split_state(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the model's state in two: what :meth:`embed` computes with, and what training alone needs."""

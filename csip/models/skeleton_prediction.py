@@ -28,15 +28,22 @@ class SkeletonPrediction(nn.Module):
         Of the J joints of a skeleton.
     frequencies, features : int
         Of the :class:`MotionReader`.
+
+    Attributes
+    ----------
+    weight : Tensor
+        () buffer, how much the feature weighs beside another part of a descriptor.
     """
 
     pairs: Tensor
     sides: Tensor
+    weight: Tensor
 
     def __init__(self, inputs: int, joints: JointSet, frequencies: int, features: int) -> None:
         super().__init__()
         self.register_buffer("pairs", torch.triu_indices(joints.size, joints.size, 1), persistent=False)
         self.register_buffer("sides", torch.tensor(joints.mirror_pairs).T, persistent=False)
+        self.register_buffer("weight", torch.ones(()))
         numbers = 3 * joints.size + self.pairs.shape[1] + 3 * self.sides.shape[1]
         self.project = nn.Linear(inputs, numbers)
         nn.init.zeros_(self.project.weight)

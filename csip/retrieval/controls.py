@@ -42,14 +42,14 @@ def embed_with_skeletons(
 
     Returns
     -------
-    ndarray, shape (tracklets, 2 D + C), float32
+    ndarray, shape (tracklets, W), float32
         Unit length.
     """
     return _embed(model, dataset, tracklets, monitor, skeletons=skeletons)
 
 
 def embed_shuffled(model: Model, dataset: Dataset, tracklets: Sequence[Tracklet], monitor: Monitor) -> np.ndarray:
-    """Embed tracklets with the frames of each clip in random order; shape (tracklets, 2 D + C), unit length.
+    """Embed tracklets with the frames of each clip in random order; shape (tracklets, W), unit length.
 
     The order is the same for every model.
     """

@@ -1,6 +1,6 @@
 """Descriptors of tracklets: the test branch, images alone.
 
-A descriptor has 2 D + C numbers, as `csip.models.reid.ReIDModel.embed` says, and C more where a model predicts skeletons.
+A descriptor has W numbers; `csip.models.reid.ReIDModel.embed` says which.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class PixelEmbedder(Protocol):
         """Rows of the camera embedding; 0 without one."""
 
     def embed_pixels(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Return (B, 2 D + C) float32 of clips (B, T, 3, H, W), uint8 RGB, and rows of the camera embedding (B,), -1 for none."""
+        """Return descriptors (B, W), float32, of clips (B, T, 3, height, width), uint8 RGB, and rows of the camera embedding (B,), -1 for none."""
 
 
 class PixelModel(nn.Module):
@@ -149,7 +149,7 @@ class Embedder:
 
         Returns
         -------
-        ndarray, shape (tracklets, 2 D + C), float32
+        ndarray, shape (tracklets, W), float32
             Unit length.
         """
         return np.stack(
@@ -161,7 +161,7 @@ class Embedder:
 
         Returns
         -------
-        list of ndarray, each (clips, 2 D + C), float32
+        list of ndarray, each (clips, W), float32
             One array per tracklet, rows of unit length.
         """
         return [clip_descriptors(one) for (one,) in embed_together([self], root, tracklets, monitor)]
@@ -176,7 +176,7 @@ class Embedder:
 
         Returns
         -------
-        ndarray, shape (2 D + C,), float32
+        ndarray, shape (W,), float32
             Unit length.
         """
         settings, sampling = self.settings.clips, self.settings.evaluation.sampling
@@ -195,7 +195,7 @@ class Embedder:
             monitor.say(f"cameras {numbers} were not there in training: they get no camera embedding")
 
     def describe(self, embedder: PixelEmbedder, images: Tensor, row: int) -> Tensor:
-        """Return the descriptors of one tracklet's clips, (clips, 2 D + C) float32, on the device.
+        """Return the descriptors of one tracklet's clips, (clips, W) float32, on the device.
 
         Parameters
         ----------
@@ -238,7 +238,7 @@ def embed_together(
     Yields
     ------
     tuple of Tensor
-        Per tracklet, what each embedder says of its clips: (clips, 2 D + C) float32, on its device.
+        Per tracklet, what each embedder says of its clips: (clips, W) float32, on its device.
     """
     first = embedders[0]
     networks = [embedder.pixel_embedder() for embedder in embedders]

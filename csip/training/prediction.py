@@ -127,7 +127,7 @@ def fit_ridge(inputs: Tensor, targets: Tensor, people: Tensor) -> tuple[Tensor, 
     Parameters
     ----------
     inputs : Tensor
-        (N, D) float32.
+        (N, D) float32; overwritten, as a copy would be gigabytes.
     targets : Tensor
         (N, P) float32.
     people : Tensor
@@ -140,7 +140,7 @@ def fit_ridge(inputs: Tensor, targets: Tensor, people: Tensor) -> tuple[Tensor, 
     """
     mean, spread = inputs.mean(dim=0), inputs.std(dim=0, correction=0)
     spread = torch.where(spread > 1e-6, spread, 1.0)
-    seen, middle = (inputs - mean).div_(spread), targets.mean(dim=0)
+    seen, middle = inputs.sub_(mean).div_(spread), targets.mean(dim=0)
     kernel, wanted = seen @ seen.T, targets - middle
     held = people % HELD_OUT == 0
     ridge = RIDGES[len(RIDGES) // 2]

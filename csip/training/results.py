@@ -86,17 +86,26 @@ class Stage2Result:
         The epoch whose weights were written.
     seconds
         Training time over all starts.
+    f4_map
+        mAP on the held-out identities by the weight of f4 in a descriptor; the best weight was kept. Empty without f4 or held-out
+        identities; f4 then weighs 1.
     """
 
     terms: Mapping[str, float]
     validation: tuple[Validation, ...]
     chosen_epoch: int
     seconds: float
+    f4_map: Mapping[float, float]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of ``metrics.json``."""
-        validation = [one.as_dict() for one in self.validation]
-        return {**self.terms, "validation": validation, "chosen_epoch": self.chosen_epoch, "seconds": self.seconds}
+        return {
+            **self.terms,
+            "validation": [one.as_dict() for one in self.validation],
+            "f4_map": {str(weight): score for weight, score in self.f4_map.items()},
+            "chosen_epoch": self.chosen_epoch,
+            "seconds": self.seconds,
+        }
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Stage 2: fine-tune the image encoder with fused prototypes (PFU) and skeleton-guided temporal modelling (SGTM).
+"""Stage 2: fine-tune the image encoder with fused prototypes, and predict skeletons from its tokens.
+
+Off by default, on in ``configs/paper``: the update of the prototypes (PFU) and skeleton-guided temporal modelling (SGTM).
 
 loss = .25 CE(f1, f2, f3) + triplet(f1, f2, f3) + lambda_1 L_CSIP + lambda_2 L_Frame + lambda_distill L_distill
 """
@@ -28,7 +30,7 @@ from csip.models.factory import build_model, load_encoder
 from csip.models.losses import batch_hard_triplet, distillation, smoothed_cross_entropy
 from csip.models.reid import ReIDModel, ReIDOutput
 from csip.monitor import Monitor
-from csip.retrieval.embedding import Embedder
+from csip.retrieval.embedding import Embedder, Sampling
 from csip.retrieval.metrics import rank
 from csip.runtime import gather, loader_options, make_fabric, only_first, precision_of, seed_torch, share
 from csip.training.frame_features import frame_features
@@ -39,6 +41,8 @@ from csip.training.results import Stage2Result, Validation
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import steps
 from csip.training.stage1 import check_step, embed_skeletons
+
+F4_WEIGHTS = (0.0, 0.5, 1.0)
 
 
 def train_stage2(
@@ -209,20 +213,24 @@ def train_step(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor
 def finish(training: Training) -> Stage2Result:
     """Write the model, the best one on held-out identities where there are some, and the metrics.
 
-    The prediction of skeletons is fitted to it first, where there is one.
+    The prediction of skeletons is fitted to it first, where there is one, and weighed.
     """
     keeper, progress, model = training.keeper, training.keeper.progress, training.model
     model.load_state_dict(keeper.chosen())
+    f4_map: dict[float, float] = {}
     if model.prediction is not None:
         fit_prediction(
             model, training.root, training.train, training.skeletons, training.labels, training.settings, training.fabric,
             training.monitor,
         )  # fmt: skip
+        if training.held:
+            f4_map = weigh_prediction(training)
     result = Stage2Result(
         terms=progress.means,
         validation=tuple(Validation.of(scores) for scores in progress.validation),
         chosen_epoch=progress.best["epoch"] if training.held else progress.epoch,
         seconds=keeper.seconds(),
+        f4_map=f4_map,
     )
     keeper.finish(training.description, result.as_dict(), model.state_dict())
     return result
@@ -305,12 +313,50 @@ def validate(
 
     Each process embeds its share of the tracklets; every process returns the same.
     """
+    return _map_of(_embed_held(model, root, held, cameras, settings, fabric, monitor, "rrs"), held)
+
+
+def weigh_prediction(training: Training) -> dict[float, float]:
+    """Choose how much f4 weighs beside another part of a descriptor, by mAP on the held-out identities; return it by weight.
+
+    Whole tracklets are embedded, as the test does it. Of equal ones the largest weight is kept.
+    """
+    model, settings, fabric = training.model, training.settings, training.fabric
+    assert model.prediction is not None
+    descriptors = _embed_held(
+        model, training.root, training.held, training.cameras, settings, fabric, training.monitor,
+        settings.evaluation.sampling,
+    )  # fmt: skip
+    scores = {}
+    for weight in F4_WEIGHTS:  # clips were averaged before: a part of the average is the average of that part
+        weighed = descriptors.copy()
+        weighed[:, -model.vision.embed_dim :] *= weight
+        weighed /= np.linalg.norm(weighed, axis=1, keepdims=True)
+        scores[weight] = _map_of(weighed, training.held)
+    model.prediction.weight.fill_(max(F4_WEIGHTS, key=lambda weight: (scores[weight], weight)))
+    return scores
+
+
+def _embed_held(
+    model: ReIDModel,
+    root: Path,
+    held: Sequence[Tracklet],
+    cameras: dict[int, int],
+    settings: Settings,
+    fabric: Fabric,
+    monitor: Monitor,
+    sampling: Sampling,
+) -> np.ndarray:
+    """Embed the held-out tracklets, each process its share of them; every process returns all."""
 
     def embed(mine: Sequence[Tracklet]) -> list[np.ndarray]:
         embedder = Embedder(model, settings, cameras, fabric.device, precision_of(settings.runtime, fabric.device))
-        return list(embedder.tracklets(root, mine, monitor, sampling="rrs"))
+        return list(embedder.tracklets(root, mine, monitor, sampling=sampling))
 
-    descriptors = np.stack(share(fabric, held, embed))
+    return np.stack(share(fabric, held, embed))
+
+
+def _map_of(descriptors: np.ndarray, held: Sequence[Tracklet]) -> float:
     ids = np.array([t.pid for t in held])
     seen_by = np.array([t.camera for t in held])
     return float(rank(descriptors, ids, seen_by, descriptors, ids, seen_by).map)

@@ -86,7 +86,7 @@ def train_stage2(
     set_: Set = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Stage 2: fine-tune the image encoder with prototypes and temporal modelling.
+    """Stage 2: fine-tune the image encoder with prototypes, and predict skeletons from its tokens.
 
     Reads RUN/stage1 and the skeleton cache, writes RUN/stage2. An interrupted run resumes when you rerun the command.
 

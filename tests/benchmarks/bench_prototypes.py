@@ -30,7 +30,9 @@ def run_case(form: str, identities: int, clips: int, repeat: int, device: torch.
     """Time one form; seconds of the fastest pass, and GiB that the passes added at their peak."""
     torch.manual_seed(0)
     updater = PrototypeFusionUpdater(
-        identities, WIDTH, Stage2Settings(prototype_attention="induced" if form == "induced" else "full")
+        identities,
+        WIDTH,
+        Stage2Settings(update_prototypes=True, prototype_attention="induced" if form == "induced" else "full"),
     ).to(device)
     updater.set_prototypes(torch.randn(identities, WIDTH), torch.randn(identities, WIDTH))
     torch.nn.init.normal_(updater.out.weight, std=0.02)

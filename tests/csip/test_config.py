@@ -41,7 +41,12 @@ def test_extends_states_only_what_differs(tmp_path: Path) -> None:
         ("stage1.epochs=many", ['stage1.epochs: expected an integer >= 1, found "many"']),
         ("stage1.epochs=0", ["stage1.epochs: expected an integer >= 1, found 0"]),
         ("stage2.decay_epochs=[50, 30]", ["stage2.decay_epochs must rise"]),
-        ("stage2.mte=false", ["stage2.atd distils message tokens", "set stage2.atd: false too"]),
+        ("stage2.atd=true", ["stage2.atd distils message tokens", "set stage2.atd: false or mte: true"]),
+        (
+            "stage2.lambda_distill=1",
+            ["stage2.lambda_distill is of temporal modelling", "stage2.mte or stage2.ta: true"],
+        ),
+        ("stage2.train_skeleton_encoder=true", ["nothing would train it", "stage2.update_prototypes, mte or ta"]),
         ("dataset.layout=marz", ["dataset.layout: expected one of mars, lsvid", 'found "marz"; did you mean mars?']),
         ("stage1.epochs", ["expected key=value"]),
         ("dataset.name.first=x", ["name is a value, not a section"]),

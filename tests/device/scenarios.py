@@ -29,6 +29,7 @@ import simulation
 import torch
 import yaml
 from simulation import CPU, DEVICE, DISPATCHER, SimulatedDevice, counted
+from whole_method import WHOLE
 
 import csip
 from csip.config import Settings
@@ -74,22 +75,23 @@ class Run:
 # where a setting of stage 2 is neither here nor in NUMBERS.
 RUNS: tuple[Run, ...] = (
     Run({"stage2": {
+        **WHOLE,
         "batches": "alike", "fusion": "gate", "prototype_attention": "induced", "prototype_layers": 1, "frozen_blocks": 1,
         "clip_gradient": 0.5, "ema": 0.5, "project_prototypes": True, "dropout": 0.1, "predict_skeletons": True,
     }}, "16-mixed", resume=True),
     Run({"stage2": {
-        "lambda_distill": 0.0, "detach_tokens": False, "update_tokens": "all", "train_skeleton_encoder": True,
+        **WHOLE, "lambda_distill": 0.0, "detach_tokens": False, "update_tokens": "all", "train_skeleton_encoder": True,
         "temporal_residual": True, "share_classifier": True, "new_lr_modules": "authors",
     }, "runtime": {"recompute": True}}, resume=True),
     Run({"stage2": {
-        "update_prototypes": False, "prototype_momentum": 0.5, "detach_visual": False, "camera_embedding": False,
+        **WHOLE, "update_prototypes": False, "prototype_momentum": 0.5, "detach_visual": False, "camera_embedding": False,
         "frame_position": False, "skeletons": "others", "prototypes": "images",
     }}),
-    Run({"stage2": {"mte": False, "atd": False, "epochs": 1}}),
-    Run({"stage2": {"mte": False, "atd": False, "ta": False, "epochs": 1}}),
-    Run({"stage2": {"atd": False, "epochs": 1}}),
-    Run({"stage2": {"atd": False, "ta": False, "epochs": 1}}),
-    Run({"stage2": {"ta": False, "epochs": 1}}),
+    Run({"stage2": {**WHOLE, "mte": False, "atd": False, "epochs": 1}}),
+    Run({"stage2": {"predict_skeletons": False, "epochs": 1}}),
+    Run({"stage2": {**WHOLE, "atd": False, "epochs": 1}}),
+    Run({"stage2": {**WHOLE, "atd": False, "ta": False, "epochs": 1}}),
+    Run({"stage2": {**WHOLE, "ta": False, "epochs": 1}}),
     Run({"stage1": {"normalize": False}, "dataset": {"val_ids": 0}, "stage2": {"epochs": 1}}),
 )  # fmt: skip
 # Settings of stage 2 that change numbers and sizes alone.

@@ -42,12 +42,15 @@ def test_each_row_adds_its_own_part_and_the_last_is_the_whole_method(settings: S
 
 def test_predicted_skeletons_are_a_part_where_they_are_on(settings: Settings) -> None:
     predicted = settings.model_copy(update={"stage2": settings.stage2.model_copy(update={"predict_skeletons": True})})
-    *_, before, whole, control = ablate.rows_of(predicted)
+    *_, before, whole, control, plain = ablate.rows_of(predicted)
     assert whole == ablate.Row("+ predicted skeletons", predicted) and before.label == "+ distillation"
     assert ablate.whole_of(predicted) == whole.label and ablate.whole_of(settings) == before.label
     assert changed(before.settings, predicted) == {"stage2.predict_skeletons"}
     assert control.label == ablate.WRONGLY_TAUGHT and changed(control.settings, predicted) == {"stage2.skeletons"}
     assert (whole.label, control.label) in ablate.comparisons(predicted)
+    between = {"update_prototypes", "mte", "atd", "ta", "lambda_distill"}
+    assert plain.label == ablate.PLAIN and changed(plain.settings, predicted) == {f"stage2.{name}" for name in between}
+    assert {(whole.label, ablate.PLAIN), (ablate.PLAIN, ablate.FUSED)} <= set(ablate.comparisons(predicted))
     assert ("+ predicted skeletons", "+ image prototypes") in ablate.comparisons(predicted)
     assert ("+ distillation", "+ image prototypes") in ablate.comparisons(settings)
 

@@ -152,7 +152,7 @@ def test_slim_weights_are_a_model_that_evaluates(trained: Path, csip: Csip) -> N
     assert slim.stat().st_size < whole.stat().st_size
     assert all(torch.equal(value, everything[name]) for name, value in kept.items())
     gone = {name.split(".")[0] for name in everything.keys() - kept.keys()}
-    assert gone == {"skeleton", "temperature", "pfu", "heads", "frame_head", "sgtm"}
+    assert gone == {"skeleton", "temperature", "pfu", "heads"}
 
     figures = []
     for folder in ("runs/walkers", "runs/slim"):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from whole_method import WHOLE
 
 from csip.config import ClipSettings, Settings, SkeletonEncoderSettings, Stage2Settings
 from csip.data.clips import Draw, TrainingClips
@@ -105,7 +106,7 @@ def test_no_output_of_the_model_depends_on_what_masked_frames_hold(
     torch.manual_seed(0)
     vision = create_vision(str(tower), None, (64, 32))
     settings = Stage2Settings(
-        prototype_heads=2, temporal_heads=2, update_tokens=update_tokens, train_skeleton_encoder=True
+        prototype_heads=2, temporal_heads=2, update_tokens=update_tokens, train_skeleton_encoder=True, **WHOLE
     )
     model = ReIDModel(vision, encoder(vision.embed_dim), 5, settings).eval()
     model.pfu.set_prototypes(torch.randn(5, 32), torch.randn(5, 32))

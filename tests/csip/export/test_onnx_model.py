@@ -14,6 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from whole_method import WHOLE
 
 from csip.config import ClipSettings, Settings, SkeletonEncoderSettings, Stage2Settings
 from csip.errors import CsipError
@@ -43,7 +44,9 @@ def build(folder: Path, cameras: int = CAMERAS, quick_gelu: bool = False, **opti
     skeleton = SkeletonGraphTransformer(H36M17, C, SkeletonEncoderSettings(depth=1, heads=2, **seen))
     part_norm = options.pop("part_norm", True)
     vision = create_vision(str(path), None, (HEIGHT, WIDTH), cameras)
-    model = ReIDModel(vision, skeleton, 5, Stage2Settings(prototype_heads=2, **options), part_norm=part_norm)
+    model = ReIDModel(
+        vision, skeleton, 5, Stage2Settings(prototype_heads=2, **{**WHOLE, **options}), part_norm=part_norm
+    )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim < 2 or "camera_embedding" in name:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from whole_method import WHOLE
 
 from csip.config import Stage2Settings
 from csip.errors import CsipError
@@ -13,7 +14,7 @@ N, C, B, M = 7, 16, 3, 5
 def updater(request):
     torch.manual_seed(0)
     fusion, attention = request.param
-    settings = Stage2Settings(prototype_heads=4, fusion=fusion, prototype_attention=attention)
+    settings = Stage2Settings(prototype_heads=4, fusion=fusion, prototype_attention=attention, **WHOLE)
     module = PrototypeFusionUpdater(N, C, settings).eval()
     module.set_prototypes(torch.randn(N, C), torch.randn(N, C))
     return module
@@ -48,7 +49,7 @@ def test_the_update_starts_at_zero(updater):
 
 
 def test_fusion_weighs_the_two_modalities():
-    module = PrototypeFusionUpdater(N, C, Stage2Settings(prototype_heads=4), normalize=False)
+    module = PrototypeFusionUpdater(N, C, Stage2Settings(prototype_heads=4, **WHOLE), normalize=False)
     visual, skeleton = torch.randn(N, C), torch.randn(N, C)
     module.set_prototypes(visual, skeleton)
     torch.testing.assert_close(module.fused(), (visual + skeleton) / 2)
@@ -58,7 +59,7 @@ def test_fusion_weighs_the_two_modalities():
 
 
 def test_normalized_prototypes_have_one_norm_whatever_the_encoders_scale():
-    module = PrototypeFusionUpdater(N, C, Stage2Settings(prototype_heads=4))
+    module = PrototypeFusionUpdater(N, C, Stage2Settings(prototype_heads=4, **WHOLE))
     visual, skeleton = torch.randn(N, C), torch.randn(N, C)
     module.set_prototypes(visual, 100 * skeleton)
     torch.testing.assert_close(module.skeleton.norm(dim=1), torch.full((N,), C**0.5))

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from whole_method import WHOLE
 
 from csip.config import SkeletonEncoderSettings, Stage2Settings
 from csip.errors import CsipError
@@ -30,10 +31,11 @@ def build(tmp_path):
         torch.manual_seed(0)
         vision = create_vision(str(path), None, (32, 16), cameras=cameras)
         skeleton = SkeletonGraphTransformer(H36M17, skeleton_width, SkeletonEncoderSettings(depth=2, heads=2))
-        settings = Stage2Settings(prototype_heads=2, temporal_heads=2, **options)
+        settings = Stage2Settings(prototype_heads=2, temporal_heads=2, **{**WHOLE, **options})
         model = ReIDModel(vision, skeleton, N, settings, normalize=normalize, tau=tau, part_norm=part_norm)
         model.pfu.set_prototypes(torch.randn(N, C), torch.randn(N, C))
-        torch.nn.init.normal_(model.pfu.out.weight, std=0.2)  # leave the start, where the update is zero
+        if model.pfu.update:
+            torch.nn.init.normal_(model.pfu.out.weight, std=0.2)  # leave the start, where the update is zero
         return model
 
     return build
@@ -213,6 +215,34 @@ def test_a_model_that_predicts_keeps_prediction_and_reader_for_the_test(build):
     assert {"prediction.project.weight", "prediction.reader.mean"} <= kept.keys()
     assert not any(name.startswith(("skeleton.", "sgtm.project_skeleton")) for name in kept)
     assert {"skeleton.cls", "sgtm.project_skeleton.weight"} <= training.keys()
+
+
+def test_what_predicted_poses_say_weighs_as_much_as_it_is_told(build):
+    images, joints, valid, camera = draw()
+    for part_norm in (True, False):
+        model = build(predict_skeletons=True, part_norm=part_norm).eval()
+        torch.nn.init.normal_(model.prediction.project.weight, std=0.1)
+        for seen in ((), (joints, valid)):
+            model.prediction.weight.fill_(1.0)
+            expected = model.embed(images, camera, *seen)
+            expected[:, -C:] *= 0.5
+            if part_norm:
+                expected = expected / expected.norm(dim=1, keepdim=True)
+            model.prediction.weight.fill_(0.5)
+            torch.testing.assert_close(model.embed(images, camera, *seen), expected)
+    assert "prediction.weight" in model.split_state()[0]
+
+
+def test_skeletons_are_encoded_only_where_something_reads_them(build, monkeypatch):
+    """By default training reads them once, for the prototypes and the poses, and no step does."""
+    asked = []
+    monkeypatch.setattr(SkeletonGraphTransformer, "forward", lambda *_: asked.append(1))
+    model = build(update_prototypes=False, mte=False, atd=False, ta=False, lambda_distill=0)
+    output = model(*draw())
+    assert not asked and len(output.features) == 2
+    expected = model.temperature.scale() * torch.nn.functional.normalize(output.features[1], dim=1)
+    expected = expected @ torch.nn.functional.normalize(model.pfu.fused(), dim=1).T
+    torch.testing.assert_close(output.csip_logits, expected)
 
 
 def test_skeletons_are_predicted_without_temporal_modelling_too(build):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from whole_method import WHOLE
 
 from csip.config import Stage2Settings
 from csip.errors import CsipError
@@ -11,7 +12,7 @@ B, T, P, J, D, C = 2, 4, 6, 5, 16, 12
 @pytest.fixture
 def model():
     torch.manual_seed(0)
-    return SkeletonGuidedTemporalModel(D, C, Stage2Settings(temporal_heads=2)).eval()
+    return SkeletonGuidedTemporalModel(D, C, Stage2Settings(temporal_heads=2, **WHOLE)).eval()
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_order_of_frames_matters(model, clips):
 )
 def test_parts_can_be_left_out(parts, clips):
     torch.manual_seed(0)
-    model = SkeletonGuidedTemporalModel(D, C, Stage2Settings(temporal_heads=2, **parts))
+    model = SkeletonGuidedTemporalModel(D, C, Stage2Settings(temporal_heads=2, **{**WHOLE, **parts}))
     visual, skeleton, valid = clips
     result = model(visual, skeleton, valid)
     assert result.shape == (B, T, D)

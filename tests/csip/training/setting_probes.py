@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from scipy.io import savemat
+from whole_method import WHOLE
 
 import csip
 import csip.training.keeper
@@ -88,7 +89,7 @@ def make_ground(walkers: Path, folder: Path) -> Ground:
         "stage1": {"epochs": 3, "batch": 8, "warmup_epochs": 1, "val_every": 3},
         "stage2": {
             "epochs": 3, "ids_per_batch": 2, "tracklets_per_id": 2, "lr": 1e-3, "warmup_epochs": 1, "decay_epochs": [2],
-            "val_every": 3,
+            "val_every": 3, **WHOLE,
         },
         "skeleton_training": {
             "width": 32, "embedding": 32, "epochs": 2, "batch": 8, "warmup_epochs": 1, "val_share": 0.3,
