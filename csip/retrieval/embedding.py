@@ -35,7 +35,13 @@ class PixelEmbedder(Protocol):
         """Rows of the camera embedding; 0 without one."""
 
     def embed_pixels(self, images: Tensor, camera: Tensor) -> Tensor:
-        """Return descriptors (B, W), float32, of clips (B, T, 3, height, width), uint8 RGB, and rows of the camera embedding (B,), -1 for none."""
+        """Return descriptors (B, W), float32, of clips (B, T, 3, height, width), uint8 RGB.
+
+        Parameters
+        ----------
+        camera
+            (B,) rows of the camera embedding, -1 for none.
+        """
 
 
 class PixelModel(nn.Module):

@@ -76,6 +76,7 @@ class Bench:
     @property
     def settings(self) -> Settings:
         tree: dict[str, Any] = {"dataset": {"name": "bench"}, "vision": {"model": "ViT-B-16", "pretrained": None}}
+        tree["stage2"] = bench_train.WHOLE
         if self.quick:
             tower = {"image_size": [64, 32], "layers": 2, "width": 64, "head_width": 32, "patch_size": 16}
             text = {"context_length": 4, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}

@@ -34,6 +34,10 @@ from pose_cache.processor import has_bf16
 
 JOINTS = 17
 WIDTHS = {"ViT-B-16": 512, "ViT-S-16": 384}  # of the projected features
+# Every part of the method that a step may have.
+WHOLE = {
+    "update_prototypes": True, "mte": True, "atd": True, "ta": True, "lambda_distill": 1.0, "predict_skeletons": False,
+}  # fmt: skip
 SEEN = 2  # clips whose features are computed; the time is that of all, since it grows with their number
 
 
@@ -41,6 +45,7 @@ def settings(model: str, bf16: bool, recompute: bool = False) -> Settings:
     return Settings.model_validate({
         "dataset": {"name": "bench"},
         "vision": {"model": model, "pretrained": None},
+        "stage2": WHOLE,
         "runtime": {"precision": "bf16-mixed" if bf16 else "32-true", "recompute": recompute},
     })  # fmt: skip
 

@@ -80,7 +80,7 @@ def ground(walkers: Path, tower: Path, tmp_path_factory: pytest.TempPathFactory)
 def results(library: Path, ground: Path) -> dict[str, dict[str, Any]]:
     """What every scenario came to; they run in a process where torch has met the device before anything else."""
     command = [sys.executable, str(Path(__file__).with_name("scenarios.py")), str(library), str(ground)]
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}", "OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     found = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
