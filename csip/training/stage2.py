@@ -185,7 +185,7 @@ def train_epoch(training: Training, epoch: int) -> None:
     scalars = dict(means)
     if training.held and ((epoch + 1) % chosen.val_every == 0 or epoch + 1 == chosen.epochs):
         kept = cast(ReIDModel, keeper.kept)
-        score = validate(kept, training.root, training.held, training.cameras, settings, fabric, training.monitor)
+        score = validate(training, kept)
         keeper.validated({"map": score}, keep_best=True)
         scalars["validation_map"] = score
     keeper.end_epoch(scalars, "  ".join(f"{name} {value:.2f}" for name, value in means.items()))
@@ -300,20 +300,12 @@ def parameter_groups(model: ReIDModel, settings: Settings) -> list[dict[str, Any
     return [{"params": group, "lr": rate, "weight_decay": chosen.weight_decay} for rate, group in groups.items()]
 
 
-def validate(
-    model: ReIDModel,
-    root: Path,
-    held: Sequence[Tracklet],
-    cameras: dict[int, int],
-    settings: Settings,
-    fabric: Fabric,
-    monitor: Monitor,
-) -> float:
+def validate(training: Training, model: ReIDModel) -> float:
     """Return the mAP on held-out training identities: one centre clip a tracklet, each ranked against the other cameras.
 
     Each process embeds its share of the tracklets; every process returns the same.
     """
-    return _map_of(_embed_held(model, root, held, cameras, settings, fabric, monitor, "rrs"), held)
+    return _map_of(_embed_held(training, model, "rrs"), training.held)
 
 
 def weigh_prediction(training: Training) -> dict[float, float]:
@@ -321,12 +313,9 @@ def weigh_prediction(training: Training) -> dict[float, float]:
 
     Whole tracklets are embedded, as the test does it. Of equal ones the largest weight is kept.
     """
-    model, settings, fabric = training.model, training.settings, training.fabric
+    model = training.model
     assert model.prediction is not None
-    descriptors = _embed_held(
-        model, training.root, training.held, training.cameras, settings, fabric, training.monitor,
-        settings.evaluation.sampling,
-    )  # fmt: skip
+    descriptors = _embed_held(training, model, training.settings.evaluation.sampling)
     scores = {}
     for weight in F4_WEIGHTS:  # clips were averaged before: a part of the average is the average of that part
         weighed = descriptors.copy()
@@ -337,23 +326,16 @@ def weigh_prediction(training: Training) -> dict[float, float]:
     return scores
 
 
-def _embed_held(
-    model: ReIDModel,
-    root: Path,
-    held: Sequence[Tracklet],
-    cameras: dict[int, int],
-    settings: Settings,
-    fabric: Fabric,
-    monitor: Monitor,
-    sampling: Sampling,
-) -> np.ndarray:
+def _embed_held(training: Training, model: ReIDModel, sampling: Sampling) -> np.ndarray:
     """Embed the held-out tracklets, each process its share of them; every process returns all."""
+    settings, fabric = training.settings, training.fabric
+    precision = precision_of(settings.runtime, fabric.device)
 
     def embed(mine: Sequence[Tracklet]) -> list[np.ndarray]:
-        embedder = Embedder(model, settings, cameras, fabric.device, precision_of(settings.runtime, fabric.device))
-        return list(embedder.tracklets(root, mine, monitor, sampling=sampling))
+        embedder = Embedder(model, settings, training.cameras, fabric.device, precision)
+        return list(embedder.tracklets(training.root, mine, training.monitor, sampling=sampling))
 
-    return np.stack(share(fabric, held, embed))
+    return np.stack(share(fabric, training.held, embed))
 
 
 def _map_of(descriptors: np.ndarray, held: Sequence[Tracklet]) -> float:

@@ -170,8 +170,11 @@ def test_a_run_with_gaps_ends(settings: Settings, tmp_path: Path) -> None:
     path = with_gaps(settings, tmp_path / "s.h5", gaps, garbage=1e6)
     dataset = load_dataset(settings.dataset)
     assert np.isfinite(train_stage1(dataset, path, settings, tmp_path / "stage1", Silent()).loss)
+    stage2 = settings.stage2.model_copy(update={"predict_skeletons": True, "reader_steps": 5})
+    settings = settings.model_copy(update={"stage2": stage2})
     figures = train_stage2(dataset, path, tmp_path / "stage1", settings, tmp_path / "stage2", Silent())
     assert np.isfinite(figures.terms["csip"]) and np.isfinite(figures.terms["frame"])
+    assert list(figures.f4_map) == [0.0, 0.5, 1.0] and all(0 < score <= 1 for score in figures.f4_map.values())
 
 
 def test_a_frame_that_the_cache_does_not_have_is_a_gap(settings: Settings, tmp_path: Path) -> None:

@@ -42,9 +42,7 @@ def test_held_out_identities_choose_how_much_the_feature_weighs(useful: bool, mo
     monkeypatch.setattr(stage2, "_embed_held", lambda *_: described)
     model = SimpleNamespace(prediction=SimpleNamespace(weight=torch.ones(())), vision=SimpleNamespace(embed_dim=width))
     settings = SimpleNamespace(evaluation=SimpleNamespace(sampling="dense"))
-    training: Any = SimpleNamespace(
-        model=model, settings=settings, held=held, root=None, cameras={}, fabric=None, monitor=None
-    )
+    training: Any = SimpleNamespace(model=model, settings=settings, held=held)
     scores = stage2.weigh_prediction(training)
     rising = [scores[weight] for weight in (0.0, 0.5, 1.0)]
     assert model.prediction.weight == (1.0 if useful else 0.0)
