@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monitors import Heard
 from torch.optim.swa_utils import AveragedModel
 
 from csip.config import Settings
@@ -156,6 +157,18 @@ def test_a_moving_average_is_what_is_kept(
         expected = 0.5 * expected + 0.5 * step[name]
     assert len(seen) > 1 and not torch.equal(seen[-1][name], seen[0][name])
     torch.testing.assert_close(kept[name], expected)
+
+
+def test_where_nobody_is_held_out_predicted_skeletons_weigh_as_much_as_the_rest_and_it_is_said(
+    settings: Settings, tmp_path: Path
+) -> None:
+    settings = change(change(settings, "dataset", val_ids=0), "stage1", epochs=1)
+    settings = change(settings, "stage2", epochs=1, predict_skeletons=True, reader_steps=2)
+    dataset, cache, heard = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5", Heard()
+    train_stage1(dataset, cache, settings, tmp_path / "stage1", Silent())
+    result = train_stage2(dataset, cache, tmp_path / "stage1", settings, tmp_path / "stage2", heard)
+    assert result.f4_map == {} and weights(tmp_path, 2)["prediction.weight"] == 1
+    assert any("nobody is held out" in text for text in heard.said)
 
 
 def test_gradients_are_clipped(settings: Settings, train: Callable[..., dict], tmp_path: Path) -> None:
