@@ -127,6 +127,9 @@ def restore(tensors: Mapping[str, Tensor], description: dict[str, Any]) -> ReIDM
     if model.sgtm is not None and model.sgtm.skeleton_message is None:
         # Files of earlier versions hold these, which nothing read.
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("sgtm.skeleton_message.")}
+    if model.prediction is not None:
+        # In files of earlier versions f4 weighs as much as another part.
+        tensors = {"prediction.weight": model.prediction.weight, **tensors}
     model.load_state_dict({**training, **tensors} if description.get("slim") else tensors)
     return model
 

@@ -20,6 +20,7 @@ from csip.data.samplers import IdentityBatches
 from csip.errors import CsipError
 from csip.files import digest
 from csip.models.checkpoints import load_model
+from csip.models.factory import restore
 from csip.models.vision import create_vision
 from csip.monitor import Silent
 from csip.runtime import make_fabric
@@ -169,6 +170,11 @@ def test_where_nobody_is_held_out_predicted_skeletons_weigh_as_much_as_the_rest_
     result = train_stage2(dataset, cache, tmp_path / "stage1", settings, tmp_path / "stage2", heard)
     assert result.f4_map == {} and weights(tmp_path, 2)["prediction.weight"] == 1
     assert any("nobody is held out" in text for text in heard.said)
+
+    tensors, description = load_model(tmp_path / "stage2/model.safetensors", "stage2")
+    del tensors["prediction.weight"]  # as in files of earlier versions
+    prediction = restore(tensors, description).prediction
+    assert prediction is not None and prediction.weight == 1
 
 
 def test_gradients_are_clipped(settings: Settings, train: Callable[..., dict], tmp_path: Path) -> None:
