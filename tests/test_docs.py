@@ -50,7 +50,7 @@ SHORTER = {
         "csip synth-videos --out scenes --people 3 --cameras 2 --seconds 5",
     "make ablate":
         "make ablate SEEDS=1 ABLATION='--train-ids 8 --test-ids 8 --tracklets 1 --frames 8' "
-        "SET='stage1.epochs=1 stage2.epochs=1 stage2.reader_steps=2 skeleton_encoder.depth=1'",
+        "SET='clips.frames=4 clips.stride=1 stage1.epochs=1 stage2.epochs=1 stage2.reader_steps=2 skeleton_encoder.depth=1'",
     "csip review --dataset hall": "csip review --help",  # it serves until it is stopped: test_review_server.py
     'make review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo INGEST="--detector boxes --boxes scenes/det --margin 0.05"':
         "make --dry-run review DATASET=shop VIDEOS=scenes/videos FROM=runs/demo",
