@@ -39,7 +39,7 @@ from csip.retrieval.model import Model
 from csip.retrieval.outcomes import Outcomes
 from csip.retrieval.twins import Pairs, twin_strata
 from csip.training.run_folder import RunFolder
-from csip.training.stage1 import train_stage1
+from csip.training.stage1 import UNREAD, train_stage1
 from csip.training.stage2 import train_stage2
 from pipelines.ablation_table import Study, forest, tables
 from pipelines.console import RichMonitor, console
@@ -248,7 +248,7 @@ def _pretrain(settings: Settings, skeletons: Path, folder: Path, same_data: Sequ
     torch.set_num_threads(threads)
     dataset = load_dataset(settings.dataset)
     if (folder / "model.safetensors").exists():
-        there = RunFolder(folder, settings, TrainingData.of(dataset, skeletons).as_dict()).differences()
+        there = RunFolder(folder, settings, TrainingData.of(dataset, skeletons).as_dict(), unread=UNREAD).differences()
         if there:
             raise CsipError(f"{folder}: a run with other settings or data is here ({there[0]}); give another --out")
         return

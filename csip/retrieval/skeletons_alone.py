@@ -23,7 +23,6 @@ from csip.retrieval.metrics import RANKS, Ranking, RankOptions, chance, rank
 from pose_cache.joints import joint_set
 
 BASELINE = "bone lengths, nearest neighbour"
-LIKENESS = "trained, by likeness to the training people"
 EMBED_BATCH = 1024
 
 
@@ -120,29 +119,6 @@ def pool(entries: np.ndarray, owners: np.ndarray) -> np.ndarray:
     return sums / count[:, None]
 
 
-def likeness(entries: np.ndarray, people: np.ndarray, temperature: float) -> np.ndarray:
-    """Describe each entry by how alike it is to each training person, which a closed set of people allows.
-
-    ``softmax(temperature cos(entry, people))``, of length one.
-
-    Parameters
-    ----------
-    entries
-        (W, E).
-    people
-        (N, E), a centroid for each training person.
-
-    Returns
-    -------
-    ndarray
-        (W, N) float32.
-    """
-    cosines = (
-        F.normalize(torch.from_numpy(entries).float(), dim=1) @ F.normalize(torch.from_numpy(people).float(), dim=1).T
-    )
-    return F.normalize((temperature * cosines).softmax(dim=1), dim=1).numpy()
-
-
 # ---- evaluation ------------------------------------------------------------------------------------------------------
 
 
@@ -161,8 +137,7 @@ class SkeletonEvaluation:
     metrics
         ``window`` and ``tracklet``, each with Rank-k and mAP as fractions, and numbers of probes.
     compared
-        The same, by name: a random order, nearest neighbours by bone lengths, and the model's windows described by their
-        likeness to the training people. The last holds for people that were trained with alone.
+        The same of a random order and of nearest neighbours by bone lengths, by name.
     seconds
         How long it took.
     """
@@ -207,13 +182,10 @@ def evaluate_skeletons(model: SkeletonModel, dataset: SkeletonDataset, device: t
             f"{dataset.name} in {dataset.root}: its probe may be among them; train again on this data set"
         )
     joints = joint_set(dataset.joint_set)
-    probe, gallery, train = (windows(part, chosen.frames) for part in (dataset.probe, dataset.gallery, dataset.train))
-    embedded = [embed_windows(model.network, part[0], joints.root, device) for part in (probe, gallery, train)]
-    people = pool(embedded[2], np.unique(_ids(dataset.train, train[1]), return_inverse=True)[1])
+    probe, gallery = (windows(part, chosen.frames) for part in (dataset.probe, dataset.gallery))
     described = {
         BASELINE: [bone_lengths(torch.from_numpy(part[0]), joints).numpy() for part in (probe, gallery)],
-        LIKENESS: [likeness(entries, people, chosen.temperature) for entries in embedded[:2]],
-        "trained": embedded[:2],
+        "trained": [embed_windows(model.network, part[0], joints.root, device) for part in (probe, gallery)],
     }
     rows: dict[str, Any] = {"chance": _chance(dataset, probe[1], gallery[1])}
     for label, (asked, found) in described.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +37,28 @@ class RunFolder:
         Digests of what it is trained on.
     skeletons
         The skeleton cache that it reads; noted for `skeletons_of`, and of no other account: its content is in `data`.
+    unread
+        Sections of the settings that this training does not read: a run resumes whatever becomes of them.
     """
 
-    def __init__(self, path: Path, settings: Settings, data: Mapping[str, str], skeletons: Path | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        data: Mapping[str, str],
+        skeletons: Path | None = None,
+        unread: Collection[str] = (),
+    ) -> None:
         self.path = path
         self.settings = settings
+        self.unread = ("evaluation", *unread)
         self.started = self.last_save = time.monotonic()
         # Where a run computes and how it is looked at does not decide what it computes.
         tree = settings.model_dump(mode="json")
         for key in ("device", "workers", "embed_batch", "save_minutes"):
             del tree["runtime"][key]
-        del tree["evaluation"]
+        for section in self.unread:
+            del tree[section]
         self.inputs = {"settings": tree, "data": dict(data)}
         self.places = {} if skeletons is None else {"skeletons": str(skeletons.absolute())}
 
@@ -102,7 +113,9 @@ class RunFolder:
             )
         if (self.path / STATE).exists() and not self.model.exists():
             try:
-                return self._resume()
+                state = self._resume()
+                write_text(self.path / "config.yaml", dump_settings(self.settings))
+                return state
             except CsipError:
                 if not overwrite:
                     raise
@@ -140,7 +153,9 @@ class RunFolder:
         try:
             recorded = parse_json(inputs.read_bytes())
             recorded.pop("places", None)
-        except (OSError, ValueError, AttributeError, TypeError) as error:
+            for section in self.unread:
+                recorded["settings"].pop(section, None)
+        except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
             raise CsipError(
                 f"{inputs}: missing or damaged, so that nobody knows what {STATE} beside it was trained on; "
                 "overwrite the run to start anew",

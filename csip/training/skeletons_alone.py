@@ -107,7 +107,7 @@ def prepare(
     torch.manual_seed(settings.runtime.seed)
     encoder = _encoder(joints, settings, init)
     data = {"sequences": fingerprint_sequences(dataset.train), "init": digest(init) if init is not None else "none"}
-    run = RunFolder(folder, settings, data)
+    run = RunFolder(folder, settings, data, unread=("stage1", "stage2"))
     state = run.open(overwrite, fabric)
 
     people = {pid: label for label, pid in enumerate(sorted({s.pid for s in train}))}

@@ -41,6 +41,7 @@ from csip.training.schedules import cosine
 from pose_cache.pieces import Spread
 
 FEATURES = "features.h5"
+UNREAD = ("stage2", "skeleton_training")  # sections of the settings that stage 1 does not read
 
 
 def train_stage1(
@@ -97,7 +98,7 @@ def prepare(
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     data = TrainingData.of(dataset, skeleton_path).as_dict()
     check_skeletons(skeleton_path, dataset.train, dataset.root)
-    run = RunFolder(folder, settings, data, skeleton_path)
+    run = RunFolder(folder, settings, data, skeleton_path, unread=UNREAD)
     state = run.open(overwrite, fabric)
 
     skeletons = load_skeletons(skeleton_path, train, settings.clips.max_gap)

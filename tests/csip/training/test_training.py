@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import default_collate
 
 import csip
-from csip.config import Settings
+from csip.config import Settings, load_settings
 from csip.data.readers import load_dataset
 from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
@@ -166,7 +166,7 @@ from pathlib import Path
 from types import FrameType
 torch.set_num_threads(1)
 import csip
-from csip.config import Settings
+from csip.config import Settings, load_settings
 from csip.data.readers import load_dataset
 from csip.monitor import Silent
 from csip.training.stage2 import prepare, train_stage2, train_step
@@ -193,6 +193,23 @@ train_stage2(dataset, settings.dataset.path / "skeletons.h5", Path({str(whole / 
     one, _ = load_model(whole / "stage2" / "model.safetensors", "stage2")
     two, _ = load_model(tmp_path / "killed" / "model.safetensors", "stage2")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_stage1_resumes_whatever_becomes_of_settings_that_it_does_not_read(
+    trained, settings: Settings, tmp_path: Path
+) -> None:
+    dataset, skeletons = load_dataset(settings.dataset), settings.dataset.path / "skeletons.h5"
+    with pytest.raises(_Stop):
+        train_stage1(dataset, skeletons, settings, tmp_path / "cut", _StopAfter(1))
+    with pytest.raises(CsipError, match=r"an unfinished run with other inputs is here \(stage1\.tau"):
+        train_stage1(dataset, skeletons, change(settings, "stage1", tau=0.5), tmp_path / "cut", Silent())
+    other = change(settings, "stage2", margin=0.5)
+    train_stage1(dataset, skeletons, other, tmp_path / "cut", Silent())
+    one, _ = load_model(trained(settings) / "stage1/model.safetensors", "stage1")
+    two, described = load_model(tmp_path / "cut/model.safetensors", "stage1")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert described["settings"] == other.model_dump(mode="json")
+    assert load_settings(tmp_path / "cut/config.yaml").stage2.margin == 0.5
 
 
 def test_a_run_killed_as_it_finished_loses_its_state_to_the_next_start(settings: Settings, tmp_path: Path) -> None:
