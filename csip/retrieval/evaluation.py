@@ -80,7 +80,7 @@ def evaluate(
     tracklets_alone = settings.evaluation.compare_untrained and settings.evaluation.level == "tracklet"
     if skeletons is not None and tracklets_alone and has_skeletons(skeletons, dataset):
         labels.insert(-1, TEACHER)
-        found.insert(-1, _taught(model, dataset, skeletons, monitor))
+        found.insert(-1, _taught(model, dataset, skeletons, monitor, fabric))
     for label, (asked, ranked) in zip(labels, found, strict=True):
         scores = score(asked, ranked, query, gallery, groups, settings.evaluation, device)
         twins = tell_twins_apart(asked, query.labels, ranked, gallery.labels, strata)
@@ -105,13 +105,18 @@ def evaluate(
     )
 
 
-def _taught(model: Model, dataset: Dataset, cache: Path, monitor: Monitor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the descriptors of queries and gallery by the branch that sees skeletons; every process does it all."""
+def _taught(
+    model: Model, dataset: Dataset, cache: Path, monitor: Monitor, fabric: Fabric | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the descriptors of queries and gallery by the branch that sees skeletons."""
     everyone = list({t.name: t for t in (*dataset.query, *dataset.gallery)}.values())
-    found = embed_with_skeletons(
-        model, dataset, everyone, load_skeletons(cache, everyone, model.settings.clips.max_gap), monitor
-    )
     row = {t.name: i for i, t in enumerate(everyone)}
+
+    def embed(mine: Sequence[Tracklet]) -> list[np.ndarray]:
+        skeletons = load_skeletons(cache, mine, model.settings.clips.max_gap)
+        return list(embed_with_skeletons(model, dataset, mine, skeletons, monitor))
+
+    found = np.stack(share(fabric, everyone, embed) if fabric is not None else embed(everyone))
     return found[[row[t.name] for t in dataset.query]], found[[row[t.name] for t in dataset.gallery]]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from csip.config import Settings
 from csip.data.readers import load_dataset
 from csip.monitor import Silent
 from csip.retrieval.descriptors import read_descriptors
-from csip.retrieval.evaluation import evaluate
+from csip.retrieval.evaluation import TEACHER, evaluate
 from csip.retrieval.in_parts import embed_to_file
 from csip.runtime import share_out
 from csip.training.stage1 import train_stage1
@@ -61,8 +62,11 @@ def train(name: str, settings: Settings, out: Path) -> dict[str, Any]:
 def use(settings: Settings, out: Path, fabric: Fabric | None = None) -> tuple[dict[str, Any], np.ndarray]:
     """Evaluate a model that `train` has made, and embed what it was evaluated on; returns metrics and descriptors."""
     dataset = load_dataset(settings.dataset)
-    model = csip.load(out / "stage2-distillation" / "model.safetensors", "cpu", runtime=settings.runtime)
-    found = evaluate(model, dataset, fabric=fabric).as_dict()
+    compared = settings.evaluation.model_copy(update={"compare_untrained": True})
+    path = out / "stage2-distillation" / "model.safetensors"
+    model = csip.load(path, "cpu", evaluation=compared, runtime=settings.runtime)
+    found = evaluate(model, dataset, fabric=fabric, skeletons=out / "tested.h5").as_dict()
+    assert TEACHER in found["compared"], "the model as its own teacher is embedded by all, too"
     del found["seconds"]
     everyone = csip.retrieval.model.tested(dataset)
     if fabric is None:
@@ -78,7 +82,7 @@ import json, os, sys, torch
 from pathlib import Path
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[2])
-import csip.retrieval.embedding, csip.retrieval.in_parts
+import csip.retrieval.controls, csip.retrieval.embedding, csip.retrieval.in_parts
 import numpy as np
 from csip.config import Settings
 from csip.runtime import make_fabric
@@ -86,6 +90,7 @@ from test_processes import train, use
 out, rank = Path(sys.argv[3]), os.environ["RANK"]
 decoded, plain = [], csip.retrieval.embedding.read_frames
 csip.retrieval.embedding.read_frames = lambda root, frames, of: decoded.append(frames) or plain(root, frames, of)
+csip.retrieval.controls.read_frames = csip.retrieval.embedding.read_frames
 for name, tree in json.loads(Path(sys.argv[1]).read_text()).items():
     settings = Settings.model_validate(tree)
     train(name, settings, out)
@@ -107,9 +112,11 @@ def alone(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_have_the_loss_of_one(
-    processes: int, alone: dict[str, dict[str, Any]], settings: Settings, tmp_path: Path
+    processes: int, alone: dict[str, dict[str, Any]], settings: Settings, whole_cache: Path, tmp_path: Path
 ) -> None:
     chosen = runs(settings)
+    (tmp_path / "many").mkdir()
+    shutil.copyfile(whole_cache, tmp_path / "many/tested.h5")
     (tmp_path / "runs.json").write_text(json.dumps({n: s.model_dump(mode="json") for n, s in chosen.items()}))
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -139,9 +146,9 @@ def check_use(settings: Settings, out: Path, processes: int) -> None:
     metrics, features = use(settings, out)
     assert all(part["metrics"] == json.loads(json.dumps(metrics)) for part in parts)
     assert all(np.array_equal(np.load(out / f"{rank}.npy"), features) for rank in range(processes))
-    twice = 2 * len(features)
-    assert sum(part["decoded"] for part in parts) == twice, "each tracklet is read by one process"
-    assert all(0 < part["decoded"] <= twice / processes + 4 for part in parts), "all have a share"
+    thrice = 3 * len(features)  # by the networks, by the teacher, into the file
+    assert sum(part["decoded"] for part in parts) == thrice, "each tracklet is read by one process"
+    assert all(0 < part["decoded"] <= thrice / processes + 6 for part in parts), "all have a share"
     validated = [part["validated"] for part in parts]
     assert all(0 < one < 2 * sum(validated) / processes for one in validated), (
         "all validate a share while training, too"
