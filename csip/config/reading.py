@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from csip.config.kinds import expected, is_text, kind_of, section_of, shown, walk
 from csip.config.settings import Settings
+from csip.config.unread import unread
 from csip.errors import CsipError
 
 Override = str | tuple[str, object]
@@ -63,13 +64,15 @@ def load_settings(path: Path, overrides: Iterable[Override] = ()) -> Settings:
     Raises
     ------
     CsipError
-        The file is missing or no YAML mapping, a key is unknown (the nearest valid one is named), or a value has the
-        wrong type or range.
+        The file is missing or no YAML mapping, a key is unknown (the nearest valid one is named), a value has the
+        wrong type or range, or an override would change nothing.
     """
     tree = _read_tree(path, ())
-    for override in overrides:
-        _override(tree, override)
-    return settings_of(tree, path)
+    keys = [_override(tree, override) for override in overrides]
+    settings = settings_of(tree, path)
+    if idle := unread(settings, keys):
+        raise CsipError("\n  ".join((f"{path}: {len(idle)} override(s) would change nothing", *idle)))
+    return settings
 
 
 def dump_settings(settings: Settings) -> str:
@@ -161,7 +164,8 @@ def _merge(base: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
 # ---- overrides -------------------------------------------------------------------------------------------------------
 
 
-def _override(tree: dict[str, Any], override: Override) -> None:
+def _override(tree: dict[str, Any], override: Override) -> str:
+    """Change the tree; return the key."""
     if isinstance(override, str):
         key, separator, text = override.partition("=")
         key = key.strip()
@@ -177,6 +181,7 @@ def _override(tree: dict[str, Any], override: Override) -> None:
             raise CsipError(f"{key}: {section} is a value, not a section")
         tree = inner
     tree[name] = _merge(tree[name], value) if isinstance(value, dict) and isinstance(tree.get(name), dict) else value
+    return key
 
 
 def _parse(key: str, text: str, field: FieldInfo | None) -> Any:

@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from csip.config import Settings, dump_settings, load_settings, valid_keys
+from csip.config.unread import PARTS
 from csip.errors import CsipError
 from pose_cache.shipped import CONFIGS
 
@@ -170,6 +171,7 @@ def test_null_unsets_what_may_be_unset() -> None:
 def test_numbers_lists_and_sections_are_parsed() -> None:
     changes = [
         "stage1.epochs=010", "stage1.lr=1e-3", "stage2.decay_epochs=[3, 4]", "clips.mean=[0.1, 0.2, 1e-1]", "stage2.mte= yes",
+        "skeleton_training={encoder: window, contrast: 0, classifier: 1}",
         "skeleton_training.window={width: 64, joints: off}", "dataset={val_ids: 3}",
     ]  # fmt: skip
     settings = load_settings(CONFIGS / "rendered.yaml", changes)
@@ -208,3 +210,38 @@ def test_values_of_a_file_that_cannot_be_used(content: str, message: str, tmp_pa
         load_settings(tmp_path / "settings.yaml")
     assert message in str(error.value)
     assert str(tmp_path / "settings.yaml") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "without"),
+    [
+        ("rendered", "stage2.update_tokens=all", "stage2.update_prototypes=true"),
+        ("rendered", "stage2.frame_position=false", "stage2.mte=true or stage2.ta=true"),
+        ("rendered", "stage2.dropout=0.1", "stage2.update_prototypes=true, stage2.mte=true or stage2.ta=true"),
+        ("presets/small", "stage2.reader_steps=5", "stage2.predict_skeletons=true"),
+        ("kgbd", "skeleton_training.width=64", "skeleton_training.encoder=graph"),
+        ("kgbd", "skeleton_training.tau_frame=1", "skeleton_training.contrast=1"),
+        ("rendered", "skeleton_training.window.depth=1", "skeleton_training.encoder=window"),
+        ("rendered", "skeleton_training.margin=0.1", "skeleton_training.classifier=1"),
+        ("rendered", "evaluation.rerank_k1=5", "evaluation.rerank=true"),
+    ],
+)
+def test_an_override_that_nothing_reads_is_refused(name: str, override: str, without: str) -> None:
+    key = override.partition("=")[0]
+    with pytest.raises(
+        CsipError, match=f"1 override.* would change nothing\n  {key}: nothing reads it without {without}$"
+    ):
+        load_settings(CONFIGS / f"{name}.yaml", [override])
+    turn_on = without.replace(" or ", ", ").split(", ")[-1]
+    too = {
+        "skeleton_training.window.depth": ["skeleton_training.contrast=0", "skeleton_training.classifier=1"],
+        "skeleton_training.tau_frame": ["skeleton_training.encoder=graph"],
+    }
+    load_settings(CONFIGS / f"{name}.yaml", [override, turn_on, *too.get(key, [])])
+
+
+def test_settings_that_nothing_reads_may_stand_in_a_file_and_name_settings_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("dataset: {name: mine}\nstage2: {update_tokens: all}\n")
+    assert load_settings(tmp_path / "mine.yaml").stage2.update_tokens == "all"
+    keys = valid_keys()
+    assert all(own in keys for part in PARTS for own in part.keys)
