@@ -27,7 +27,7 @@ def empty_encoder(joints: str, width: int, settings: Settings) -> SkeletonGraphT
 
 
 def load_encoder(
-    path: Path, train: Sequence[Tracklet], dataset: str, now: TrainingData | None = None
+    path: Path, train: Sequence[Tracklet], settings: Settings, now: TrainingData | None = None
 ) -> tuple[SkeletonGraphTransformer, LearnableTemperature]:
     """Load what `train_stage1` wrote, for the identities that it was trained on.
 
@@ -37,27 +37,33 @@ def load_encoder(
         The model's file.
     train
         The tracklets to train on, without those that are held out.
-    dataset
-        The data set's name, for messages.
+    settings
+        Of what it is loaded for.
     now
         What the data set holds now; not compared where it is not given.
 
     Raises
     ------
     CsipError
-        The file is missing, damaged, or was trained on other data.
+        The file is missing, damaged, was trained on other data, or on frames another step apart while it sees frequencies.
     """
     encoder, temperature, description = read_encoder(path)
     if description["identities"] != fingerprint(train):
         raise CsipError(
             f"{path}: this stage-1 model was trained on other tracklets (data set {description['dataset']}, "
-            f"fingerprint {description['identities']}) than asked for now (data set {dataset}, {fingerprint(train)}); "
-            "train stage 1 on this data set, with the same dataset.val_ids"
+            f"fingerprint {description['identities']}) than asked for now (data set {settings.dataset.name}, "
+            f"{fingerprint(train)}); train stage 1 on this data set, with the same dataset.val_ids"
         )
     if now is not None and (changes := now.changes(description)):
         raise CsipError(
-            f"{path}: stage 1 was trained on other data than data set {dataset} holds now; changed: {changes}; train stage 1 "
-            "again, over this one"
+            f"{path}: stage 1 was trained on other data than data set {settings.dataset.name} holds now; changed: {changes}; "
+            "train stage 1 again, over this one"
+        )
+    step, asked = Settings.model_validate(description["settings"]).clips.stride, settings.clips.stride
+    if encoder.frequencies and step != asked:
+        raise CsipError(
+            f"{path}: stage 1 saw the frequencies of frames that are {step} apart: expected clips.stride={step}, found {asked}; "
+            "set it so, or train stage 1 again"
         )
     return encoder, temperature
 

@@ -40,7 +40,7 @@ from csip.training.prototypes import nearest, prototypes, refresh_prototypes, sk
 from csip.training.results import Stage2Result, Validation
 from csip.training.run_folder import RunFolder
 from csip.training.schedules import steps
-from csip.training.stage1 import check_step, embed_skeletons
+from csip.training.stage1 import embed_skeletons
 
 F4_WEIGHTS = (0.0, 0.5, 1.0)
 
@@ -112,8 +112,7 @@ def prepare(
     labels, cameras = relabel(train), number_cameras(train)
     label_of = np.array([labels[t.pid] for t in train])
     now = TrainingData.of(dataset, skeleton_path)
-    encoder, temperature = load_encoder(stage1 / "model.safetensors", train, dataset.name, now)
-    check_step(encoder.frequencies, settings)
+    encoder, temperature = load_encoder(stage1 / "model.safetensors", train, settings, now)
     check_skeletons(skeleton_path, dataset.train, dataset.root)
     data = {**now.as_dict(), "stage1": digest(stage1 / "model.safetensors")}
     run = RunFolder(folder, settings, data, skeleton_path)

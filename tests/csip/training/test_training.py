@@ -387,6 +387,15 @@ def test_frequencies_without_a_time_step_are_refused(settings: Settings, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_frequencies_keep_the_time_step_that_stage1_saw_them_at(settings: Settings, tmp_path: Path) -> None:
+    chosen = change(change(settings, "skeleton_encoder", frequencies=4), "stage1", epochs=1)
+    train(1, change(chosen, "clips", stride=2), tmp_path)
+    for stride in (1, None):
+        with pytest.raises(CsipError, match=rf"stage1/model\.safetensors: .* expected clips\.stride=2, found {stride}"):
+            train(2, change(chosen, "clips", stride=stride), tmp_path)
+    assert not (tmp_path / "stage2").exists()
+
+
 def test_batches_of_identities_that_look_alike(settings: Settings) -> None:
     """Four clips of each identity, two that look alike beside each other, and every tracklet drawn."""
     dataset = load_dataset(settings.dataset)
