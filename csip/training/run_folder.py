@@ -114,11 +114,12 @@ class RunFolder:
         if (self.path / STATE).exists() and not self.model.exists():
             try:
                 state = self._resume()
-                write_text(self.path / "config.yaml", dump_settings(self.settings))
-                return state
             except CsipError:
                 if not overwrite:
                     raise
+            else:  # what it does not read may be other settings now
+                write_text(self.path / "config.yaml", dump_settings(self.settings))
+                return state
         self._remove()
         write_json(self.path / "inputs.json", {**self.inputs, "places": self.places})
         write_text(self.path / "config.yaml", dump_settings(self.settings))

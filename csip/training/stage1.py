@@ -94,7 +94,7 @@ def prepare(
     chosen = settings.stage1
     fabric = make_fabric(settings.runtime)
     monitor = only_first(monitor, fabric)
-    check_step(settings.skeleton_encoder.frequencies, settings)
+    check_step(settings)
     train, held = hold_out(dataset.train, settings.dataset.val_ids)
     data = TrainingData.of(dataset, skeleton_path).as_dict()
     check_skeletons(skeleton_path, dataset.train, dataset.root)
@@ -143,8 +143,9 @@ def prepare(
     )
 
 
-def check_step(frequencies: int, settings: Settings) -> None:
+def check_step(settings: Settings) -> None:
     """Refuse an encoder that sees frequencies where the frames of a clip are no fixed step apart."""
+    frequencies = settings.skeleton_encoder.frequencies
     if frequencies and settings.clips.stride is None:
         raise CsipError(
             f"skeleton_encoder.frequencies is {frequencies}: expected clips.stride, the step between two frames of a clip, found "

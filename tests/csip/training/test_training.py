@@ -23,6 +23,7 @@ from torch.utils.data import default_collate
 
 import csip
 from csip.config import Settings, load_settings
+from csip.config.unread import PARTS
 from csip.data.readers import load_dataset
 from csip.data.skeletons import load_skeletons
 from csip.errors import CsipError
@@ -167,6 +168,7 @@ from types import FrameType
 torch.set_num_threads(1)
 import csip
 from csip.config import Settings, load_settings
+from csip.config.unread import PARTS
 from csip.data.readers import load_dataset
 from csip.monitor import Silent
 from csip.training.stage2 import prepare, train_stage2, train_step
@@ -210,6 +212,27 @@ def test_stage1_resumes_whatever_becomes_of_settings_that_it_does_not_read(
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert described["settings"] == other.model_dump(mode="json")
     assert load_settings(tmp_path / "cut/config.yaml").stage2.margin == 0.5
+
+
+def test_settings_of_parts_that_are_off_change_nothing(settings: Settings, tmp_path: Path) -> None:
+    parts = {name: False for name in ("update_prototypes", "mte", "atd", "ta", "predict_skeletons")}
+    off = change(settings, "stage2", lambda_distill=0.0, epochs=1, **parts)
+    others = {
+        "update_tokens": "all", "detach_tokens": False, "prototype_attention": "induced", "prototype_heads": 2,
+        "prototype_layers": 1, "project_prototypes": True, "detach_visual": False, "temporal_heads": 2, "share_classifier": True,
+        "frame_position": False, "temporal_residual": True, "lambda_frame": 3.0, "dropout": 0.2, "reader_steps": 7,
+    }  # fmt: skip
+    listed = {key.removeprefix("stage2.") for part in PARTS for key in part.keys if key.startswith("stage2.")}
+    assert listed == others.keys() and all(getattr(off.stage2, name) != value for name, value in others.items())
+    train(1, off, tmp_path)
+    trained = []
+    for stage2 in (off, change(off, "stage2", **others)):
+        train(2, stage2, tmp_path, overwrite=True)
+        tensors, _ = load_model(tmp_path / "stage2/model.safetensors", "stage2")
+        # The updater's layers are there all the same, untrained.
+        trained.append({name: tensor for name, tensor in tensors.items() if not name.startswith("pfu.layers")})
+    assert all(torch.equal(trained[0][name], trained[1][name]) for name in trained[0].keys() & trained[1].keys())
+    assert {"heads.0.classifier.weight", "pfu.visual"} <= trained[0].keys() & trained[1].keys()
 
 
 def test_a_run_killed_as_it_finished_loses_its_state_to_the_next_start(settings: Settings, tmp_path: Path) -> None:
